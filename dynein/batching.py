@@ -1,0 +1,142 @@
+"""Group commit: many concurrent submissions, few calls.
+
+The first submission goes out at once when nothing is in flight, so an idle system adds no latency. Whatever arrives
+while a call flies leaves together in the next one. No timer is involved: the busier the callee, the fuller the batch.
+One component serves every sender and writer: API sends, inbound packing, trigger writes, deliveries and removals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from dynein.errors import Overloaded
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class GroupCommit(Generic[ItemT, ResultT]):
+    """Batches submissions into calls of ``flush``.
+
+    ``flush`` gets between one and ``entries_max`` items of together at most ``bytes_max`` by ``weigh`` (a single item
+    may weigh more: whether that is allowed is for the callee to say), and returns one result for each, in order. What
+    it raises, every item of that batch gets. At most ``in_flight_max`` calls are under way at once; a second call
+    starts while one flies only when a full batch is waiting, so parallel flights never thin out batches. With
+    ``in_flight_max=1``, items leave in the order they came.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]],
+        *,
+        entries_max: int,
+        waiting_max: int,
+        bytes_max: int | None = None,
+        weigh: Callable[[ItemT], int] | None = None,
+        in_flight_max: int = 1,
+    ) -> None:
+        assert entries_max >= 1
+        assert in_flight_max >= 1
+        assert (bytes_max is None) == (weigh is None)
+        self._flush = flush
+        self._weigh = weigh
+        self._entries_max = entries_max
+        self._bytes_max = bytes_max
+        self._waiting_max = waiting_max
+        self._in_flight_max = in_flight_max
+        self._waiting: deque[tuple[ItemT, int, asyncio.Future[ResultT]]] = deque()
+        self._waiting_bytes = 0
+        self._flights: set[asyncio.Task[None]] = set()
+        self._launch_scheduled = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def waiting(self) -> int:
+        """Submissions not yet in flight."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+        return len(self._flights)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing flies."""
+        return self._idle.is_set()
+
+    def submit(self, item: ItemT) -> asyncio.Future[ResultT]:
+        """Queue ``item``; the future has its result. Raises `Overloaded` when ``waiting_max`` are waiting."""
+        if len(self._waiting) >= self._waiting_max:
+            raise Overloaded(f"{self._waiting_max} submissions are waiting for one queue already")
+        future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        weight = self._weigh(item) if self._weigh is not None else 0
+        self._waiting.append((item, weight, future))
+        self._waiting_bytes += weight
+        self._idle.clear()
+        if not self._launch_scheduled and self._room_to_fly():
+            # One loop turn from now: submissions made in this same turn (a batch POST, a page of due triggers) share
+            # the first flight.
+            self._launch_scheduled = True
+            asyncio.get_running_loop().call_soon(self._launch)
+        return future
+
+    async def drained(self) -> None:
+        """Return once nothing waits and nothing flies."""
+        await self._idle.wait()
+
+    def _room_to_fly(self) -> bool:
+        if not self._waiting or len(self._flights) >= self._in_flight_max:
+            return False
+        full = len(self._waiting) >= self._entries_max or (
+            self._bytes_max is not None and self._waiting_bytes >= self._bytes_max
+        )
+        return full or not self._flights
+
+    def _launch(self) -> None:
+        self._launch_scheduled = False
+        while self._room_to_fly():
+            flight = asyncio.ensure_future(self._fly(self._take()))
+            self._flights.add(flight)
+            flight.add_done_callback(self._landed)
+
+    def _take(self) -> list[tuple[ItemT, asyncio.Future[ResultT]]]:
+        batch: list[tuple[ItemT, asyncio.Future[ResultT]]] = []
+        taken_bytes = 0
+        while self._waiting and len(batch) < self._entries_max:
+            item, weight, future = self._waiting[0]
+            if batch and self._bytes_max is not None and taken_bytes + weight > self._bytes_max:
+                break
+            self._waiting.popleft()
+            taken_bytes += weight
+            if not future.cancelled():
+                batch.append((item, future))
+        self._waiting_bytes -= taken_bytes
+        return batch
+
+    async def _fly(self, batch: list[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
+        if not batch:
+            return
+        try:
+            results = await self._flush([item for item, _ in batch])
+            assert len(results) == len(batch), (len(results), len(batch))
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+    def _landed(self, flight: asyncio.Task[None]) -> None:
+        self._flights.discard(flight)
+        self._launch()
+        if not self._waiting and not self._flights:
+            self._idle.set()

@@ -1,0 +1,106 @@
+"""Every error Dynein raises on purpose, by what the one who meets it should do.
+
+::
+
+    DyneinError
+    ├── Rejected                 the caller's input is wrong: change it, then ask again
+    │   ├── InvalidField         one field of a job, with its name and the fix
+    │   ├── InvalidToken         not a token this deployment signed
+    │   ├── UnknownQueue         the destination does not exist, or is not ours to see
+    │   └── Conflict             a well-formed request that comes too late, or to a job that moved
+    ├── Retryable                nothing is wrong with the input: ask again later
+    │   ├── Overloaded           a bound of this process is reached
+    │   ├── Throttled            AWS asks us to slow down
+    │   └── Unavailable          AWS did not answer, or not in time; the call may have taken effect
+    └── Stop                     the program cannot go on: a person has to act
+        ├── InvalidSettings      a setting is wrong, or two contradict each other
+        ├── LayoutMismatch       the table was made with another layout than the settings say
+        ├── NotBootstrapped      the inbound queue, a dead-letter queue or the table is missing
+        └── AccessDenied         the credentials do not allow the call
+"""
+
+from __future__ import annotations
+
+
+class DyneinError(Exception):
+    """Root of the tree above."""
+
+
+class Rejected(DyneinError):
+    """The input is wrong and stays wrong however often it is sent."""
+
+
+class InvalidField(Rejected):
+    """``field`` of a submitted job is wrong.
+
+    ``field`` is a JSON path as the caller wrote it (``attributes.trace``); ``fix`` is one sentence that says what to
+    send in its place.
+    """
+
+    def __init__(self, field: str, problem: str, fix: str) -> None:
+        super().__init__(f"{field}: {problem} {fix}")
+        self.field = field
+        self.problem = problem
+        self.fix = fix
+
+
+class InvalidToken(Rejected):
+    """The string is not a job token that this deployment signed."""
+
+
+class UnknownQueue(Rejected):
+    """No such destination queue, or the credentials may not see it (SQS answers both alike)."""
+
+    def __init__(self, queue: str, detail: str = "") -> None:
+        super().__init__(f"queue {queue!r} does not exist or is not visible to Dynein's credentials. {detail}".rstrip())
+        self.queue = queue
+
+
+class Conflict(Rejected):
+    """The job is past the point where this can be done. ``code`` is stable, for programs."""
+
+    def __init__(self, code: str, detail: str, *, moved_to: str | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.moved_to = moved_to
+
+
+class Retryable(DyneinError):
+    """Nothing is wrong with the input. ``retry_after_s`` is a hint in seconds."""
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(Retryable):
+    """A queue or set inside this process is at its bound."""
+
+
+class Throttled(Retryable):
+    """SQS or DynamoDB answered with a throttling error."""
+
+
+class Unavailable(Retryable):
+    """SQS or DynamoDB did not answer in time, or failed on its side. The call may have taken effect."""
+
+
+class Stop(DyneinError):
+    """The program stops with this sentence; it says what a person has to do."""
+
+
+class InvalidSettings(Stop):
+    """A setting is wrong, or two settings contradict each other."""
+
+
+class LayoutMismatch(Stop):
+    """The table's recorded layout is not the one the settings ask for."""
+
+
+class NotBootstrapped(Stop):
+    """Something that ``dynein bootstrap`` creates is missing."""
+
+
+class AccessDenied(Stop):
+    """AWS refused the credentials for a call this role cannot do without."""

@@ -1,0 +1,46 @@
+"""The delivered message: what a consumer finds on its queue. Pure.
+
+The body is exactly what was submitted. Message attributes are the user's own plus ours, under a prefix; a consumer
+needs none of them, and a library of ours never.
+"""
+
+from __future__ import annotations
+
+from dynein.job import Attribute, Job
+from dynein.queue import ATTRIBUTES_MAX, OutgoingMessage
+
+PREFIX = "dynein-"
+TOKEN_ATTRIBUTE = "dynein-token"
+DUE_AT_ATTRIBUTE = "dynein-due-at"
+"""When the job was due, milliseconds since the epoch, as a Number."""
+NAME_ATTRIBUTE = "dynein-name"
+ENCODING_ATTRIBUTE = "dynein-encoding"
+"""Present, with the value ``base64``, when the job was submitted with ``body_base64``: the body is that base64 text."""
+
+
+def own_attributes_count(*, named: bool, base64: bool) -> int:
+    """How many of SQS's ten attributes we take for such a job."""
+    return 2 + named + base64
+
+
+def user_attributes_max(*, named: bool, base64: bool) -> int:
+    """How many attributes such a job may bring."""
+    return ATTRIBUTES_MAX - own_attributes_count(named=named, base64=base64)
+
+
+def outgoing_message(job: Job, token: str, due_at_ms: int, *, fifo: bool, delay_s: int = 0) -> OutgoingMessage:
+    """The message for ``job``. On a FIFO queue the token is the deduplication id, unless the user gave one."""
+    attributes = dict(job.attributes)
+    attributes[TOKEN_ATTRIBUTE] = Attribute("String", token)
+    attributes[DUE_AT_ATTRIBUTE] = Attribute("Number", str(due_at_ms))
+    if job.name is not None:
+        attributes[NAME_ATTRIBUTE] = Attribute("String", job.name)
+    if job.body_is_base64:
+        attributes[ENCODING_ATTRIBUTE] = Attribute("String", "base64")
+    return OutgoingMessage(
+        body=job.body,
+        attributes=attributes,
+        delay_s=delay_s,
+        message_group_id=job.message_group_id,
+        deduplication_id=(job.deduplication_id or token) if fifo else None,
+    )

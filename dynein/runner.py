@@ -1,0 +1,42 @@
+"""One loop for every agent: run a pass, pause as it says, back off when AWS is unwell, end when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from dynein.backoff import pause_s
+from dynein.clock import Clock, sleep_unless
+from dynein.errors import Retryable, Stop
+
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MAX_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+async def run_passes(
+    name: str, run_once: Callable[[], Awaitable[float]], clock: Clock, stopping: asyncio.Event, rng: random.Random
+) -> None:
+    """Call ``run_once`` until ``stopping`` is set; it returns how many seconds to pause before the next pass.
+
+    A `Retryable` error, or one nobody foresaw, is logged and backed off from. A `Stop` ends the loop: a person has to
+    act, and the process should exit saying so.
+    """
+    failures = 0
+    while not stopping.is_set():
+        try:
+            wait_s = await run_once()
+            failures = 0
+        except Stop:
+            raise
+        except Exception as error:
+            failures += 1
+            wait_s = pause_s(failures, first_s=_BACKOFF_FIRST_S, max_s=_BACKOFF_MAX_S, rng=rng)
+            expected = isinstance(error, Retryable)
+            log.warning(
+                "%s: %s; next pass in %.1f s", name, error or type(error).__name__, wait_s, exc_info=not expected
+            )
+        await sleep_unless(stopping, clock, wait_s)
