@@ -37,6 +37,6 @@ async def run_passes(
             wait_s = pause_s(failures, first_s=_BACKOFF_FIRST_S, max_s=_BACKOFF_MAX_S, rng=rng)
             expected = isinstance(error, Retryable)
             log.warning(
-                "%s: %s; next pass in %.1f s", name, error or type(error).__name__, wait_s, exc_info=not expected
+                "%s: %s; next pass in %.1f s", name, str(error) or type(error).__name__, wait_s, exc_info=not expected
             )
         await sleep_unless(stopping, clock, wait_s)
