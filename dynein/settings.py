@@ -15,11 +15,14 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from dynein.errors import InvalidSettings
+from dynein.partition import SHARDS_MAX
 from dynein.token import SECRET_BYTES_MIN
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
+NEW_TABLE_BUCKET_WIDTH_S = 60
+NEW_TABLE_SHARD_COUNT = 16
 CONFIG_VARIABLE = "DYNEIN_CONFIG"
 ROLES = ("api", "ingester", "dispatcher")
 Role = Literal["api", "ingester", "dispatcher"]
@@ -45,11 +48,16 @@ class Settings(BaseSettings):
     call_timeout_s: Seconds = Field(5.0, description="Longest an AWS call may take before it counts as unanswered.")
     connections_max: Count = Field(64, description="Open connections to each AWS service.")
 
-    # --- Layout (used by `dynein bootstrap`; afterwards the table's own record is what counts) ----------------------
-    bucket_width_s: Count = Field(60, description="Width of a time bucket. Fixed once the table is made.")
-    shard_count: Annotated[int, Field(ge=1, le=65536)] = Field(
-        16,
-        description="Shards; may be raised later. 1,000 write units a second a shard: allow one for each 300 jobs/s.",
+    # --- Layout: recorded in the table; when set, checked against that at start -------------------------------------
+    bucket_width_s: Count | None = Field(
+        None,
+        description=f"Width of a time bucket. Unset: what the table says, {NEW_TABLE_BUCKET_WIDTH_S} for a new one. "
+        "Fixed once the table is made.",
+    )
+    shard_count: Annotated[int, Field(ge=1, le=SHARDS_MAX)] | None = Field(
+        None,
+        description=f"Shards. Unset: what the table says, {NEW_TABLE_SHARD_COUNT} for a new one. `dynein bootstrap` "
+        "raises it live. A partition key takes 1,000 write units a second: allow one shard for each 300 jobs/s.",
     )
 
     # --- API ------------------------------------------------------------------------------------------------------
@@ -127,6 +135,11 @@ class Settings(BaseSettings):
     member_ttl_s: Seconds = Field(
         8.0, description="A process whose beat stands still for this long no longer counts for its fair share."
     )
+    linger_s: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="After SIGTERM, how long the API still takes jobs while /readyz says no, so that load balancers "
+        "notice before the port closes. In Kubernetes: 5.",
+    )
     drain_s: Seconds = Field(25.0, description="Longest a SIGTERM may take; Kubernetes' grace period must exceed it.")
     log_format: Literal["console", "json"] = Field("console", description="Log lines for people or for programs.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
@@ -152,6 +165,7 @@ class Settings(BaseSettings):
             self.retire_grace_s >= 4 * self.lease_ttl_s,
             "retire_grace_s must be at least 4 * lease_ttl_s",
         )
+        _require(self.linger_s < self.drain_s, "linger_s must be less than drain_s")
         _require(self.pack_bytes_max <= self.message_bytes_max, "pack_bytes_max must not exceed message_bytes_max")
         for secret in self.secrets:
             _require(
@@ -167,11 +181,6 @@ class Settings(BaseSettings):
         if self.token_secrets is None:
             return []
         return [part.strip().encode() for part in self.token_secrets.get_secret_value().split(",") if part.strip()]
-
-    @property
-    def bucket_width_ms(self) -> int:
-        """`bucket_width_s` in milliseconds."""
-        return self.bucket_width_s * 1000
 
     @classmethod
     def settings_customise_sources(
