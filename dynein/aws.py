@@ -1,0 +1,231 @@
+"""The AWS SDK, set up once for SQS and DynamoDB: clients, one bound and one count for each call, one error mapping.
+
+The SDK never retries here. Whoever makes a call knows what repeating it means (which entries of a batch, whether a
+lease is still worth renewing), so retrying is theirs; a second retry loop below would only hide how slow AWS is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession, get_session
+from botocore.exceptions import (
+    ClientError,
+    ConnectionError,  # noqa: A004 - botocore's name
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    MetadataRetrievalError,
+    NoAuthTokenError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    SSOError,
+    TokenRetrievalError,
+)
+from botocore.parsers import ResponseParserError
+
+from dynein import __version__
+from dynein.errors import AccessDenied, DyneinError, InvalidSettings, NotBootstrapped, Throttled, Unavailable
+from dynein.settings import Settings
+from dynein.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb import DynamoDBClient
+    from types_aiobotocore_sqs import SQSClient
+
+ResultT = TypeVar("ResultT")
+
+_SERVER_ERROR = 500
+_FORBIDDEN = 403
+
+THROTTLING_CODES = frozenset(
+    {
+        "LimitExceededException",
+        "OverLimit",
+        "ProvisionedThroughputExceeded",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingError",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+"""botocore's list (``botocore/retries/standard.py``), and what SQS and a cancelled transaction's reasons add to it."""
+_UNAVAILABLE_CODES = frozenset(
+    {
+        "InternalError",
+        "InternalFailure",
+        "InternalServerError",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+        "TransactionInProgressException",
+    }
+)
+_DENIED_CODES = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSecurity",
+        "InvalidSignatureException",
+        "KMS.AccessDeniedException",
+        "KmsAccessDenied",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotAuthorized",
+        "OptInRequired",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+RESULT_CODES = frozenset(
+    {"ConditionalCheckFailedException", "TransactionCanceledException", "TransactionConflictException"}
+)
+"""DynamoDB's ways to say that a race was lost: a result, which `AwsCalls.run` leaves as it is for the store to read."""
+
+
+class Clients(NamedTuple):
+    """Both services, open."""
+
+    sqs: SQSClient
+    dynamodb: DynamoDBClient
+
+
+@asynccontextmanager
+async def clients(settings: Settings) -> AsyncIterator[Clients]:
+    """Open clients for one process; closed on leaving. Raises `InvalidSettings` when no region is to be found."""
+    session = get_session()
+    async with sqs_client(settings, session) as sqs, dynamodb_client(settings, session) as dynamodb:
+        yield Clients(sqs, dynamodb)
+
+
+@asynccontextmanager
+async def sqs_client(settings: Settings, session: AioSession | None = None) -> AsyncIterator[SQSClient]:
+    """An SQS client. Its read timeout leaves room for a long poll (`Settings.receive_wait_s`)."""
+    read_timeout_s = settings.call_timeout_s + settings.receive_wait_s
+    endpoint_url = settings.sqs_endpoint_url or settings.endpoint_url
+    async with _open("sqs", settings, session, endpoint_url, read_timeout_s) as client:
+        yield client
+
+
+@asynccontextmanager
+async def dynamodb_client(settings: Settings, session: AioSession | None = None) -> AsyncIterator[DynamoDBClient]:
+    """A DynamoDB client."""
+    endpoint_url = settings.dynamodb_endpoint_url or settings.endpoint_url
+    async with _open("dynamodb", settings, session, endpoint_url, settings.call_timeout_s) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _open(
+    service: Literal["sqs", "dynamodb"],
+    settings: Settings,
+    session: AioSession | None,
+    endpoint_url: str | None,
+    read_timeout_s: float,
+) -> AsyncIterator[Any]:
+    config = AioConfig(
+        connect_timeout=settings.call_timeout_s,
+        read_timeout=read_timeout_s,
+        max_pool_connections=settings.connections_max,
+        # One attempt in all: see the module docstring.
+        retries={"mode": "standard", "total_max_attempts": 1},
+        # Costs a tenth of a call's CPU time; our parameters come from typed code, and AWS checks them again.
+        parameter_validation=False,
+        user_agent_extra=f"dynein/{__version__}",
+    )
+    opening = (session or get_session()).create_client(
+        service, region_name=settings.region, endpoint_url=endpoint_url, config=config
+    )
+    try:
+        async with opening as client:
+            yield client
+    except NoRegionError as error:
+        raise InvalidSettings("no AWS region: set DYNEIN_REGION (or AWS_REGION, or the profile's region)") from error
+
+
+def error_code(error: BaseException) -> str:
+    """AWS's error code, or the exception's name where AWS did not answer."""
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", "Unknown")).rsplit("#", 1)[-1]
+    return type(error).__name__
+
+
+def aws_error(operation: str, error: Exception) -> DyneinError | None:
+    """What ``error`` of the SDK means to us, or ``None`` where it means nothing in general.
+
+    ``None`` is for the caller to judge (`RESULT_CODES`, a queue that does not exist) or a bug of ours (a request that
+    AWS calls malformed).
+    """
+    code = error_code(error)
+    sentence = f"{operation}: {code}: {error}"
+    match error:
+        case ClientError():
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return _answered(code, status, sentence)
+        case NoCredentialsError() | PartialCredentialsError() | NoAuthTokenError() | TokenRetrievalError() | SSOError():
+            return AccessDenied(f"{sentence}. Give the process AWS credentials (environment, profile or role)")
+        case HTTPClientError() | ConnectionError() | CredentialRetrievalError() | MetadataRetrievalError():
+            return Unavailable(sentence)
+        case ResponseParserError() | IncompleteReadError() | TimeoutError() | OSError():
+            return Unavailable(sentence)
+        case _:
+            return None
+
+
+def _answered(code: str, status: int, sentence: str) -> DyneinError | None:
+    if code in RESULT_CODES:
+        return None
+    if code in THROTTLING_CODES:
+        return Throttled(sentence)
+    if code == "ResourceNotFoundException":
+        return NotBootstrapped(f"{sentence}. The table is missing: run `dynein bootstrap`, or correct DYNEIN_TABLE")
+    if code in _DENIED_CODES or status == _FORBIDDEN:
+        return AccessDenied(sentence)
+    if code in _UNAVAILABLE_CODES or status >= _SERVER_ERROR:
+        return Unavailable(sentence)
+    return None
+
+
+class AwsCalls:
+    """Makes one client's calls: bounds each in time, counts it, and turns the SDK's errors into ours."""
+
+    def __init__(self, client: DynamoDBClient | SQSClient, telemetry: Telemetry) -> None:
+        config: Any = client.meta.config  # botocore sets its attributes from a table, unseen by type checkers
+        self._timeout_s = float(config.read_timeout)
+        self._count = telemetry.aws_calls
+
+    async def run(self, operation: str, call: Awaitable[ResultT], *, timeout_s: float | None = None) -> ResultT:
+        """Await ``call``, for at most ``timeout_s`` seconds (default: the client's read timeout), all told.
+
+        The SDK's own timeouts bound only the silence between two reads, and nothing bounds the wait for a free
+        connection. Raises `Throttled`, `Unavailable`, `AccessDenied`, `NotBootstrapped`; any other error as it is.
+        """
+        try:
+            async with asyncio.timeout(timeout_s or self._timeout_s):
+                answer = await call
+        except Exception as error:
+            meant = aws_error(operation, error)
+            outcome = error_code(error) if meant is None else type(meant).__name__
+            self._count.labels(operation, outcome).inc()
+            if meant is None:
+                raise
+            raise meant from error
+        self._count.labels(operation, "ok").inc()
+        return answer
