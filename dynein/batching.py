@@ -10,12 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from dynein.errors import Overloaded
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+
+class _Submission(NamedTuple, Generic[ItemT, ResultT]):
+    item: ItemT
+    weight: int
+    future: asyncio.Future[ResultT]
 
 
 class GroupCommit(Generic[ItemT, ResultT]):
@@ -47,7 +53,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
         self._bytes_max = bytes_max
         self._waiting_max = waiting_max
         self._in_flight_max = in_flight_max
-        self._waiting: deque[tuple[ItemT, int, asyncio.Future[ResultT]]] = deque()
+        self._waiting: deque[_Submission[ItemT, ResultT]] = deque()
         self._waiting_bytes = 0
         self._flights: set[asyncio.Task[None]] = set()
         self._launch_scheduled = False
@@ -56,7 +62,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
 
     @property
     def waiting(self) -> int:
-        """Submissions not yet in flight."""
+        """Submissions not yet in flight, those given up since included."""
         return len(self._waiting)
 
     @property
@@ -75,7 +81,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
             raise Overloaded(f"{self._waiting_max} submissions are waiting for one queue already")
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         weight = self._weigh(item) if self._weigh is not None else 0
-        self._waiting.append((item, weight, future))
+        self._waiting.append(_Submission(item, weight, future))
         self._waiting_bytes += weight
         self._idle.clear()
         if not self._launch_scheduled and self._room_to_fly():
@@ -100,43 +106,56 @@ class GroupCommit(Generic[ItemT, ResultT]):
     def _launch(self) -> None:
         self._launch_scheduled = False
         while self._room_to_fly():
-            flight = asyncio.ensure_future(self._fly(self._take()))
-            self._flights.add(flight)
-            flight.add_done_callback(self._landed)
+            batch = self._take()
+            if batch:
+                flight = asyncio.ensure_future(self._fly(batch))
+                self._flights.add(flight)
+                flight.add_done_callback(self._landed)
+        if not self._waiting and not self._flights:
+            self._idle.set()
 
-    def _take(self) -> list[tuple[ItemT, asyncio.Future[ResultT]]]:
-        batch: list[tuple[ItemT, asyncio.Future[ResultT]]] = []
+    def _take(self) -> list[_Submission[ItemT, ResultT]]:
+        """The next batch, without those who gave up waiting; nothing if that leaves too few for a parallel flight."""
+        batch: list[_Submission[ItemT, ResultT]] = []
         taken_bytes = 0
-        while self._waiting and len(batch) < self._entries_max:
-            item, weight, future = self._waiting[0]
-            if batch and self._bytes_max is not None and taken_bytes + weight > self._bytes_max:
+        full = False
+        while self._waiting and not full:
+            submission = self._waiting[0]
+            if submission.future.cancelled():
+                self._waiting.popleft()
+                self._waiting_bytes -= submission.weight
+                continue
+            if batch and self._bytes_max is not None and taken_bytes + submission.weight > self._bytes_max:
+                full = True
                 break
-            self._waiting.popleft()
-            taken_bytes += weight
-            if not future.cancelled():
-                batch.append((item, future))
+            batch.append(self._waiting.popleft())
+            taken_bytes += submission.weight
+            full = len(batch) >= self._entries_max or (self._bytes_max is not None and taken_bytes >= self._bytes_max)
+        if self._flights and not full:
+            self._waiting.extendleft(reversed(batch))
+            return []
         self._waiting_bytes -= taken_bytes
         return batch
 
-    async def _fly(self, batch: list[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
-        if not batch:
-            return
+    async def _fly(self, batch: list[_Submission[ItemT, ResultT]]) -> None:
         try:
-            results = await self._flush([item for item, _ in batch])
+            results = await self._flush([submission.item for submission in batch])
             assert len(results) == len(batch), (len(results), len(batch))
+        except asyncio.CancelledError:
+            for submission in batch:
+                submission.future.cancel()
+            raise
         except BaseException as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+            for submission in batch:
+                if not submission.future.done():
+                    submission.future.set_exception(error)
             if not isinstance(error, Exception):
                 raise
         else:
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
+            for submission, result in zip(batch, results, strict=True):
+                if not submission.future.done():
+                    submission.future.set_result(result)
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
         self._flights.discard(flight)
         self._launch()
-        if not self._waiting and not self._flights:
-            self._idle.set()

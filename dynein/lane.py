@@ -1,0 +1,259 @@
+"""One destination's lane: a batcher, and the state of its failures. `dynein.delivery` says what it promises."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from dynein.backoff import pause_s
+from dynein.batching import GroupCommit
+from dynein.clock import Clock, sleep_unless
+from dynein.dead_letters import DeadLetterQueue
+from dynein.directory import Directory
+from dynein.errors import DyneinError, Retryable
+from dynein.job import Job
+from dynein.outgoing import outgoing_message
+from dynein.queue import ENTRIES_MAX, Destination, OutgoingMessage, Queues, SendFailure, message_bytes
+from dynein.telemetry import Telemetry
+from dynein.trigger import Trigger
+
+_UNTRIED_MAX_S = 60.0
+"""A failing lane that has work is tried every ``backoff_max_s`` or so. One untried for this much longer had none."""
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(Enum):
+    """How a delivery ended."""
+
+    SENT = "sent"
+    DEAD_LETTERED = "dead_lettered"
+    ABANDONED = "abandoned"
+    """Not sent by us: the lease ran out, or we are shutting down. It is still where it was stored."""
+
+
+class Parcel(NamedTuple):
+    """A due job on its last leg. ``may_send`` is asked right before each try (is the shard still ours?)."""
+
+    trigger: Trigger
+    job: Job
+    may_send: Callable[[], bool]
+
+
+class Limits(NamedTuple):
+    """The settings a `Delivery` works by; see `dynein.settings.Settings` for each."""
+
+    message_bytes_max: int
+    lane_waiting_max: int
+    lane_in_flight_max: int
+    backoff_first_s: float
+    backoff_max_s: float
+    retry_budget_s: float
+
+
+class LaneContext(NamedTuple):
+    """What all lanes of one `dynein.delivery.Delivery` share."""
+
+    role: str
+    queues: Queues
+    directory: Directory
+    dead_letters: DeadLetterQueue
+    clock: Clock
+    telemetry: Telemetry
+    limits: Limits
+    rng: random.Random
+    stopping: asyncio.Event
+
+
+class Lane:
+    """One destination."""
+
+    def __init__(self, context: LaneContext, queue: str) -> None:
+        self._context = context
+        self._queue = queue
+        self.failing_since: float | None = None
+        self._failures = 0
+        self._failed_at = 0.0
+        self._resume_at = 0.0
+        limits = context.limits
+        self.batcher: GroupCommit[Parcel, Outcome] = GroupCommit(
+            self._deliver,
+            entries_max=ENTRIES_MAX,
+            bytes_max=limits.message_bytes_max,
+            weigh=_weigh,
+            waiting_max=limits.lane_waiting_max,
+            # One at a time keeps a FIFO queue's order even through retries.
+            in_flight_max=1 if queue.endswith(".fifo") else limits.lane_in_flight_max,
+        )
+
+    async def _deliver(self, parcels: list[Parcel]) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        pending = list(range(len(parcels)))
+        while pending:
+            await self._pause()
+            pending = self._drop_abandoned(parcels, pending, outcomes)
+            if not pending:
+                break
+            where: Destination | SendFailure | None = self._context.directory.known(self._queue)
+            if where is None:
+                where = await self._look_up()
+                # Asked again: the look-up may have taken longer than the lease had left.
+                pending = self._drop_abandoned(parcels, pending, outcomes)
+                if not pending:
+                    break
+            failures = await self._try([parcels[i] for i in pending], where)
+            pending = await self._settle(parcels, pending, failures, outcomes)
+        return [outcomes[i] for i in range(len(parcels))]
+
+    async def _settle(
+        self,
+        parcels: list[Parcel],
+        pending: list[int],
+        failures: list[SendFailure | None],
+        outcomes: dict[int, Outcome],
+    ) -> list[int]:
+        """Note what came of a try and what that says about the lane; returns what has to be tried again."""
+        retry: dict[int, SendFailure] = {}
+        refused: dict[int, SendFailure] = {}
+        for i, failure in zip(pending, failures, strict=True):
+            if failure is None:
+                outcomes[i] = Outcome.SENT
+            elif failure.permanent:
+                refused[i] = failure
+            else:
+                retry[i] = failure
+        if refused:
+            retry |= await self._dead_letter(parcels, refused, outcomes)
+        if not retry:
+            self._succeeded()
+        elif len(retry) < len(pending):
+            # Part of the batch went through: the queue is there, but asks us to slow down.
+            self._failed(restart_budget=True)
+        else:
+            self._failed()
+            if self._over_budget():
+                retry = await self._dead_letter(parcels, retry, outcomes)
+        return sorted(retry)
+
+    def _drop_abandoned(self, parcels: list[Parcel], pending: list[int], outcomes: dict[int, Outcome]) -> list[int]:
+        stopping = self._context.stopping.is_set() and self._failures > 0
+        kept = []
+        for i in pending:
+            if stopping or not parcels[i].may_send():
+                outcomes[i] = Outcome.ABANDONED
+            else:
+                kept.append(i)
+        return kept
+
+    async def _look_up(self) -> Destination | SendFailure:
+        try:
+            return await self._context.directory.resolve(self._queue)
+        except Exception as error:  # noqa: BLE001 - see _as_failure
+            return _as_failure(error)
+
+    async def _try(self, parcels: list[Parcel], where: Destination | SendFailure) -> list[SendFailure | None]:
+        """One call. A call that failed as a whole is reported as a failure of each entry."""
+        context = self._context
+        sent_at_ms = context.clock.now_ms()
+        failures: list[SendFailure | None]
+        if isinstance(where, SendFailure):
+            failures = [where] * len(parcels)
+        else:
+            try:
+                messages = [_message(parcel, fifo=where.fifo) for parcel in parcels]
+                failures = await context.queues.send(where.url, messages)
+            except Exception as error:  # noqa: BLE001 - see _as_failure
+                if not isinstance(error, Retryable):
+                    context.directory.forget(self._queue)
+                failures = [_as_failure(error)] * len(parcels)
+        self._count(parcels, failures, sent_at_ms)
+        return failures
+
+    def _count(self, parcels: list[Parcel], failures: list[SendFailure | None], sent_at_ms: int) -> None:
+        telemetry, role = self._context.telemetry, self._context.role
+        lateness = telemetry.lateness.labels(role)
+        sent = 0
+        for parcel, failure in zip(parcels, failures, strict=True):
+            if failure is None:
+                sent += 1
+                lateness.observe(max(0, sent_at_ms - parcel.trigger.key.due_at_ms) / 1000)
+            else:
+                telemetry.send_failures.labels(failure.code).inc()
+        if sent:
+            telemetry.delivered.labels(role, telemetry.queue_label(self._queue)).inc(sent)
+
+    async def _dead_letter(
+        self, parcels: list[Parcel], failures: dict[int, SendFailure], outcomes: dict[int, Outcome]
+    ) -> dict[int, SendFailure]:
+        """Let these parcels go to the dead-letter queue; returns those that it did not acknowledge."""
+        ours = self._drop_abandoned(parcels, list(failures), outcomes)
+        accepted = await asyncio.gather(*(self._dead_letter_one(parcels[i], failures[i]) for i in ours))
+        for i, gone in zip(ours, accepted, strict=True):
+            if gone:
+                outcomes[i] = Outcome.DEAD_LETTERED
+        return {i: failures[i] for i in ours if i not in outcomes}
+
+    async def _dead_letter_one(self, parcel: Parcel, failure: SendFailure) -> bool:
+        telemetry = self._context.telemetry
+        trigger = parcel.trigger
+        reason = f"{failure.code}: {failure.message}"
+        try:
+            await self._context.dead_letters.add_job(trigger.record, trigger.token, trigger.key.due_at_ms, reason)
+        except Exception as error:  # noqa: BLE001 - see _as_failure
+            telemetry.send_failures.labels(f"DeadLetter{_as_failure(error).code}").inc()
+            return False
+        telemetry.dead_lettered.labels(self._context.role, telemetry.queue_label(self._queue)).inc()
+        return True
+
+    async def _pause(self) -> None:
+        """Wait out the lane's backoff; a shutdown ends it."""
+        context = self._context
+        await sleep_unless(context.stopping, context.clock, self._resume_at - context.clock.monotonic())
+
+    def _succeeded(self) -> None:
+        self.failing_since = None
+        self._failures = 0
+        self._resume_at = 0.0
+
+    def _failed(self, *, restart_budget: bool = False) -> None:
+        now = self._context.clock.monotonic()
+        limits = self._context.limits
+        if now - self._failed_at > limits.backoff_max_s + _UNTRIED_MAX_S:
+            self._succeeded()  # as far as anyone knows
+        self._failed_at = now
+        if self.failing_since is None or restart_budget:
+            self.failing_since = now
+        if now < self._resume_at:
+            return  # another call of this lane has just failed too: one outage, one step of backoff
+        self._failures += 1
+        self._resume_at = now + pause_s(
+            self._failures, first_s=limits.backoff_first_s, max_s=limits.backoff_max_s, rng=self._context.rng
+        )
+
+    def _over_budget(self) -> bool:
+        assert self.failing_since is not None
+        return self._context.clock.monotonic() - self.failing_since >= self._context.limits.retry_budget_s
+
+
+def _as_failure(error: Exception) -> SendFailure:
+    """A whole call's error as that of an entry, to be retried.
+
+    An error that nobody foresaw is retried too. Were it let through, it would fail the whole batch, those of its jobs
+    that were already acknowledged included, and they would be sent again.
+    """
+    if not isinstance(error, DyneinError):
+        log.error("delivery met an unforeseen error", exc_info=error)
+    return SendFailure(type(error).__name__, str(error), permanent=False)
+
+
+def _message(parcel: Parcel, *, fifo: bool) -> OutgoingMessage:
+    return outgoing_message(parcel.job, parcel.trigger.token, parcel.trigger.key.due_at_ms, fifo=fifo)
+
+
+def _weigh(parcel: Parcel) -> int:
+    message = _message(parcel, fifo=False)
+    return message_bytes(message.body, message.attributes)
