@@ -1,0 +1,81 @@
+"""The HTTP application, from its collaborators."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
+
+from dynein import __version__
+from dynein.api.intake import Envelope
+from dynein.api.openapi import openapi_document
+from dynein.api.ops import Lifecycle, ops_routes
+from dynein.api.problems import headers_of, make, problem_of, respond
+from dynein.api.routes import job_routes
+from dynein.api.submission import Submissions
+from dynein.errors import DyneinError
+from dynein.settings import Settings
+from dynein.telemetry import Telemetry
+
+
+def create_app(
+    submissions: Submissions | None,
+    readiness: Callable[[], Awaitable[list[str]]],
+    lifecycle: Lifecycle,
+    telemetry: Telemetry,
+    settings: Settings,
+) -> FastAPI:
+    """The application of one process; without ``submissions`` (no ``api`` role), only probes and metrics."""
+    serves_api = submissions is not None
+    app = FastAPI(
+        title="Dynein",
+        version=__version__,
+        redirect_slashes=False,
+        docs_url="/docs" if serves_api else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if serves_api else None,
+    )
+    if submissions is not None:
+        app.router.routes.extend(job_routes(submissions, lifecycle, settings))
+    app.router.routes.extend(ops_routes(readiness, telemetry))
+    document = openapi_document(settings)
+    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to bring one's own
+    app.add_exception_handler(DyneinError, _on_dynein_error)
+    app.add_exception_handler(HTTPException, _framework_refusals(document["paths"]))
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_middleware(Envelope)
+    return app
+
+
+async def _on_dynein_error(request: Request, error: Exception) -> Response:
+    return respond(problem_of(error, request.url.path), headers_of(error))
+
+
+def _framework_refusals(paths: Mapping[str, Mapping[str, Any]]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """A handler for no such path, no such method. ``Allow`` has all methods of a path, not only those of a route."""
+    resources = [
+        (compile_path(template)[0], ", ".join(sorted(method.upper() for method in item if method != "parameters")))
+        for template, item in paths.items()
+    ]
+
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "internal")
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # noqa: PLR2004
+            headers["Allow"] = next(
+                (methods for pattern, methods in resources if pattern.match(request.url.path)), headers.get("Allow", "")
+            )
+        detail = f"{request.method} {request.url.path}: {error.detail}"
+        return respond(make(code, detail, request.url.path), headers)
+
+    return on_http_exception
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the signature is Starlette's
+    """The client hung up while sending: nobody reads this answer."""
+    return Response(status_code=400)

@@ -1,0 +1,171 @@
+"""From a request to a job that is ready to leave: checked, placed, signed and encoded. No I/O."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec import UNSET
+
+from dynein.api import checks
+from dynein.api.decoding import decode_attribute
+from dynein.api.due_time import MS_PER_DAY
+from dynein.api.placement import PLACEMENT_OF, When, due_at_ms, due_by_token_ms, place
+from dynein.api.schemas import JobRequest
+from dynein.errors import InvalidField, InvalidToken
+from dynein.job import Attribute, Job, Policy, encode_job
+from dynein.outgoing import outgoing_message
+from dynein.partition import TriggerKey
+from dynein.queue import Destination, OutgoingMessage, message_bytes
+from dynein.token import JobRef, Placement, TokenSigner
+
+PREPARED_VALID_MS = MS_PER_DAY
+"""How long after its due time a prepared token still creates its job. The claim that makes a second create harmless
+stays in the table for 15 days from the due time, and an inbound message lives for 14 at most: one day is left."""
+
+
+class Draft(NamedTuple):
+    """A job ready to leave."""
+
+    token: str
+    policy: Policy
+    due_at_ms: int
+    message: OutgoingMessage
+    """As it will be delivered, but for its delay."""
+    message_bytes: int
+    record: bytes
+    """The job as `dynein.job.encode_job` wrote it; empty unless it is SCHEDULED."""
+
+
+class Bounds(NamedTuple):
+    """The settings that limit a job."""
+
+    message_bytes_max: int
+    delay_max_days: int
+
+
+def draft(
+    request: JobRequest,
+    destination: Destination,
+    now_ms: int,
+    key: TriggerKey,
+    signer: TokenSigner,
+    bounds: Bounds,
+) -> Draft:
+    """Check and place ``request``. ``key`` has the id and shard for a new job; a prepared token brings its own.
+
+    Raises `InvalidField`.
+    """
+    job, field = _job(request, destination)
+    prepared = _prepared(request.token, signer, now_ms) if request.token is not None else None
+    when = When(request.run_at, request.delay)
+    if prepared is None:
+        due_ms = due_at_ms(when, now_ms, delay_max_days=bounds.delay_max_days)
+    else:
+        due_ms = due_by_token_ms(when, prepared.key.due_at_ms)
+    policy = place(
+        request.policy or Policy.AUTO,
+        due_ms,
+        now_ms,
+        fifo=destination.fifo,
+        cancellable=bool(request.cancellable),
+        prepared=prepared is not None,
+    )
+    token = request.token or signer.sign(JobRef(PLACEMENT_OF[policy], key._replace(due_at_ms=due_ms)))
+    message = outgoing_message(job, token, due_ms, fifo=destination.fifo)
+    size = message_bytes(message.body, message.attributes)
+    scheduled = policy is Policy.SCHEDULED
+    record = encode_job(job) if scheduled else b""
+    checks.sizes(
+        field,
+        message_bytes=size,
+        record_bytes=len(record),
+        message_bytes_max=bounds.message_bytes_max,
+        scheduled=scheduled,
+    )
+    return Draft(token, policy, due_ms, message, size, record)
+
+
+def _job(request: JobRequest, destination: Destination) -> tuple[Job, str]:
+    body, field = _body(request)
+    base64_body = field == "body_base64"
+    if request.name is not None:
+        checks.job_name(request.name)
+    attributes: dict[str, Attribute] = {
+        name: decode_attribute(name, raw) for name, raw in (request.attributes or {}).items()
+    }
+    checks.attributes(attributes, named=request.name is not None, base64_body=base64_body)
+    _ids(request, fifo=destination.fifo)
+    job = Job(
+        queue=request.queue,
+        body=body,
+        name=request.name,
+        attributes=attributes,
+        message_group_id=request.message_group_id,
+        deduplication_id=request.deduplication_id,
+        body_is_base64=base64_body,
+    )
+    return job, field
+
+
+def _body(request: JobRequest) -> tuple[str, str]:
+    """The body's text, and the field that had it."""
+    given = [
+        field
+        for field, present in (
+            ("body", request.body is not None),
+            ("json", request.json is not UNSET),
+            ("body_base64", request.body_base64 is not None),
+        )
+        if present
+    ]
+    if len(given) != 1:
+        raise InvalidField(
+            given[1] if given else "body",
+            f"cannot be sent together with {given[0]}." if given else "is missing.",
+            "Send exactly one of body, json and body_base64.",
+        )
+    (field,) = given
+    if request.body is not None:
+        text = request.body
+    elif request.body_base64 is not None:
+        text = request.body_base64
+        checks.base64_text(field, text)
+        return text, field
+    else:
+        assert request.json is not UNSET
+        text = _json_text(bytes(request.json))
+    checks.text(field, text)
+    return text, field
+
+
+def _json_text(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidField("json", f"is not UTF-8 at byte {error.start}.", "Send UTF-8, as JSON requires.") from error
+
+
+def _ids(request: JobRequest, *, fifo: bool) -> None:
+    if request.message_group_id is not None:
+        checks.message_id("message_group_id", request.message_group_id)
+    elif fifo:
+        raise InvalidField("message_group_id", "is missing.", "A FIFO queue needs one: jobs of a group stay in order.")
+    if request.deduplication_id is not None:
+        if not fifo:
+            raise InvalidField(
+                "deduplication_id", "only works on a FIFO queue.", "Leave it out, or send to a queue named *.fifo."
+            )
+        checks.message_id("deduplication_id", request.deduplication_id)
+
+
+def _prepared(token: str, signer: TokenSigner, now_ms: int) -> JobRef:
+    fix = "Send a token from POST /v1/tokens, or leave it out."
+    try:
+        ref = signer.verify(token)
+    except InvalidToken as error:
+        raise InvalidField("token", f"is not valid: {error}.", fix) from error
+    if ref.placement is not Placement.PREPARED:
+        raise InvalidField("token", "belongs to a job that exists.", fix)
+    if now_ms > ref.key.due_at_ms + PREPARED_VALID_MS:
+        raise InvalidField("token", "was prepared for a time that is more than a day past.", fix)
+    return ref

@@ -1,0 +1,154 @@
+"""``delay`` and ``run_at`` as a caller writes them, to a due time in milliseconds, and back to text. Pure.
+
+Everything rounds up to the next millisecond: rounding down would be early.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from decimal import Decimal
+
+from dynein.errors import InvalidField
+
+MS_PER_S = 1000
+MS_PER_DAY = 86_400_000
+DELAY_CHARS_MAX = 64
+"""Longest text of a delay or a time."""
+EPOCH_MS_MIN = 100_000_000_000
+"""Smaller numbers are epoch *seconds* by mistake (this one is 3 March 1973): sent at once, they would do harm."""
+
+_UNIT_MS = {
+    "ms": 1,
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), MS_PER_S),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60 * MS_PER_S),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600 * MS_PER_S),
+    **dict.fromkeys(("d", "day", "days"), MS_PER_DAY),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * MS_PER_DAY),
+}
+_CALENDAR_UNITS = frozenset(("mo", "mon", "month", "months", "y", "yr", "year", "years"))
+_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)", re.ASCII)
+_ISO = re.compile(
+    r"P(?:(\d+(?:[.,]\d+)?)W)?(?:(\d+(?:[.,]\d+)?)D)?"
+    r"(?:T(?:(\d+(?:[.,]\d+)?)H)?(?:(\d+(?:[.,]\d+)?)M)?(?:(\d+(?:[.,]\d+)?)S)?)?",
+    re.ASCII,
+)
+_ISO_UNITS_MS = (7 * MS_PER_DAY, MS_PER_DAY, 3600 * MS_PER_S, 60 * MS_PER_S, MS_PER_S)
+_ISO_CALENDAR = re.compile(r"P[\d.,WD]*[YM][^T]*.*", re.ASCII)
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,32}))?(?:([Zz])|([+-])(\d\d):(\d\d))?", re.ASCII
+)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_DELAY_FIX = 'Send seconds (90 or 1.5), or text such as "15m", "1h30m", "3d 4h" or ISO 8601 "PT15M".'
+_RUN_AT_FIX = 'Send RFC 3339 with an offset ("2030-01-31T09:00:00Z") or milliseconds since 1970 (1896080400000).'
+
+
+def parse_delay_ms(delay: float | str) -> int:
+    """How long from now, in milliseconds. A bare number is seconds. Raises `InvalidField` for ``delay``."""
+    if isinstance(delay, str):
+        return _parse_delay_text(delay.strip())
+    # repr of a float is the shortest text that reads back as it: what the caller wrote, without binary noise.
+    milliseconds = _up(Decimal(repr(delay)) * MS_PER_S)
+    if milliseconds < 0:
+        raise InvalidField("delay", "is negative.", "Send 0 or more; a run_at in the past is due at once.")
+    return milliseconds
+
+
+def parse_run_at_ms(run_at: int | str) -> int:
+    """A point in time, in milliseconds since the epoch. Raises `InvalidField` for ``run_at``."""
+    if isinstance(run_at, str):
+        return _parse_rfc3339(run_at)
+    if run_at < 0:
+        raise InvalidField("run_at", "is negative.", _RUN_AT_FIX)
+    if run_at < EPOCH_MS_MIN:
+        raise InvalidField(
+            "run_at",
+            f"{run_at} milliseconds since the epoch lies before 1973-03-03; it looks like seconds.",
+            "Multiply seconds by 1000.",
+        )
+    return run_at
+
+
+def format_rfc3339(at_ms: int) -> str:
+    """UTC with milliseconds: ``2030-01-31T09:00:00.000Z``. For times up to the end of year 9999."""
+    return (_EPOCH + dt.timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _parse_delay_text(text: str) -> int:
+    if not text or len(text) > DELAY_CHARS_MAX:
+        raise InvalidField("delay", f"must have 1 to {DELAY_CHARS_MAX} characters.", _DELAY_FIX)
+    if _NUMBER.fullmatch(text):
+        return _up(Decimal(text) * MS_PER_S)
+    if text[0] == "P":
+        return _parse_iso(text)
+    total = Decimal(0)
+    seen: set[int] = set()
+    end = 0
+    while match := _PART.match(text, end):
+        unit_ms = _UNIT_MS.get(match[2])
+        if unit_ms is None:
+            raise _unknown_unit(match[2])
+        if unit_ms in seen:
+            raise InvalidField("delay", f"names the unit {match[2]!r} twice.", _DELAY_FIX)
+        seen.add(unit_ms)
+        total += Decimal(match[1]) * unit_ms
+        end = match.end()
+    if end != len(text):
+        raise InvalidField("delay", f"cannot read {text[end:]!r}.", _DELAY_FIX)
+    return _up(total)
+
+
+def _unknown_unit(unit: str) -> InvalidField:
+    if unit.lower() in _CALENDAR_UNITS or unit == "M":
+        return InvalidField(
+            "delay", f"the unit {unit!r} has no fixed length.", 'Send days ("30d"), or the date itself as run_at.'
+        )
+    return InvalidField("delay", f"the unit {unit!r} is unknown.", "Use w, d, h, m, s or ms. " + _DELAY_FIX)
+
+
+def _parse_iso(text: str) -> int:
+    match = _ISO.fullmatch(text)
+    if match is None and _ISO_CALENDAR.fullmatch(text):
+        raise InvalidField(
+            "delay", "years and months have no fixed length.", 'Send days ("P30D"), or the date itself as run_at.'
+        )
+    if match is None or not any(match.groups()) or text.endswith("T"):
+        raise InvalidField("delay", f"{text!r} is not an ISO 8601 duration.", _DELAY_FIX)
+    return _up(
+        sum(
+            (
+                Decimal(part.replace(",", ".")) * unit_ms
+                for part, unit_ms in zip(match.groups(), _ISO_UNITS_MS, strict=True)
+                if part is not None
+            ),
+            Decimal(0),
+        )
+    )
+
+
+def _parse_rfc3339(text: str) -> int:
+    match = _RFC3339.fullmatch(text) if len(text) <= DELAY_CHARS_MAX else None
+    if match is None:
+        raise InvalidField("run_at", "is not an RFC 3339 date and time.", _RUN_AT_FIX)
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    fraction, zulu, sign, offset_hours, offset_minutes = match.groups()[6:]
+    if zulu is None and sign is None:
+        raise InvalidField("run_at", "has no UTC offset.", 'End it with "Z" or an offset such as "+02:00".')
+    offset_min = 0 if sign is None else int(sign + "1") * (int(offset_hours) * 60 + int(offset_minutes))
+    leap = second == 60  # noqa: PLR2004 - RFC 3339, 5.7: a leap second is written :60
+    try:
+        if sign is not None and (int(offset_hours) > 23 or int(offset_minutes) > 59):  # noqa: PLR2004 - RFC 3339, 5.6
+            raise ValueError("offset")  # noqa: TRY301 - one place says that it is no date
+        naive = dt.datetime(year, month, day, hour, minute, second - leap, tzinfo=dt.UTC)
+    except ValueError as error:
+        raise InvalidField("run_at", "is not a date and time that exists.", _RUN_AT_FIX) from error
+    seconds = (naive - _EPOCH) // dt.timedelta(seconds=1) + leap - offset_min * 60
+    at_ms = seconds * MS_PER_S + (_up(Decimal("0." + fraction) * MS_PER_S) if fraction else 0)
+    return max(at_ms, 0)  # before 1970: past all the same
+
+
+def _up(milliseconds: Decimal) -> int:
+    """The next whole millisecond."""
+    whole = int(milliseconds)
+    return whole + (milliseconds > whole)

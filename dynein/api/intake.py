@@ -1,0 +1,125 @@
+"""What comes before a route and after it: request bodies within bounds, request ids, and no answer without a form."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dynein.api.problems import RequestTooLarge, UnsupportedMediaType, problem_of, respond
+from dynein.errors import Overloaded
+
+BODIES_MAX = 16
+"""Request bodies in memory at once, counted in bodies of the largest size allowed. Past it: 503."""
+_BODY_COST_MIN_BYTES = 4096
+"""What even the smallest request in hand takes."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json(?:\s*;.*)?", re.ASCII | re.IGNORECASE)
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Reads request bodies: none larger than ``request_bytes_max``, and all together within a bound."""
+
+    def __init__(self, request_bytes_max: int) -> None:
+        self._request_bytes_max = request_bytes_max
+        self._held_bytes = 0
+        self._held_bytes_max = request_bytes_max * BODIES_MAX
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """The body, which counts as held until the request is answered.
+
+        Raises `RequestTooLarge`, `UnsupportedMediaType` or `Overloaded`.
+        """
+        _check_media_type(request)
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > self._request_bytes_max:
+            raise self._too_large(f"{declared[:20]} bytes")
+        held = self._hold(_BODY_COST_MIN_BYTES)
+        try:
+            chunks: list[bytes] = []
+            size = 0
+            # Counted as it comes: a declared length may be missing, or a lie.
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > self._request_bytes_max:
+                    raise self._too_large(f"more than {self._request_bytes_max} bytes")
+                if size > held:
+                    held += self._hold(size - held)
+                chunks.append(chunk)
+            yield b"".join(chunks)
+        finally:
+            self._held_bytes -= held
+
+    def _hold(self, more_bytes: int) -> int:
+        if self._held_bytes + more_bytes > self._held_bytes_max:
+            raise Overloaded(f"{self._held_bytes_max} bytes of requests are in hand already")
+        self._held_bytes += more_bytes
+        return more_bytes
+
+    def _too_large(self, found: str) -> RequestTooLarge:
+        return RequestTooLarge(
+            f"The request body has {found}; the limit is {self._request_bytes_max} (setting request_bytes_max)."
+        )
+
+
+def _check_media_type(request: Request) -> None:
+    """Any content type will do from a program (``curl -d`` sends a form's), but not from a web page.
+
+    A page may send forms anywhere without asking, with the address of a Dynein on localhost for instance; JSON only
+    after a preflight, which we do not grant.
+    """
+    content_type = request.headers.get("content-type", "")
+    from_browser = "origin" in request.headers or "sec-fetch-site" in request.headers
+    if from_browser and not _JSON_TYPE.fullmatch(content_type.strip()):
+        raise UnsupportedMediaType(f"The content type is {content_type[:100]!r}.")
+
+
+class Envelope:
+    """ASGI middleware: a request id on every answer, and a problem document for what nobody foresaw.
+
+    ``x-request-id`` is taken from the caller if it is up to 64 letters, digits, ``.``, ``_`` and ``-``; else made.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            log.exception("request %s failed", request_id)
+            if started:
+                raise
+            await respond(problem_of(error, scope["path"]))(scope, receive, send_with_id)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(given):
+                return str(given)
+    return os.urandom(8).hex()

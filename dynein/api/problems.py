@@ -1,0 +1,201 @@
+"""Every way a request can fail, as an RFC 9457 problem document. The one place that maps `dynein.errors` to HTTP.
+
+``type`` is a path on this same server (``/problems/too-late``) where a person can read what it means; its last part is
+also in ``code``, for programs. ``field`` names what is wrong in the request, ``fix`` says what to send in its place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+from starlette.responses import Response
+
+from dynein.errors import (
+    Conflict,
+    DyneinError,
+    InvalidField,
+    InvalidToken,
+    Overloaded,
+    Rejected,
+    Retryable,
+    Throttled,
+    UnknownQueue,
+)
+
+PROBLEM_JSON = "application/problem+json"
+TYPE_PREFIX = "/problems/"
+
+
+class MalformedJson(Rejected):
+    """The body is not JSON."""
+
+
+class RequestTooLarge(Rejected):
+    """The body is larger than the setting ``request_bytes_max``."""
+
+
+class UnsupportedMediaType(Rejected):
+    """A browser sends a form where JSON is asked for."""
+
+
+class SendRefused(Rejected):
+    """SQS refused the message for good."""
+
+
+class Draining(Overloaded):
+    """Shutting down."""
+
+
+class Kind(NamedTuple):
+    """A problem type: HTTP status, title, and what it means."""
+
+    status: int
+    title: str
+    meaning: str
+
+
+CATALOGUE: Mapping[str, Kind] = {
+    "malformed-json": Kind(400, "The request is not JSON", "`detail` says at which byte reading ended."),
+    "not-found": Kind(404, "No such resource", "The path is not one of this API. See /docs."),
+    "invalid-token": Kind(
+        404,
+        "No job has this token",
+        "The token was not signed by this deployment: mistyped, cut off, made up, or from another deployment.",
+    ),
+    "method-not-allowed": Kind(405, "Method not allowed", "The header `Allow` lists the methods of this path."),
+    "already-handed-to-sqs": Kind(
+        409,
+        "SQS has the job",
+        "IMMEDIATE and SQS_DELAYED jobs cannot be cancelled or moved: SQS takes nothing back. Submit with "
+        "`cancellable: true` to keep a job where it can be.",
+    ),
+    "cancelled": Kind(409, "The job was cancelled", "A cancelled job cannot be moved. Submit it again."),
+    "due-time-passed": Kind(
+        409, "The new due time is long past", "Nobody reads that part of the trigger store any more. Move it to now."
+    ),
+    "moved": Kind(409, "The job was moved", "It has another token now: `moved_to`. Use that one."),
+    "not-stored-yet": Kind(
+        409,
+        "The job is not stored yet",
+        "It is still on its way into the trigger store, or was never created. Try again after `Retry-After` seconds.",
+    ),
+    "too-late": Kind(
+        409,
+        "Too late",
+        "The job is due, or so soon that it may be in somebody's hand. It was or will be delivered at its due time.",
+    ),
+    "request-too-large": Kind(413, "Request too large", "Send fewer jobs in one request."),
+    "unsupported-media-type": Kind(
+        415, "Not sent as JSON", "A request from a web page must have the content type application/json."
+    ),
+    "invalid-field": Kind(422, "A field is wrong", "`field` names it, `fix` says what to send. A retry fails alike."),
+    "unknown-queue": Kind(
+        422, "No such queue", "The destination queue does not exist, or Dynein's credentials may not see it."
+    ),
+    "refused-by-sqs": Kind(422, "SQS refused the message", "`detail` has its code and words. A retry fails alike."),
+    "throttled": Kind(
+        429,
+        "AWS asks to slow down",
+        "SQS or DynamoDB throttles. Nothing was accepted: try again after `Retry-After` seconds.",
+    ),
+    "internal": Kind(500, "A bug in Dynein", "Please report it with the `x-request-id` of the answer."),
+    "overloaded": Kind(
+        503,
+        "Too much at once",
+        "A bound of this process is reached. Nothing was accepted: try again after `Retry-After` seconds.",
+    ),
+    "draining": Kind(
+        503, "Shutting down", "This process takes no new jobs. Try again: another one, or its successor, answers."
+    ),
+    "unavailable": Kind(
+        503,
+        "AWS does not answer",
+        "A call to SQS or DynamoDB failed or was not answered. `detail` says whether the job may have been accepted.",
+    ),
+    "not-ready": Kind(503, "Not ready", "`detail` lists what this process cannot reach."),
+}
+
+
+class Problem(Struct, frozen=True, omit_defaults=True):
+    """A problem document (RFC 9457)."""
+
+    type: Annotated[str, Meta(description="What kind of problem: a path on this server, to read about it.")]
+    title: str
+    status: int
+    detail: Annotated[str, Meta(description="What happened this time.")]
+    code: Annotated[
+        str,
+        Meta(description="Last part of `type`. Stable, for programs.", extra_json_schema={"enum": list(CATALOGUE)}),
+    ]
+    instance: Annotated[str | UnsetType, Meta(description="The request, and in a batch the job in it.")] = UNSET
+    field: Annotated[str | UnsetType, Meta(description="The field that is wrong, as the caller wrote it.")] = UNSET
+    fix: Annotated[str | UnsetType, Meta(description="What to send in its place.")] = UNSET
+    moved_to: Annotated[str | UnsetType, Meta(description="The token that the job has now.")] = UNSET
+
+
+def problem_of(error: Exception, instance: str) -> Problem:
+    """The document for ``error``. An exception that nobody foresaw is told without its text: that goes to the log."""
+    if isinstance(error, InvalidField):
+        return make("invalid-field", f"{error.field} {error.problem}", instance, field=error.field, fix=error.fix)
+    if isinstance(error, UnknownQueue):
+        fix = "Create the queue, correct the name, or grant Dynein's role sqs:GetQueueUrl and sqs:SendMessage on it."
+        return make("unknown-queue", str(error), instance, field="queue", fix=fix)
+    if isinstance(error, Conflict):
+        code = error.code.replace("_", "-")
+        code = code if code in CATALOGUE else "too-late"
+        return make(code, error.detail, instance, moved_to=UNSET if error.moved_to is None else error.moved_to)
+    if isinstance(error, UnsupportedMediaType):
+        return make("unsupported-media-type", str(error), instance, fix="Set content-type: application/json.")
+    if not isinstance(error, DyneinError):
+        return make("internal", "The server failed unexpectedly; its log has the details.", instance)
+    code = next((code for cls, code in _CODES if isinstance(error, cls)), "unavailable")
+    return make(code, str(error), instance)
+
+
+_CODES: tuple[tuple[type[DyneinError], str], ...] = (
+    (InvalidToken, "invalid-token"),
+    (MalformedJson, "malformed-json"),
+    (RequestTooLarge, "request-too-large"),
+    (Rejected, "refused-by-sqs"),
+    (Draining, "draining"),
+    (Overloaded, "overloaded"),
+    (Throttled, "throttled"),
+)
+"""The first that fits. Whatever else there is, an operator has to look at: ``unavailable``."""
+
+
+def make(
+    code: str,
+    detail: str,
+    instance: str | UnsetType,
+    *,
+    field: str | UnsetType = UNSET,
+    fix: str | UnsetType = UNSET,
+    moved_to: str | UnsetType = UNSET,
+) -> Problem:
+    """A document of the catalogue's type ``code``."""
+    kind = CATALOGUE[code]
+    return Problem(TYPE_PREFIX + code, kind.title, kind.status, detail, code, instance, field, fix, moved_to)
+
+
+def headers_of(error: Exception) -> dict[str, str]:
+    """``Retry-After`` in whole seconds where a retry can help; ``Connection: close`` where the peer should leave."""
+    headers: dict[str, str] = {}
+    if isinstance(error, Retryable):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    elif isinstance(error, Conflict) and error.code == "not-stored-yet":
+        headers["retry-after"] = "1"
+    elif isinstance(error, DyneinError) and not isinstance(error, Rejected):
+        headers["retry-after"] = "10"  # a person has to act
+    if isinstance(error, (Draining, RequestTooLarge)):
+        headers["connection"] = "close"
+    return headers
+
+
+def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """The document as an HTTP answer."""
+    return Response(msgspec.json.encode(problem), problem.status, headers=dict(headers or {}), media_type=PROBLEM_JSON)

@@ -1,0 +1,205 @@
+"""What goes over the wire, as msgspec types: what `decoding` reads, and what the OpenAPI document is made from.
+
+Unknown fields are refused by name: a job with ``dealy`` must not be sent at once. ``null`` stands for a field left out,
+except in ``json``, where it is a value like any other.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from dynein.api.problems import Problem
+from dynein.job import Policy
+
+TOKEN_EXAMPLE = "AgGTk8kAuQADq1lHbXc0Yt4eXw3rKfQm2JvT9pZs8bLhNdVcEoUa"
+DUE_EXAMPLE = "2030-01-31T09:00:00.000Z"
+DUE_MS_EXAMPLE = 1896080400000
+
+RunAt = Annotated[
+    int | str | None,
+    Meta(
+        description="When: RFC 3339 with an offset, or milliseconds since 1970. In the past: at once. "
+        "Excludes `delay`.",
+        examples=["2030-01-31T09:00:00Z", DUE_MS_EXAMPLE],
+    ),
+]
+Delay = Annotated[
+    int | float | str | None,
+    Meta(
+        description='How long from now: seconds, or text such as `"15m"`, `"1h30m"`, `"3d 4h"` or ISO 8601 `"PT15M"`. '
+        "Years and months are refused: they have no fixed length. Excludes `run_at`.",
+        examples=["15m", 90, "PT2H", "3d 4h"],
+    ),
+]
+
+
+class AttributeRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A message attribute with its type spelt out."""
+
+    type: Annotated[str, Meta(description="`String`, `Number` or `Binary`, optionally with a label: `String.uuid`.")]
+    value: Annotated[str, Meta(description="The value; base64 for Binary.")]
+
+
+class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A job to submit. Exactly one of `body`, `json` and `body_base64` is needed."""
+
+    queue: Annotated[str, Meta(description="Destination queue: name, or URL.", examples=["demo"])]
+    body: Annotated[str | None, Meta(description="The message body, as text.", examples=["hello"])] = None
+    json: Annotated[Raw | UnsetType, Meta(description="The message body, as any JSON value: delivered as written.")] = (
+        UNSET
+    )
+    body_base64: Annotated[
+        str | None,
+        Meta(
+            description="The message body, as bytes. Delivered as this base64 text, with the attribute "
+            "`dynein-encoding: base64`."
+        ),
+    ] = None
+    run_at: RunAt = None
+    delay: Delay = None
+    policy: Annotated[
+        Policy | None,
+        Meta(
+            description="How it gets there. `AUTO` (the default) is IMMEDIATE without a delay, SQS_DELAYED up to 15 "
+            "minutes on a standard queue, and else SCHEDULED."
+        ),
+    ] = None
+    cancellable: Annotated[
+        bool | None, Meta(description="Keep it where it can be cancelled and moved: SCHEDULED, whatever the delay.")
+    ] = None
+    name: Annotated[
+        str | None, Meta(description="A name to recognise it by, at most 256 characters; the attribute `dynein-name`.")
+    ] = None
+    attributes: Annotated[
+        dict[str, Raw] | None,
+        Meta(
+            description="Message attributes of your own. A text is a String, a number a Number; "
+            "or an object with `type` and `value`. SQS takes ten, of which Dynein needs two to four.",
+            examples=[{"trace": "abc-123", "attempt": 1, "photo": {"type": "Binary", "value": "/9j/4A=="}}],
+        ),
+    ] = None
+    message_group_id: Annotated[
+        str | None, Meta(description="Message group. Needed on a FIFO queue; on a standard one it is passed on.")
+    ] = None
+    deduplication_id: Annotated[
+        str | None, Meta(description="Deduplication id, on a FIFO queue only. Left out: the job's token.")
+    ] = None
+    token: Annotated[
+        str | None,
+        Meta(description="A token from `POST /v1/tokens`. However often it is created, the job is delivered once."),
+    ] = None
+
+
+class MoveRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A new time for a scheduled job. Exactly one of the two is needed."""
+
+    run_at: RunAt = None
+    delay: Delay = None
+
+
+class PrepareRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """When the job that is to be created with this token will be due. Neither: now."""
+
+    run_at: RunAt = None
+    delay: Delay = None
+
+
+Token = Annotated[str, Meta(description="Names the job. Opaque and URL-safe.", examples=[TOKEN_EXAMPLE])]
+DueAt = Annotated[str, Meta(description="Due time, UTC.", examples=[DUE_EXAMPLE])]
+DueAtMs = Annotated[int, Meta(description="Due time, milliseconds since 1970.", examples=[DUE_MS_EXAMPLE])]
+
+
+class Accepted(Struct, frozen=True):
+    """An accepted job: SQS has acknowledged it."""
+
+    token: Token
+    policy: Annotated[Policy, Meta(description="The policy chosen, or asked for; never `AUTO`.")]
+    due_at: DueAt
+    due_at_ms: DueAtMs
+
+
+class Prepared(Struct, frozen=True):
+    """A token for a job that does not exist yet."""
+
+    token: Token
+    due_at: DueAt
+    due_at_ms: DueAtMs
+
+
+class JobStatus(Struct, frozen=True, omit_defaults=True):
+    """Where a job is."""
+
+    token: Token
+    state: Annotated[
+        str,
+        Meta(
+            description="`accepted`: on its way into the trigger store (a prepared token: or not created yet). "
+            "`scheduled`: stored until it is due. `dispatching`: in somebody's hand, about to be sent. "
+            "`released`: sent, or about to be. `held_by_sqs`: SQS delays it. `handed_to_sqs`: on its queue, or "
+            "consumed. `cancelled`: will not be delivered. `moved`: lives on under the token in `moved_to`.",
+            extra_json_schema={
+                "enum": [
+                    "accepted",
+                    "scheduled",
+                    "dispatching",
+                    "released",
+                    "held_by_sqs",
+                    "handed_to_sqs",
+                    "cancelled",
+                    "moved",
+                ]
+            },
+        ),
+    ]
+    policy: Policy
+    due_at: DueAt
+    due_at_ms: DueAtMs
+    cancellable: Annotated[bool, Meta(description="Would it have been cancelled, had this been a DELETE?")]
+    queue: Annotated[str | UnsetType, Meta(description="Destination queue, while the trigger store has the job.")] = (
+        UNSET
+    )
+    name: Annotated[str | UnsetType, Meta(description="Its name, while the trigger store has the job.")] = UNSET
+    moved_to: Annotated[str | UnsetType, Meta(description="The token that replaced this one.")] = UNSET
+
+
+class CancelledJob(Struct, frozen=True):
+    """The job will not be delivered."""
+
+    token: Token
+    state: Annotated[str, Meta(extra_json_schema={"const": "cancelled"})] = "cancelled"
+
+
+class MovedJob(Struct, frozen=True):
+    """The job has a new due time and, unless that is the old one, a new token."""
+
+    token: Token
+    due_at: DueAt
+    due_at_ms: DueAtMs
+    previous_token: Annotated[str, Meta(description="The token it had before.", examples=[TOKEN_EXAMPLE])]
+
+
+class BatchItem(Struct, frozen=True, omit_defaults=True):
+    """What came of one job of a batch: `token`, `policy` and the due time if it was accepted, else `problem`."""
+
+    status: Annotated[
+        int,
+        Meta(
+            description="202, or what this job by itself would have been answered with. "
+            "With 429 or 503, send it again later."
+        ),
+    ]
+    token: Token | UnsetType = UNSET
+    policy: Policy | UnsetType = UNSET
+    due_at: DueAt | UnsetType = UNSET
+    due_at_ms: DueAtMs | UnsetType = UNSET
+    problem: Problem | UnsetType = UNSET
+
+
+class BatchAnswer(Struct, frozen=True):
+    """What came of each job of a batch, in the order they were sent."""
+
+    accepted: Annotated[int, Meta(description="How many were accepted.")]
+    refused: Annotated[int, Meta(description="How many were not.")]
+    results: list[BatchItem]

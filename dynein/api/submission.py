@@ -1,0 +1,228 @@
+"""The API's work, without HTTP: take jobs in, prepare tokens. What comes later in a job's life is in `existing`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import random
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from dynein.api import checks
+from dynein.api.drafting import Bounds, Draft, draft
+from dynein.api.due_time import MS_PER_S, format_rfc3339
+from dynein.api.existing import ExistingJobs
+from dynein.api.placement import When, due_at_ms
+from dynein.api.problems import problem_of
+from dynein.api.schemas import (
+    Accepted,
+    CancelledJob,
+    JobRequest,
+    JobStatus,
+    MovedJob,
+    MoveRequest,
+    Prepared,
+    PrepareRequest,
+)
+from dynein.api.senders import Answer, Direct, DirectSender, InboundSender
+from dynein.clock import Clock
+from dynein.directory import Directory
+from dynein.errors import AccessDenied, DyneinError, NotBootstrapped, Unavailable, UnknownQueue
+from dynein.inbound import Entry
+from dynein.job import Policy
+from dynein.partition import JOB_ID_BYTES, TriggerKey, shard_of
+from dynein.queue import Destination, Queues
+from dynein.settings import Settings
+from dynein.telemetry import Telemetry
+from dynein.token import JobRef, Placement, TokenSigner
+from dynein.trigger_store import Layout, ShardRecords, TriggerStore
+
+LAYOUT_INTERVAL_S = 10.0
+"""How soon a raised shard count is noticed."""
+LOOK_UPS_MAX = 16
+"""Destination look-ups that one batch keeps under way."""
+NEAR_MARGIN_S = 4.0
+"""A job due within the ingesters' hold window plus this is near: the time an inbound message may take to be read."""
+_CREATE_ID_BYTES = 8
+
+log = logging.getLogger(__name__)
+
+
+class Submissions:
+    """Takes jobs in. A job is accepted once SQS has acknowledged it, and not before.
+
+    ``random_bytes`` makes job ids and create ids (a simulation passes a seeded source). `run_once` reads the table's
+    layout anew, since the shard count may be raised while we run.
+    """
+
+    def __init__(
+        self,
+        queues: Queues,
+        directory: Directory,
+        store: TriggerStore,
+        shards: ShardRecords,
+        signer: TokenSigner,
+        clock: Clock,
+        telemetry: Telemetry,
+        settings: Settings,
+        *,
+        layout: Layout,
+        inbound_url: str,
+        rng: random.Random,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._directory = directory
+        self._shards = shards
+        self._signer = signer
+        self._clock = clock
+        self._telemetry = telemetry
+        self._random_bytes = random_bytes
+        self._bounds = Bounds(settings.message_bytes_max, settings.delay_max_days)
+        self._near_ms = int((settings.hold_window_s + NEAR_MARGIN_S) * MS_PER_S)
+        self._existing = ExistingJobs(store, shards, signer, clock, telemetry, delay_max_days=settings.delay_max_days)
+        self._layout = layout
+        self._direct = DirectSender(
+            queues,
+            directory,
+            clock,
+            message_bytes_max=settings.message_bytes_max,
+            waiting_max=settings.submit_waiting_max,
+            in_flight_max=settings.submit_in_flight_max,
+        )
+        self._inbound = InboundSender(
+            queues,
+            clock,
+            rng,
+            url=inbound_url,
+            pack_bytes_max=settings.pack_bytes_max,
+            message_bytes_max=settings.message_bytes_max,
+            waiting_max=settings.submit_waiting_max,
+            in_flight_max=settings.submit_in_flight_max,
+            retry_within_s=settings.call_timeout_s,
+        )
+
+    async def run_once(self) -> float:
+        """Read the layout; says in how many seconds to do so again. Raises `NotBootstrapped` in a table without one."""
+        layout = await self._shards.layout()
+        if layout is None:
+            raise NotBootstrapped("the table has no layout; run `dynein bootstrap`")
+        self._layout = layout
+        return LAYOUT_INTERVAL_S
+
+    async def drained(self) -> None:
+        """Return once every job taken has its answer from SQS."""
+        await self._direct.drained()
+        await self._inbound.drained()
+
+    async def accept(self, request: JobRequest) -> Accepted:
+        """Take one job. Raises `dynein.errors.Rejected` or `Retryable`."""
+        (outcome,) = await self.accept_many([request])
+        if isinstance(outcome, DyneinError):
+            raise outcome
+        return outcome
+
+    async def accept_many(self, requests: Sequence[JobRequest]) -> list[Accepted | DyneinError]:
+        """Take many jobs, in order; what came of each."""
+        now_ms = self._clock.now_ms()
+        destinations = await self._resolve([request.queue for request in requests])
+        leaving = [self._leave(request, destinations[request.queue], now_ms) for request in requests]
+        outcomes: list[Accepted | DyneinError] = []
+        for departure in leaving:
+            outcome = departure if isinstance(departure, DyneinError) else await _arrive(*departure)
+            self._count(outcome)
+            outcomes.append(outcome)
+        return outcomes
+
+    async def prepare(self, request: PrepareRequest) -> Prepared:
+        """A token for a job to come. Nothing is stored."""
+        when = When(request.run_at, request.delay)
+        due_ms = due_at_ms(when, self._clock.now_ms(), delay_max_days=self._bounds.delay_max_days)
+        key = self._new_key()._replace(due_at_ms=due_ms)
+        token = self._signer.sign(JobRef(Placement.PREPARED, key))
+        return Prepared(token, format_rfc3339(due_ms), due_ms)
+
+    async def get(self, token: str) -> JobStatus:
+        """Where a job is. Raises `dynein.errors.InvalidToken`."""
+        return await self._existing.get(token)
+
+    async def cancel(self, token: str) -> CancelledJob:
+        """Make sure that a job is not delivered. Raises `dynein.errors.Conflict` when nobody can any more."""
+        return await self._existing.cancel(token)
+
+    async def move(self, token: str, request: MoveRequest) -> MovedJob:
+        """Give a scheduled job another due time. Raises `dynein.errors.Conflict` when it is past that."""
+        return await self._existing.move(token, request)
+
+    def count_refused(self, error: DyneinError) -> None:
+        """Count a job that was refused before it came here: it could not be read."""
+        self._count(error)
+
+    async def _resolve(self, queues: Sequence[str]) -> dict[str, Destination | DyneinError]:
+        """Every queue's destination, or why there is none."""
+        answers: dict[str, Destination | DyneinError] = {}
+        unknown = []
+        for queue in dict.fromkeys(queues):
+            known = self._directory.known(queue)
+            if known is None:
+                unknown.append(queue)
+            else:
+                answers[queue] = known
+        for start in range(0, len(unknown), LOOK_UPS_MAX):
+            some = unknown[start : start + LOOK_UPS_MAX]
+            answers.update(zip(some, await asyncio.gather(*map(self._look_up, some)), strict=True))
+        return answers
+
+    async def _look_up(self, queue: str) -> Destination | DyneinError:
+        try:
+            checks.queue(queue)
+            return await self._directory.resolve(queue)
+        except AccessDenied as error:
+            return UnknownQueue(queue, str(error))
+        except DyneinError as error:
+            return error
+
+    def _leave(
+        self, request: JobRequest, destination: Destination | DyneinError, now_ms: int
+    ) -> tuple[Draft, asyncio.Future[Answer]] | DyneinError:
+        """Check the job and put it on its way."""
+        try:
+            if isinstance(destination, DyneinError):
+                return destination
+            ready = draft(request, destination, now_ms, self._new_key(), self._signer, self._bounds)
+            if ready.policy is Policy.SCHEDULED:
+                entry = Entry(ready.token, self._create_id(), msgspec.Raw(ready.record))
+                return ready, self._inbound.submit(entry, near=ready.due_at_ms - now_ms <= self._near_ms)
+            until_ms = ready.due_at_ms if ready.policy is Policy.SQS_DELAYED else None
+            direct = Direct(ready.message, ready.message_bytes, until_ms, request.queue)
+            return ready, self._direct.submit(destination.url, direct, fifo=destination.fifo)
+        except DyneinError as error:
+            return error
+
+    def _new_key(self) -> TriggerKey:
+        job_id = self._random_bytes(JOB_ID_BYTES)
+        return TriggerKey(0, job_id, shard_of(job_id, self._layout.shard_count))
+
+    def _create_id(self) -> str:
+        return base64.urlsafe_b64encode(self._random_bytes(_CREATE_ID_BYTES)).rstrip(b"=").decode("ascii")
+
+    def _count(self, outcome: Accepted | DyneinError) -> None:
+        if isinstance(outcome, DyneinError):
+            self._telemetry.refused.labels(problem_of(outcome, "").code).inc()
+        else:
+            self._telemetry.accepted.labels(outcome.policy.value).inc()
+
+
+async def _arrive(ready: Draft, answered: asyncio.Future[Answer]) -> Accepted | DyneinError:
+    try:
+        answer = await answered
+    except DyneinError as error:
+        return error
+    except Exception:
+        log.exception("a send failed in a way that nobody foresaw")
+        return Unavailable("the send failed unexpectedly; the job may have been sent all the same")
+    if answer is not None:
+        return answer
+    return Accepted(ready.token, ready.policy, format_rfc3339(ready.due_at_ms), ready.due_at_ms)

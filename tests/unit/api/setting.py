@@ -1,0 +1,101 @@
+"""The API on in-memory queues and table, with and without HTTP."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import httpx
+import msgspec
+from pydantic import SecretStr
+
+from dynein.api.app import create_app
+from dynein.api.decoding import decode_job
+from dynein.api.ops import Lifecycle, Readiness
+from dynein.api.schemas import Accepted, JobRequest
+from dynein.api.submission import Submissions
+from dynein.directory import Directory
+from dynein.inbound import Arrival, unpack
+from dynein.settings import Settings
+from dynein.telemetry import Telemetry
+from dynein.testing import FakeQueues, FakeTriggerTable, ManualClock
+from dynein.token import JobRef, TokenSigner, parse
+from dynein.trigger_store import Layout
+
+SECRET = b"0123456789abcdef-test"
+INBOUND = "dynein-inbound"
+
+
+class Api:
+    """One API process."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = Settings(token_secrets=SecretStr(SECRET.decode()), **settings)
+        self.clock = ManualClock()
+        self.queues = FakeQueues(self.clock, message_bytes_max=self.settings.message_bytes_max)
+        self.inbound_url = self.queues.create(INBOUND)
+        self.queues.create("demo")
+        self.queues.create("other")
+        self.queues.create("orders.fifo")
+        self.table = FakeTriggerTable(self.clock)
+        self.signer = TokenSigner([SECRET])
+        self.telemetry = Telemetry()
+        rng = random.Random(1)
+        self.submissions = Submissions(
+            self.queues,
+            Directory(self.queues, self.clock, ttl_s=300),
+            self.table,
+            self.table,
+            self.signer,
+            self.clock,
+            self.telemetry,
+            self.settings,
+            layout=Layout(60_000, 4),
+            inbound_url=self.inbound_url,
+            rng=rng,
+            random_bytes=rng.randbytes,
+        )
+        self.lifecycle = Lifecycle()
+        self.readiness = Readiness(self.queues, self.table, self.inbound_url, self.clock, self.lifecycle)
+        self.app = create_app(self.submissions, self.readiness, self.lifecycle, self.telemetry, self.settings)
+
+    def http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://dynein")
+
+    async def accept(self, **fields: Any) -> Accepted:
+        return await self.submissions.accept(job(**fields))
+
+    def ref(self, token: str) -> JobRef:
+        return parse(token)
+
+    def arrivals(self) -> list[Arrival]:
+        """What the inbound queue holds, unpacked."""
+        return [arrival for body in self.queues.messages(INBOUND) for arrival in unpack(body)]
+
+    async def ingest(self) -> None:
+        """Store everything in the inbound queue, as an ingester would."""
+        while received := await self.queues.receive(
+            self.inbound_url, entries_max=10, wait_s=0, visibility_timeout_s=30
+        ):
+            for message in received:
+                for arrival in unpack(message.body):
+                    assert await self.table.add([arrival.trigger]) == []
+            await self.queues.delete(self.inbound_url, [message.receipt for message in received])
+
+    async def raise_marks(self, token: str) -> None:
+        """As if a dispatcher had read the job that ``token`` names."""
+        await self.table.raise_hold_mark(self.ref(token).key.shard, self.ref(token).key.due_at_ms)
+
+    def sends(self, queue: str) -> int:
+        """How many send calls were made to a queue."""
+        return sum(1 for call in self.queues.faults.calls if call.verb == "send" and call.target == queue)
+
+    def counted(self, metric: str, **labels: str) -> float:
+        return self.telemetry.registry.get_sample_value(metric, labels) or 0.0
+
+
+def job(**fields: Any) -> JobRequest:
+    """A request as it would come over the wire; the queue is ``demo`` and the body ``hello`` unless said otherwise."""
+    if not {"body", "json", "body_base64"} & fields.keys():
+        fields["body"] = "hello"
+    return decode_job(msgspec.json.encode({"queue": "demo", **fields}))
