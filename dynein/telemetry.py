@@ -28,6 +28,12 @@ class Telemetry:
             ["outcome"],
             registry=r,
         )
+        self.inbound_failures = Counter(
+            "dynein_inbound_failures_total",
+            "Inbound messages that could not be deleted, kept invisible (extend) or given back: they come again later",
+            ["operation"],
+            registry=r,
+        )
         self.delivered = Counter(
             "dynein_jobs_delivered_total", "Due jobs SQS acknowledged", ["role", "queue"], registry=r
         )

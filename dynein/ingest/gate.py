@@ -1,0 +1,92 @@
+"""How much at once and how fast: the bound on jobs in memory, and this ingester's share of the rate."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dynein.clock import Clock, sleep_unless
+from dynein.ingest.token_bucket import TokenBucket
+
+BURST_S = 1.0
+
+
+class Gate:
+    """Lets messages in, in the order they came, as there is room for their jobs and tokens to pay for them.
+
+    A message larger than ``jobs_max`` is let in when nothing else is inside.
+    """
+
+    def __init__(self, clock: Clock, *, jobs_max: int, rate_per_s: float) -> None:
+        self._clock = clock
+        self._jobs_max = jobs_max
+        self._tokens = TokenBucket(rate_per_s, clock.monotonic(), burst_s=BURST_S)
+        self._order = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._outside = 0
+        self.rate_per_s = rate_per_s
+        self.jobs = 0
+        """Jobs inside."""
+
+    def set_rate(self, rate_per_s: float) -> None:
+        """Change our share of the rate."""
+        self.rate_per_s = rate_per_s
+        self._tokens.set_rate(rate_per_s, self._clock.monotonic())
+
+    async def until_inviting(self) -> bool:
+        """Wait until it makes sense to receive: none is outside, and there is room and a token. False once closed.
+
+        What we cannot take in yet is better off in the queue, where another ingester may get it.
+        """
+        while not self._closed.is_set():
+            if self._outside or self.jobs >= self._jobs_max:
+                await self._change()
+            elif (wait_s := self._tokens.wait_s(self._clock.monotonic())) > 0:
+                await sleep_unless(self._closed, self._clock, wait_s)
+            else:
+                return True
+        return False
+
+    def announce(self) -> None:
+        """A message is received: from now until its `enter` or `turn_away` it counts as being outside."""
+        self._outside += 1
+
+    def turn_away(self) -> None:
+        """An announced message that need not enter."""
+        self._outside -= 1
+        assert self._outside >= 0
+        self._changed.set()
+
+    async def enter(self, jobs: int) -> bool:
+        """Wait for one's turn, for room and for tokens. False, with nothing taken, once closed."""
+        try:
+            async with self._order:
+                while self.jobs and self.jobs + jobs > self._jobs_max and not self._closed.is_set():
+                    await self._change()
+                while not self._closed.is_set():
+                    wait_s = self._tokens.wait_s(self._clock.monotonic())
+                    if wait_s <= 0:
+                        break
+                    await sleep_unless(self._closed, self._clock, wait_s)
+                if self._closed.is_set():
+                    return False
+                self._tokens.take(jobs, self._clock.monotonic())
+                self.jobs += jobs
+                return True
+        finally:
+            self.turn_away()
+
+    def leave(self, jobs: int) -> None:
+        """The jobs of a message that got in are done with."""
+        self.jobs -= jobs
+        assert self.jobs >= 0
+        self._changed.set()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._closed.set()
+        self._changed.set()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()

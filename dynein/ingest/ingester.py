@@ -1,0 +1,264 @@
+"""The ingester: receives inbound messages, has their jobs seen through, deletes the messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dynein.clock import Clock
+from dynein.dead_letters import DeadLetterQueue
+from dynein.delivery import Delivery
+from dynein.errors import DyneinError, Retryable, Stop
+from dynein.inbound import Arrival, unpack
+from dynein.ingest.batched_store import BatchedStore
+from dynein.ingest.crew import Crew
+from dynein.ingest.gate import Gate
+from dynein.ingest.hand import Hand
+from dynein.ingest.inbox import Inbox
+from dynein.ingest.ingestion import Ingestion
+from dynein.ingest.late_writes import LateWrites
+from dynein.ingest.progress import Memory
+from dynein.ingest.retrying import Retrying
+from dynein.ingest.shard_view import ShardView
+from dynein.ingest.visibility import Visibility
+from dynein.membership import Membership
+from dynein.queue import Queues, Received
+from dynein.runner import run_passes
+from dynein.settings import Settings
+from dynein.telemetry import Telemetry
+from dynein.trigger_store import ShardRecords, TriggerStore
+
+ENTRY_BYTES_MIN = 60
+"""No job takes less of an inbound message: its token alone has 52 characters."""
+_IDLE_PAUSE_S = 0.5
+"""Between empty receives when ``receive_wait_s`` is 0: short polling must not spin."""
+_GIVE_BACK_S_MAX = 2.0
+"""Kept at the end of a drain for giving back what was not finished."""
+
+log = logging.getLogger(__name__)
+
+Pass = Callable[[], Awaitable[float]]
+
+
+class Ingester:
+    """One ingester. `run` is its life; the passes it is made of can be called on their own.
+
+    ``delivery`` is this ingester's own (its drain stops it). ``inbound_url`` is the resolved inbound queue.
+    ``bucket_width_ms`` is what the table's layout says.
+    """
+
+    def __init__(
+        self,
+        *,
+        queues: Queues,
+        store: TriggerStore,
+        shards: ShardRecords,
+        delivery: Delivery,
+        dead_letters: DeadLetterQueue,
+        membership: Membership,
+        clock: Clock,
+        telemetry: Telemetry,
+        settings: Settings,
+        rng: random.Random,
+        inbound_url: str,
+        bucket_width_ms: int,
+    ) -> None:
+        self._delivery = delivery
+        self._dead_letters = dead_letters
+        self._membership = membership
+        self._clock = clock
+        self._telemetry = telemetry
+        self._settings = settings
+        self._rng = rng
+        self._ended = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._memory = Memory()
+        self._working: dict[str, asyncio.Task[None]] = {}
+
+        # One message larger than the bound is let in by itself.
+        waiting_max = settings.held_jobs_max + settings.message_bytes_max // ENTRY_BYTES_MIN
+        hold_window_ms = round(settings.hold_window_s * 1000)
+        retrying = Retrying(clock, rng, self._ended)
+        self.gate = Gate(clock, jobs_max=settings.held_jobs_max, rate_per_s=settings.ingest_rate_per_s)
+        self.hand = Hand(delivery, clock, telemetry, patience_s=settings.hold_window_s)
+        self.visibility = Visibility(queues, inbound_url, clock, telemetry, timeout_s=settings.visibility_timeout_s)
+        self._inbox = Inbox(
+            queues,
+            inbound_url,
+            retrying,
+            telemetry,
+            wait_s=settings.receive_wait_s,
+            visibility_timeout_s=settings.visibility_timeout_s,
+            waiting_max=waiting_max,
+        )
+        view = ShardView(shards, clock, retrying, hold_window_ms=hold_window_ms)
+        late_writes = LateWrites(
+            shards,
+            view,
+            clock,
+            retrying,
+            telemetry,
+            bucket_width_ms=bucket_width_ms,
+            read_ahead_ms=round(settings.read_ahead_s * 1000),
+            skew_max_ms=round(settings.retire_grace_s * 1000),
+        )
+        self._ingestion = Ingestion(
+            BatchedStore(store, retrying, waiting_max=waiting_max),
+            view,
+            late_writes,
+            self.hand,
+            dead_letters,
+            clock,
+            retrying,
+            telemetry,
+            hold_window_ms=hold_window_ms,
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Ingest until ``stopping`` is set, then drain, within ``drain_s``.
+
+        Raises `Stop` when a person has to act. Cancelling it is a crash: nothing is finished or given back.
+        """
+        crew = Crew()
+        try:
+            receivers = [
+                crew.start(self._passes("ingester receive", lambda: self.receive_once(crew), self._stopping))
+                for _ in range(self._settings.ingest_receivers)
+            ]
+            crew.start(self._passes("ingester membership", self.share_once, self._stopping))
+            crew.start(self._passes("ingester visibility", self.visibility.run_once, self._ended))
+            crew.start(self.hand.run())
+            told = crew.start(_set(stopping))
+            await _first(told, crew.failure)
+            await self._drain(crew, receivers)
+        finally:
+            self._ended.set()
+            await crew.dismiss()
+
+    async def share_once(self) -> float:
+        """Beat, and take our part of the fleet's rate; the seconds until the next pass."""
+        wait_s = await self._membership.run_once()
+        self.gate.set_rate(self._settings.ingest_rate_per_s / len(self._membership.live))
+        return wait_s
+
+    async def receive_once(self, crew: Crew) -> float:
+        """Receive once there is room and rate for it, and have what came worked on; the seconds until the next pass."""
+        if not await self.gate.until_inviting():
+            return 0.0
+        messages = await self._inbox.receive()
+        for message in messages:
+            self.visibility.keep(message.message_id, message.receipt)
+            # One that is being worked on has come again, since its timeout ended: it is ours by the new receipt now.
+            if message.message_id not in self._working:
+                self.gate.announce()
+                self._working[message.message_id] = crew.start(self._work(message))
+        return _IDLE_PAUSE_S if not messages and self._settings.receive_wait_s == 0 else 0.0
+
+    async def _work(self, message: Received) -> None:
+        """One message, from its receive to its delete. Only a `Stop` comes out."""
+        try:
+            await self._finish(message)
+        except Stop:
+            raise
+        except Retryable as error:
+            log.warning("inbound message %s is left to come back: %s", message.message_id, error)
+        except Exception:
+            log.exception("inbound message %s is left to come back", message.message_id)
+        finally:
+            self.visibility.drop(message.message_id)
+            del self._working[message.message_id]
+
+    async def _finish(self, message: Received) -> None:
+        if self._memory.recall(message.message_id).finished:
+            self.gate.turn_away()
+        elif not await self._take_in(message):
+            await self._inbox.give_back(self.visibility.receipt(message.message_id))
+            return
+        await self._inbox.delete(self.visibility.receipt(message.message_id))
+
+    async def _take_in(self, message: Received) -> bool:
+        """Do everything but the delete. False if it was not begun, because we are shutting down."""
+        try:
+            arrivals = self._unpack(message)
+        except ValueError as error:
+            await self._dead_letters.add_inbound(message.body, str(error))
+            self._telemetry.ingested.labels("poison").inc()
+            log.error("inbound message %s cannot be read and is dead-lettered: %s", message.message_id, error)  # noqa: TRY400 - the sentence says it all
+        else:
+            if not await self.gate.enter(len(arrivals)):
+                return False
+            try:
+                progress = self._memory.recall(message.message_id)
+                await self._ingestion.finish(arrivals, progress, received_before=message.receive_count > 1)
+            finally:
+                self.gate.leave(len(arrivals))
+        self._memory.finish(message.message_id)
+        return True
+
+    def _unpack(self, message: Received) -> list[Arrival]:
+        try:
+            return unpack(message.body)
+        except Exception:
+            self.gate.turn_away()
+            raise
+
+    async def _drain(self, crew: Crew, receivers: list[asyncio.Task[None]]) -> None:
+        """Begin nothing new; send what is due soon, store the rest of what is in hand, give back what is unfinished."""
+        drain_s = self._settings.drain_s
+        give_back_s = min(_GIVE_BACK_S_MAX, drain_s / 4)
+        self._stopping.set()
+        self.gate.close()
+        self._delivery.stop()
+        # Beyond half of the time there would be none left to store what could not be sent.
+        self.hand.let_go_after(self._clock.now_ms() + round(drain_s * 1000 / 2))
+        crew.start(self._leave())
+        finished = crew.start(self._all_finished(receivers))
+        out_of_time = crew.start(self._clock.sleep(drain_s - give_back_s))
+        await _first(finished, out_of_time, crew.failure)
+        if not finished.done():
+            await self._give_back_rest(crew, give_back_s)
+
+    async def _all_finished(self, receivers: list[asyncio.Task[None]]) -> None:
+        await _all_ended(receivers)
+        await _all_ended(list(self._working.values()))
+
+    async def _give_back_rest(self, crew: Crew, within_s: float) -> None:
+        """What is stored already is stored again by whoever takes it up; that changes nothing."""
+        unfinished = list(self._working.items())
+        log.warning("%d inbound messages could not be finished in time and are given back", len(unfinished))
+        receipts = [self.visibility.receipt(message_id) for message_id, _ in unfinished]
+        for _, task in unfinished:
+            task.cancel()
+        await _all_ended([task for _, task in unfinished])
+        returned = [crew.start(self._inbox.give_back(receipt)) for receipt in receipts]
+        out_of_time = crew.start(self._clock.sleep(within_s))
+        await _first(crew.start(_all_ended(returned)), out_of_time, crew.failure)
+
+    async def _leave(self) -> None:
+        try:
+            await self._membership.leave()
+        except DyneinError as error:
+            log.warning("could not leave the roster, which others notice in a few seconds: %s", error)
+
+    async def _passes(self, name: str, run_once: Pass, until: asyncio.Event) -> None:
+        await run_passes(name, run_once, self._clock, until, self._rng)
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+async def _all_ended(tasks: list[asyncio.Task[None]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+async def _first(*ends: asyncio.Future[Any]) -> None:
+    """Wait for any; raises the error of one that failed."""
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        if end.done():
+            end.result()

@@ -1,0 +1,92 @@
+"""Keeps received messages invisible to other ingesters while we work on them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from dynein.clock import Clock
+from dynein.errors import Retryable, UnknownQueue
+from dynein.ingest.retrying import all_of
+from dynein.queue import ENTRIES_MAX, Queues
+from dynein.telemetry import Telemetry
+
+_RETRY_S = 0.5
+_CALLS_IN_FLIGHT_MAX = 8
+
+log = logging.getLogger(__name__)
+
+
+class _Kept(NamedTuple):
+    receipt: str
+    extend_at: float
+
+
+class Visibility:
+    """Extends each kept message when half of its visibility timeout has passed.
+
+    So calls may fail for half a timeout before a message comes back while it is still worked on (which costs a
+    duplicate, nothing else). As many are kept as the gate and the receivers let in.
+    """
+
+    def __init__(self, queues: Queues, url: str, clock: Clock, telemetry: Telemetry, *, timeout_s: int) -> None:
+        self._queues = queues
+        self._url = url
+        self._clock = clock
+        self._telemetry = telemetry
+        self._timeout_s = timeout_s
+        self._kept: dict[str, _Kept] = {}
+        self._calls = asyncio.Semaphore(_CALLS_IN_FLIGHT_MAX)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, message_id: str, receipt: str) -> None:
+        """From now on; call when the message has just been received. A newer receipt replaces an older one."""
+        self._kept[message_id] = _Kept(receipt, self._clock.monotonic() + self._timeout_s / 2)
+
+    def receipt(self, message_id: str) -> str:
+        """The newest receipt of a kept message."""
+        return self._kept[message_id].receipt
+
+    def __contains__(self, message_id: str) -> bool:
+        return message_id in self._kept
+
+    def drop(self, message_id: str) -> None:
+        """No longer: it is deleted, given back, or left to become visible."""
+        self._kept.pop(message_id, None)
+
+    async def run_once(self) -> float:
+        """Extend what has had half of its timeout; the seconds until the next may need it."""
+        now = self._clock.monotonic()
+        due = [(message_id, kept.receipt) for message_id, kept in self._kept.items() if kept.extend_at <= now]
+        await all_of([self._extend(due[i : i + ENTRIES_MAX]) for i in range(0, len(due), ENTRIES_MAX)])
+        # Whatever is received meanwhile needs it after half a timeout at the earliest.
+        first = min((kept.extend_at for kept in self._kept.values()), default=float("inf"))
+        return min(self._timeout_s / 4, max(_RETRY_S, first - self._clock.monotonic()))
+
+    async def _extend(self, batch: list[tuple[str, str]]) -> None:
+        async with self._calls:
+            # From the start of the call: SQS counts from somewhere between then and its answer.
+            extend_at = self._clock.monotonic() + self._timeout_s / 2
+            try:
+                failures = await self._queues.extend(self._url, [receipt for _, receipt in batch], self._timeout_s)
+            except (Retryable, UnknownQueue) as error:
+                log.warning("could not extend the visibility of %d inbound messages: %s", len(batch), error)
+                return  # the next pass tries again
+        for (message_id, receipt), failure in zip(batch, failures, strict=True):
+            kept = self._kept.get(message_id)
+            if kept is None or kept.receipt != receipt or (failure is not None and not failure.permanent):
+                continue
+            if failure is not None:
+                self._telemetry.inbound_failures.labels("extend").inc()
+                log.warning(
+                    "inbound message %s is ours no longer (%s %s); its jobs may be sent twice",
+                    message_id,
+                    failure.code,
+                    failure.message,
+                )
+                # SQS keeps a message invisible for 12 hours at most: never asked for again, still finished.
+                extend_at = float("inf")
+            self._kept[message_id] = _Kept(receipt, extend_at)

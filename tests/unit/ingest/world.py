@@ -1,0 +1,229 @@
+"""An ingester on in-memory queues and table, under a clock that stands still until told."""
+
+import asyncio
+import base64
+import random
+from collections import Counter
+from typing import NamedTuple
+
+import msgspec
+
+from dynein.dead_letters import DeadLetter, DeadLetterQueue, read_dead_letter
+from dynein.delivery import Delivery, Limits
+from dynein.directory import Directory
+from dynein.inbound import Entry, pack
+from dynein.ingest import Ingester
+from dynein.job import Job, encode_job
+from dynein.membership import Membership
+from dynein.outgoing import TOKEN_ATTRIBUTE
+from dynein.partition import TriggerKey, bucket_of
+from dynein.queue import OutgoingMessage
+from dynein.settings import Settings
+from dynein.telemetry import Telemetry
+from dynein.testing import FakeQueues, FakeTriggerTable, Faults, ManualClock
+from dynein.testing.queues import Sent
+from dynein.token import JobRef, Placement, TokenSigner, parse
+from dynein.trigger import Trigger
+from dynein.trigger_store import ShardRecord
+
+INBOUND = "inbound"
+DLQ = "dead"
+WIDTH_MS = 60_000
+SIGNER = TokenSigner([b"0123456789abcdef"])
+
+
+class Delivered(NamedTuple):
+    """A message as it reached a destination queue."""
+
+    queue: str
+    body: str
+    token: str
+    at_ms: int
+
+
+class Process:
+    """One ingester process: its own connections, so its own faults."""
+
+    def __init__(self, world: "World", member: str, *, faults: Faults | None = None, **settings: object) -> None:
+        self.faults = faults or Faults()
+        self.queues = world.queues.connect(self.faults)
+        self.table = world.table.connect(self.faults)
+        self.telemetry = Telemetry()
+        self.settings = Settings.model_validate({**world.settings, **settings})
+        self.clock = world.clock
+        self.stopping = asyncio.Event()
+        directory = Directory(self.queues, self.clock, ttl_s=300.0)
+        dead_letters = DeadLetterQueue(self.queues, directory, DLQ)
+        self.delivery = Delivery(
+            "ingester",
+            self.queues,
+            directory,
+            dead_letters,
+            self.clock,
+            self.telemetry,
+            Limits(
+                message_bytes_max=262_144,
+                lane_waiting_max=self.settings.lane_waiting_max,
+                lane_in_flight_max=self.settings.lane_in_flight_max,
+                backoff_first_s=self.settings.backoff_first_s,
+                backoff_max_s=self.settings.backoff_max_s,
+                retry_budget_s=self.settings.retry_budget_s,
+            ),
+            random.Random(5),
+        )
+        self.membership = Membership(
+            self.table, self.clock, role="ingester", member=member, ttl_s=self.settings.member_ttl_s
+        )
+        self.ingester = Ingester(
+            queues=self.queues,
+            store=self.table,
+            shards=self.table,
+            delivery=self.delivery,
+            dead_letters=dead_letters,
+            membership=self.membership,
+            clock=self.clock,
+            telemetry=self.telemetry,
+            settings=self.settings,
+            rng=random.Random(6),
+            inbound_url=world.queues.url(INBOUND),
+            bucket_width_ms=WIDTH_MS,
+        )
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        self.task = asyncio.ensure_future(self.ingester.run(self.stopping))
+        return self.task
+
+    async def kill(self) -> None:
+        """As SIGKILL: nothing is finished, nothing given back."""
+        assert self.task is not None
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+    async def stop(self) -> float:
+        """As SIGTERM; returns how many seconds it took."""
+        assert self.task is not None
+        began = self.clock.monotonic()
+        self.stopping.set()
+        await self.clock.run_until(self.task.done)
+        self.task.result()
+        return self.clock.monotonic() - began
+
+    def counted(self) -> dict[str, float]:
+        """What became of jobs, by outcome."""
+        (metric,) = self.telemetry.ingested.collect()
+        return {s.labels["outcome"]: s.value for s in metric.samples if s.name.endswith("_total")}
+
+    def inbound_failures(self, operation: str) -> float:
+        return self.telemetry.registry.get_sample_value("dynein_inbound_failures_total", {"operation": operation}) or 0
+
+    def calls(self, verb: str) -> int:
+        return sum(1 for call in self.faults.calls if call.verb == verb)
+
+
+class World:
+    """Queues ``a`` and ``b``, an inbound and a dead-letter queue, a table of two shards."""
+
+    def __init__(self, **settings: object) -> None:
+        self.settings: dict[str, object] = {"receive_wait_s": 5, "visibility_timeout_s": 30, **settings}
+        self.clock = ManualClock()
+        self.queues = FakeQueues(self.clock)
+        self.table = FakeTriggerTable(self.clock, bucket_width_ms=WIDTH_MS, shard_count=2)
+        for name in (DLQ, "a", "b"):
+            self.queues.create(name)
+        self.queues.create(INBOUND, dead_letter_queue=DLQ, receives_max=50)
+        self.delivered: list[Delivered] = []
+        self.queues.on_sent.append(self._note)
+        self._jobs = 0
+        self.processes: list[Process] = []
+
+    def process(self, member: str = "i1", *, faults: Faults | None = None, **settings: object) -> Process:
+        process = Process(self, member, faults=faults, **settings)
+        self.processes.append(process)
+        return process
+
+    async def close(self) -> None:
+        for process in self.processes:
+            if process.task is not None and not process.task.done():
+                await process.kill()
+        # Flights of batchers end by themselves once their retries learn that the run is over.
+        await self.clock.settle()
+
+    def now_ms(self) -> int:
+        return self.clock.now_ms()
+
+    def entry(
+        self,
+        due_in_s: float,
+        *,
+        queue: str = "a",
+        shard: int = 0,
+        prepared: bool = False,
+        create_id: str | None = None,
+        token: str | None = None,
+        record: bytes | None = None,
+    ) -> Entry:
+        """A job due in ``due_in_s`` seconds. Its body is ``job-n``, n counting up."""
+        self._jobs += 1
+        if token is None:
+            key = TriggerKey(self.now_ms() + round(due_in_s * 1000), self._jobs.to_bytes(12, "big"), shard)
+            token = SIGNER.sign(JobRef(Placement.PREPARED if prepared else Placement.SCHEDULED, key))
+        if record is None:
+            record = encode_job(Job(queue=queue, body=f"job-{self._jobs}"))
+        create_id = create_id or base64.urlsafe_b64encode(self._jobs.to_bytes(9, "big")).decode()
+        return Entry(token, create_id, msgspec.Raw(record))
+
+    async def post(self, *entries: Entry) -> None:
+        """One inbound message."""
+        await self.post_body(pack(entries))
+
+    async def post_body(self, body: str) -> None:
+        (failure,) = await self.queues.send(self.queues.url(INBOUND), [OutgoingMessage(body, {})])
+        assert failure is None
+
+    def inbound(self) -> int:
+        """Inbound messages not deleted: visible or not."""
+        return len(self.queues.everything(INBOUND))
+
+    def inbound_visible(self) -> int:
+        return len(self.queues.peek(INBOUND))
+
+    def stored(self) -> list[str]:
+        return [trigger.token for trigger in self.table.triggers()]
+
+    def dead_letters(self) -> list[DeadLetter]:
+        return [read_dead_letter(message) for message in self.queues.everything(DLQ)]
+
+    def times_delivered(self) -> Counter[str]:
+        return Counter(delivered.token for delivered in self.delivered)
+
+    def record(self, shard: int) -> ShardRecord:
+        return self.table.shards()[shard]
+
+    async def own(self, shard: int, *, read_mark_ms: int, retired_before: int = 0) -> ShardRecord:
+        """Be the shard's dispatcher for a moment: read up to a mark, retire buckets."""
+        record = self.record(shard)
+        if record.owner != "dispatcher":
+            taken = await self.table.take(record, "dispatcher")
+            assert taken is not None
+            record = taken
+        renewed = await self.table.renew(record, read_mark_ms=read_mark_ms, retired_before=retired_before)
+        assert renewed is not None
+        return renewed
+
+    def _note(self, sent: Sent) -> None:
+        if sent.queue not in (INBOUND, DLQ):
+            token = sent.message.attributes[TOKEN_ATTRIBUTE].value
+            self.delivered.append(Delivered(sent.queue, sent.message.body, token, self.now_ms()))
+
+
+def trigger_of(entry: Entry) -> Trigger:
+    return Trigger(parse(entry.token).key, entry.token, bytes(entry.record))
+
+
+def due_of(entry: Entry) -> int:
+    return trigger_of(entry).key.due_at_ms
+
+
+def bucket_of_entry(entry: Entry) -> int:
+    return bucket_of(due_of(entry), WIDTH_MS)
