@@ -1,0 +1,182 @@
+"""Triggers in a dispatcher's hand: read from the store, not yet removed from it.
+
+::
+
+    READ ──due──▶ IN_LANE ──may_send──▶ TRYING ──acknowledged──▶ REMOVING ──removed──▶ (out of hand)
+      │              │                    │
+      └──────────────┴── let go: still stored, read again later ──▶ (out of hand)
+
+A trigger with a tombstone goes from READ to REMOVING; one whose record cannot be read, from READ to TRYING (the
+dead-letter queue) to REMOVING.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+from typing import Protocol
+
+from dynein.clock import Clock
+from dynein.delivery import Outcome
+from dynein.job import Job
+from dynein.partition import TriggerKey, bucket_of
+from dynein.scheduler.dispatch_plan import page_size
+from dynein.trigger import Trigger
+
+
+class Validity(Protocol):
+    """What a hand needs to know of its lease."""
+
+    def valid(self) -> bool:
+        """May anything be sent for the shard now?"""
+
+
+class Stage(Enum):
+    """Where a trigger in hand is; see the drawing above."""
+
+    READ = auto()
+    IN_LANE = auto()
+    TRYING = auto()
+    REMOVING = auto()
+    GONE = auto()
+
+
+class Memory:
+    """The process's bound on triggers in hand, and who waits for room."""
+
+    def __init__(self, jobs_max: int, page_jobs_max: int) -> None:
+        self.jobs_max = jobs_max
+        self.jobs = 0
+        self._page_jobs_max = page_jobs_max
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._freed = 0
+
+    def reserve_page(self, shard_jobs: int) -> int:
+        """Set room aside for a page and say how large it may be (0: no room now). Give back what is not needed."""
+        size = page_size(self._page_jobs_max, jobs_max=self.jobs_max, jobs=self.jobs, shard_jobs=shard_jobs)
+        self.jobs += size
+        return size
+
+    def give_back(self, jobs: int) -> None:
+        """``jobs`` triggers have left the hand, or were set aside for nothing."""
+        self.jobs -= jobs
+        assert self.jobs >= 0, self.jobs
+        self._freed += jobs
+        # Not at every single one: a page needs many.
+        if self._waiting and self._freed >= max(1, min(self._page_jobs_max, self.jobs_max) // 4):
+            self._freed = 0
+            self._waiting.popleft()()
+
+    def when_room(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` once, when there may be room; in the order asked."""
+        if wake not in self._waiting:
+            self._waiting.append(wake)
+
+
+class InHand:
+    """One trigger in hand. ``job`` is ``None`` if its record cannot be read or need not be (it has a tombstone)."""
+
+    __slots__ = ("future", "hand", "job", "stage", "tried_at", "trigger")
+
+    def __init__(self, hand: Hand, trigger: Trigger, job: Job | None) -> None:
+        self.hand = hand
+        self.trigger = trigger
+        self.job = job
+        self.stage = Stage.READ
+        self.tried_at = 0.0
+        self.future: asyncio.Future[Outcome] | None = None
+
+    def may_send(self) -> bool:
+        """Asked right before each try: is the shard still ours, by a clock that cannot step?"""
+        if self.hand.closed or not self.hand.lease.valid():
+            return False
+        self.stage = Stage.TRYING
+        self.tried_at = self.hand.clock.monotonic()
+        return True
+
+
+class Hand:
+    """What one shard has in hand, and which of its triggers had to be let go since they were read."""
+
+    def __init__(self, lease: Validity, memory: Memory, clock: Clock, bucket_width_ms: int) -> None:
+        self.lease = lease
+        self.clock = clock
+        self.closed = False
+        self.scheduled = 0
+        """How many wait for their due time."""
+        self.let_go: dict[str, int] = {}
+        """By destination queue: the earliest due time of a trigger that was let go and has to be read again.
+
+        As long as a queue stands here, later triggers of it are let go too: the oldest go first, and one re-read from
+        there on finds them all. Bounded by the number of destination queues."""
+        self._memory = memory
+        self._width_ms = bucket_width_ms
+        self._entries: dict[TriggerKey, InHand] = {}
+        self._buckets: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: TriggerKey) -> bool:
+        return key in self._entries
+
+    @property
+    def buckets(self) -> Mapping[int, int]:
+        """How many triggers of each bucket are in hand; buckets without are not listed."""
+        return self._buckets
+
+    def add(self, trigger: Trigger, job: Job | None) -> InHand:
+        """Take a trigger into hand. Its room in memory was set aside before."""
+        assert trigger.key not in self._entries, trigger.key
+        entry = self._entries[trigger.key] = InHand(self, trigger, job)
+        bucket = bucket_of(trigger.key.due_at_ms, self._width_ms)
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        return entry
+
+    def drop(self, entry: InHand) -> None:
+        """Forget an entry: its trigger is removed, or somebody will read it again."""
+        if entry.stage is Stage.GONE:
+            return
+        entry.stage = Stage.GONE
+        key = entry.trigger.key
+        del self._entries[key]
+        bucket = bucket_of(key.due_at_ms, self._width_ms)
+        left = self._buckets[bucket] - 1
+        if left:
+            self._buckets[bucket] = left
+        else:
+            del self._buckets[bucket]
+        self._memory.give_back(1)
+
+    def let_go_of(self, entry: InHand) -> None:
+        """Forget an entry whose trigger is still stored, and remember to read it again."""
+        if entry.stage is Stage.GONE:
+            return
+        if not self.closed and entry.job is not None:
+            due_at_ms = entry.trigger.key.due_at_ms
+            self.let_go[entry.job.queue] = min(due_at_ms, self.let_go.get(entry.job.queue, due_at_ms))
+        self.drop(entry)
+
+    def close(self) -> None:
+        """Forget all that is not on its way: nothing of this shard is sent from now on."""
+        if self.closed:
+            return
+        self.closed = True
+        self.let_go.clear()
+        for entry in list(self._entries.values()):
+            if entry.stage in (Stage.READ, Stage.IN_LANE):
+                self.drop(entry)
+                if entry.future is not None:
+                    entry.future.cancel()
+
+    def settled(self, now: float, send_timeout_s: float) -> bool:
+        """Once closed: is every send over, and every acknowledged one removed?
+
+        A try that began ``send_timeout_s`` ago is over, whatever its lane is waiting for: it will not be repeated.
+        """
+        assert self.closed
+        return not any(
+            entry.stage is Stage.REMOVING or now - entry.tried_at < send_timeout_s for entry in self._entries.values()
+        )

@@ -1,0 +1,83 @@
+"""Who reads next: a bounded number of reads at once, the shards taking turns page by page."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from dynein.errors import DyneinError, Stop
+from dynein.scheduler.hand import Memory
+from dynein.scheduler.shard_reader import ShardReader, Step
+
+log = logging.getLogger(__name__)
+
+
+class ReadPool:
+    """Readers that have something to do. Each stands in the queue once at most, so the shards bound it."""
+
+    def __init__(self, memory: Memory, after_step: Callable[[ShardReader], Awaitable[None]]) -> None:
+        self._memory = memory
+        self._after_step = after_step
+        self._queue: deque[ShardReader] = deque()
+        self._queued: set[ShardReader] = set()
+        self._reading: set[ShardReader] = set()
+        self._again: set[ShardReader] = set()
+        self._wakers: deque[asyncio.Future[None]] = deque()
+
+    def schedule(self, reader: ShardReader) -> None:
+        """Let ``reader`` read until it has nothing more to."""
+        if reader in self._reading:
+            self._again.add(reader)
+        elif reader not in self._queued:
+            self._queued.add(reader)
+            self._queue.append(reader)
+            self._wake_one()
+
+    async def run(self) -> None:
+        """One worker. Runs until cancelled; raises `Stop` when a person has to act."""
+        while True:
+            reader = await self._next()
+            self._reading.add(reader)
+            try:
+                more = await self._step(reader)
+            finally:
+                self._reading.discard(reader)
+            if more or reader in self._again:
+                self._again.discard(reader)
+                self.schedule(reader)
+
+    async def _step(self, reader: ShardReader) -> bool:
+        """One page; whether there is more. A failed read is tried again at the next tick, which is pause enough."""
+        try:
+            step = await reader.step()
+            await self._after_step(reader)
+        except Stop:
+            raise
+        except Exception as error:  # one shard's trouble must not end the others' reading
+            log.warning("reading shard %d: %s", reader.lease.shard, error, exc_info=not isinstance(error, DyneinError))
+            return False
+        if step is Step.NO_ROOM:
+            self._memory.when_room(reader.wake)
+        return step is Step.MORE
+
+    async def _next(self) -> ShardReader:
+        while not self._queue:
+            waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._wakers.append(waker)
+            try:
+                await waker
+            finally:
+                if waker in self._wakers:
+                    self._wakers.remove(waker)
+        reader = self._queue.popleft()
+        self._queued.discard(reader)
+        return reader
+
+    def _wake_one(self) -> None:
+        while self._wakers:
+            waker = self._wakers.popleft()
+            if not waker.done():
+                waker.set_result(None)
+                return

@@ -1,0 +1,296 @@
+"""What happens to triggers in hand: each is sent at its due millisecond, and removed once that is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from dynein.backoff import pause_s
+from dynein.batching import GroupCommit
+from dynein.clock import Clock, sleep_unless
+from dynein.dead_letters import DeadLetterQueue
+from dynein.delivery import Delivery, Outcome, Parcel
+from dynein.errors import DyneinError, Overloaded, Stop
+from dynein.partition import TriggerKey
+from dynein.queue import ENTRIES_MAX
+from dynein.scheduler.dispatch_plan import lane_has_share
+from dynein.scheduler.due_heap import DueHeap
+from dynein.scheduler.hand import Hand, InHand, Memory, Stage
+from dynein.telemetry import OTHER, Telemetry
+from dynein.trigger_store import REMOVE_MAX, TriggerStore
+
+ROLE = "dispatcher"
+REMOVALS_IN_FLIGHT_MAX = 8
+_SUBMITS_A_TURN = 500
+"""Due triggers submitted before other tasks get their turn."""
+_LOOK_AGAIN_S = 1.0
+"""Longest sleep: how late a forward step of the wall clock is noticed."""
+
+log = logging.getLogger(__name__)
+
+
+class Backoff(NamedTuple):
+    """Pauses between tries of removals and dead letters, seconds."""
+
+    first_s: float
+    max_s: float
+
+
+class Sender:
+    """One process's due heap, its deliveries and its removals, for all of its shards.
+
+    ``has_drained`` is called when a destination of which triggers were let go has little left in its lane.
+    """
+
+    def __init__(
+        self,
+        store: TriggerStore,
+        delivery: Delivery,
+        dead_letters: DeadLetterQueue,
+        clock: Clock,
+        telemetry: Telemetry,
+        memory: Memory,
+        backoff: Backoff,
+        rng: random.Random,
+        *,
+        has_drained: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._delivery = delivery
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._telemetry = telemetry
+        self._memory = memory
+        self._backoff = backoff
+        self._rng = rng
+        self._heap: DueHeap[InHand] = DueHeap()
+        self._earlier = asyncio.Event()
+        self._sleeping_until_ms: int | None = None
+        self._killed = asyncio.Event()
+        self._fatal: asyncio.Future[None] | None = None
+        self._has_drained = has_drained
+        self._lane_jobs: dict[str, int] = {}
+        self._low_marks: dict[str, int] = {}
+        """Destinations with triggers let go: how few due ones make it worth while to read those again before a tick."""
+        self.in_lanes = 0
+        """Due triggers whose delivery has not ended."""
+        # Both hold entries in hand only, so `Memory` bounds them.
+        self._removals: GroupCommit[InHand, None] = GroupCommit(
+            self._remove, entries_max=REMOVE_MAX, waiting_max=memory.jobs_max, in_flight_max=REMOVALS_IN_FLIGHT_MAX
+        )
+        self._unreadable: GroupCommit[tuple[InHand, str], None] = GroupCommit(
+            self._dead_letter, entries_max=ENTRIES_MAX, waiting_max=memory.jobs_max
+        )
+
+    # --- what readers ask -------------------------------------------------------------------------------------------
+
+    def has_room(self, queue: str) -> bool:
+        """Would a due trigger for ``queue`` be taken now?"""
+        return self._has_share(queue) and self._delivery.has_room(queue)
+
+    def schedule(self, entry: InHand) -> None:
+        """Send it when it is due: now, if it is."""
+        due_at_ms = entry.trigger.key.due_at_ms
+        if due_at_ms <= self._clock.now_ms():
+            self._submit(entry)
+            return
+        self._heap.push(due_at_ms, entry)
+        entry.hand.scheduled += 1
+        if self._sleeping_until_ms is None or due_at_ms < self._sleeping_until_ms:
+            self._earlier.set()
+
+    def remove(self, entry: InHand) -> None:
+        """Remove its trigger, however often that has to be tried."""
+        entry.stage = Stage.REMOVING
+        self._watch(self._removals.submit(entry))
+
+    def dead_letter(self, entry: InHand, reason: str) -> None:
+        """Its record cannot be read: move it to the dead-letter queue, then remove it."""
+        entry.stage = Stage.TRYING
+        entry.tried_at = self._clock.monotonic()
+        self._watch(self._unreadable.submit((entry, reason)))
+
+    def forget(self, hand: Hand) -> None:
+        """A shard was given up or lost: forget all that is not on its way."""
+        hand.close()
+        self._heap.discard(lambda entry: entry.hand is hand)
+
+    def overdue(self) -> int:
+        """Triggers in hand whose due time has passed and whose delivery has not ended."""
+        return self.in_lanes + (self._heap.next_due_ms is not None and self._heap.next_due_ms < self._clock.now_ms())
+
+    # --- the agent --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Send what becomes due, until cancelled. Raises `Stop` when a person has to act."""
+        self._fatal = asyncio.get_running_loop().create_future()
+        sending = asyncio.ensure_future(self._send_forever())
+        try:
+            await asyncio.wait((sending, self._fatal), return_when=asyncio.FIRST_COMPLETED)
+            for ended in (sending, self._fatal):
+                if ended.done():
+                    ended.result()
+        finally:
+            self._fatal.cancel()
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    def kill(self) -> None:
+        """End every retry: the process is going down."""
+        self._killed.set()
+
+    async def drained(self) -> None:
+        """Return once no removal is under way."""
+        await self._removals.drained()
+
+    async def _send_forever(self) -> None:
+        while True:
+            await self.send_due()
+            due_at_ms = self._heap.next_due_ms
+            self._sleeping_until_ms = due_at_ms
+            if due_at_ms is None:
+                await self._earlier.wait()
+            else:
+                wait_s = min((due_at_ms - self._clock.now_ms()) / 1000, _LOOK_AGAIN_S)
+                await sleep_unless(self._earlier, self._clock, wait_s)
+            self._earlier.clear()
+
+    async def send_due(self) -> None:
+        """Submit everything that is due."""
+        submitted = 0
+        while (entry := self._heap.pop_due(self._clock.now_ms())) is not None:
+            entry.hand.scheduled -= 1
+            self._submit(entry)
+            submitted += 1
+            if submitted % _SUBMITS_A_TURN == 0:
+                await self._clock.sleep(0)
+
+    def _submit(self, entry: InHand) -> None:
+        job, hand = entry.job, entry.hand
+        assert job is not None
+        assert entry.stage is Stage.READ, entry.stage
+        queue = job.queue
+        if not hand.lease.valid():
+            hand.let_go_of(entry)
+            return
+        if queue in hand.let_go or not self._has_share(queue):
+            self._let_go(entry, queue)
+            return
+        try:
+            future = self._delivery.submit(Parcel(entry.trigger, job, entry.may_send))
+        except Overloaded:
+            self._let_go(entry, queue)
+            return
+        entry.stage = Stage.IN_LANE
+        entry.future = future
+        self._lane_jobs[queue] = self._lane_jobs.get(queue, 0) + 1
+        self.in_lanes += 1
+        future.add_done_callback(partial(self._delivered, entry, queue))
+
+    def _let_go(self, entry: InHand, queue: str) -> None:
+        self._low_marks.setdefault(queue, self._lane_jobs.get(queue, 0) // 4)
+        entry.hand.let_go_of(entry)
+
+    def _delivered(self, entry: InHand, queue: str, future: asyncio.Future[Outcome]) -> None:
+        self.in_lanes -= 1
+        left = self._lane_jobs[queue] - 1
+        if left:
+            self._lane_jobs[queue] = left
+        else:
+            del self._lane_jobs[queue]
+        entry.future = None
+        if left <= self._low_marks.get(queue, -1):
+            del self._low_marks[queue]
+            self._has_drained(queue)
+        if future.cancelled():
+            entry.hand.let_go_of(entry)
+            return
+        error = future.exception()
+        if error is not None:
+            # Nobody knows whether it was sent. It is stored, so it is sent (again) after the next look at its lane.
+            log.error("a delivery to %s failed in an unforeseen way", queue, exc_info=error)
+            entry.hand.let_go_of(entry)
+        elif future.result() is Outcome.ABANDONED:
+            entry.hand.let_go_of(entry)
+        elif entry.stage is not Stage.GONE:
+            self.remove(entry)
+
+    def _has_share(self, queue: str) -> bool:
+        return lane_has_share(self._lane_jobs.get(queue, 0), jobs_max=self._memory.jobs_max, lanes_jobs=self.in_lanes)
+
+    # --- group commits ----------------------------------------------------------------------------------------------
+
+    async def _remove(self, entries: list[InHand]) -> Sequence[None]:
+        pending = {entry.trigger.key: entry for entry in entries}
+
+        async def try_once() -> bool:
+            kept = await self._store.remove(list(pending))
+            for key in _all_but(pending, kept):
+                entry = pending.pop(key)
+                if entry.job is not None:
+                    self._telemetry.removed.inc()
+                entry.hand.drop(entry)
+            return not pending
+
+        await self._insist("removing triggers", try_once)
+        return [None] * len(entries)
+
+    async def _dead_letter(self, letters: list[tuple[InHand, str]]) -> Sequence[None]:
+        pending = list(letters)
+
+        async def try_once() -> bool:
+            while pending:
+                entry, reason = pending[0]
+                if not entry.hand.closed and not entry.hand.lease.valid():
+                    return False
+                if entry.may_send():
+                    trigger = entry.trigger
+                    try:
+                        await self._dead_letters.add_job(trigger.record, trigger.token, trigger.key.due_at_ms, reason)
+                    except Exception:
+                        pending.append(pending.pop(0))  # one that is refused must not keep the others
+                        raise
+                    self.remove(entry)
+                    self._telemetry.dead_lettered.labels(ROLE, OTHER).inc()
+                else:
+                    entry.hand.drop(entry)
+                del pending[0]
+            return True
+
+        await self._insist("dead-lettering unreadable records", try_once)
+        return [None] * len(letters)
+
+    async def _insist(self, what: str, try_once: Callable[[], Awaitable[bool]]) -> None:
+        failures = 0
+        while not self._killed.is_set():
+            try:
+                if await try_once():
+                    return
+            except Stop:
+                raise
+            except Exception as error:  # nothing in hand may be forgotten for an error nobody foresaw
+                log.warning("%s: %s", what, error, exc_info=not isinstance(error, DyneinError))
+            failures += 1
+            wait_s = pause_s(failures, first_s=self._backoff.first_s, max_s=self._backoff.max_s, rng=self._rng)
+            await sleep_unless(self._killed, self._clock, wait_s)
+
+    def _watch(self, future: asyncio.Future[None]) -> None:
+        future.add_done_callback(self._ended)
+
+    def _ended(self, future: asyncio.Future[None]) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None and self._fatal is not None and not self._fatal.done():
+            self._fatal.set_exception(error)
+
+
+def _all_but(pending: dict[TriggerKey, InHand], kept: list[TriggerKey]) -> list[TriggerKey]:
+    if not kept:
+        return list(pending)
+    still = set(kept)
+    return [key for key in pending if key not in still]

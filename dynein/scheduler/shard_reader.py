@@ -1,0 +1,311 @@
+"""Reads one owned shard: forward as its read mark rises, again where something may have been passed over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import NamedTuple
+
+from dynein.clock import Clock
+from dynein.job import decode_job
+from dynein.partition import TriggerKey
+from dynein.scheduler.dispatch_plan import Walk, first_ms_of, last_ms_of, retire_before
+from dynein.scheduler.first_bucket import FirstBuckets
+from dynein.scheduler.hand import Hand, Memory
+from dynein.scheduler.leases import Lease
+from dynein.scheduler.sender import Sender
+from dynein.trigger_store import Page, TriggerStore
+
+_REPORTED_MAX = 1000
+
+log = logging.getLogger(__name__)
+
+
+class ReadLimits(NamedTuple):
+    """The settings a reader works by."""
+
+    bucket_width_ms: int
+    read_ahead_ms: int
+    retire_grace_ms: int
+
+
+class Step(Enum):
+    """What came of one step."""
+
+    MORE = auto()
+    IDLE = auto()
+    NO_ROOM = auto()
+
+
+class _Again(NamedTuple):
+    """A walk over what was read before. ``queues``: the destinations it is for; ``None``: everything."""
+
+    walk: Walk
+    queues: frozenset[str] | None
+
+
+class ShardReader:
+    """One shard's part of the dispatcher. `step` reads one page; it is called again while it says there is more.
+
+    A record that is not a trigger at all (`Page.undecodable`) is reported once and left alone: it does not keep its
+    bucket from being retired, and ``dynein audit`` finds it.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        store: TriggerStore,
+        sender: Sender,
+        memory: Memory,
+        clock: Clock,
+        limits: ReadLimits,
+        first_buckets: FirstBuckets,
+        *,
+        schedule: Callable[[ShardReader], None],
+        ended: Callable[[ShardReader], None],
+    ) -> None:
+        self.lease = lease
+        self._store = store
+        self._sender = sender
+        self._memory = memory
+        self._clock = clock
+        self._limits = limits
+        self._schedule = schedule
+        self._ended = ended
+        self.hand = Hand(lease, memory, clock, limits.bucket_width_ms)
+        self._first_buckets = first_buckets
+        self._begun = False
+        self._first_bucket: int | None = None
+        self._cursor_ms = -1
+        self._late_writes_moment = first_buckets.moment()
+        self._forward: Walk | None = None
+        self._again: _Again | None = None
+        self._was_forward = False
+        self._covered_late_writes = lease.record.late_writes
+        """All late writes counted up to here have been looked for, or are being looked for."""
+        self._empty: dict[int, int] = {}
+        self._checked: set[int] = set()
+        self._asked_to_retire = lease.record.retired_before
+        self._refused = False
+        self._at_once = False
+        self._may_look_for_let_go = False
+        self.reported: set[TriggerKey] = set()
+        """Records in the place of a trigger that are none, `_REPORTED_MAX` at most."""
+
+    # --- what the lease keeper asks ---------------------------------------------------------------------------------
+
+    def retire_before(self) -> int:
+        """The bucket before which all are finished with, as far as the next renewal may say so."""
+        record = self.lease.record
+        if self._begun:
+            self._asked_to_retire = retire_before(
+                record.retired_before, self._empty, record.late_writes, self.hand.buckets
+            )
+        elif self._first_bucket is not None:
+            self._asked_to_retire = max(record.retired_before, self._first_bucket)
+        return self._asked_to_retire
+
+    def renewed(self) -> None:
+        """The lease has been renewed; its record may say something new. Once a tick."""
+        first_open, late_writes = self.lease.record.retired_before, self.lease.record.late_writes
+        if not self._begun and late_writes != self._covered_late_writes:
+            self._covered_late_writes = late_writes
+            self._late_writes_moment = self._first_buckets.moment()
+            self._first_bucket = None
+        if self._empty and min(self._empty) < first_open:
+            self._empty = {bucket: late for bucket, late in self._empty.items() if bucket >= first_open}
+        self._checked.clear()
+        self._may_look_for_let_go = True
+        self._refused = self._asked_to_retire > first_open and not self._at_once
+        self._at_once = False
+        self.wake()
+
+    def close(self) -> None:
+        """Nothing is read or sent from now on."""
+        self._sender.forget(self.hand)
+        self._ended(self)
+
+    def settled(self, send_timeout_s: float) -> bool:
+        """Once closed: is everything that was on its way over?"""
+        return self.hand.settled(self._clock.monotonic(), send_timeout_s)
+
+    def should_retire_at_once(self) -> bool:
+        """Has a late write come between an empty read and the renewal, and is there something to retire now?
+
+        Once a tick at most: where late writes come many a second, the moment right after a read is the best one.
+        """
+        self._at_once = (
+            (self._refused or not self._begun)
+            and not self.hand.closed
+            and self.retire_before() > self.lease.record.retired_before
+        )
+        return self._at_once
+
+    def look_for_let_go(self) -> None:
+        """A destination of which triggers were let go has room again."""
+        self._may_look_for_let_go = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Read on, if there is something to read."""
+        self._schedule(self)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    async def step(self) -> Step:
+        """Read a page, if there is something to read and room for it. Raises what the store does, changing nothing."""
+        if self._closed() or not self.lease.valid():
+            return Step.IDLE
+        if not self._begun and not await self._begin():
+            return Step.IDLE
+        chosen = self._choose()
+        if chosen is None:
+            return Step.IDLE
+        limit = self._memory.reserve_page(self.hand.scheduled)
+        if limit == 0:
+            return Step.NO_ROOM
+        left = limit
+        try:
+            walk = chosen.walk
+            walk.begin(
+                now_ms=self._clock.now_ms(),
+                late_writes=self.lease.record.late_writes,
+                retire_grace_ms=self._limits.retire_grace_ms,
+            )
+            bucket, from_ms, until_ms, resume = walk.next_slice()
+            page = await self._store.read(
+                bucket, self.lease.shard, from_ms=from_ms, until_ms=until_ms, limit=limit, resume=resume
+            )
+            assert len(page.triggers) <= limit, (len(page.triggers), limit)
+            if self._closed():
+                return Step.IDLE
+            left -= self._take_in(page, walk.cancelled(page))
+            self._advance(chosen, page)
+        finally:
+            self._memory.give_back(left)
+        return Step.MORE
+
+    async def _begin(self) -> bool:
+        """Find out where to begin; false as long as that is not on record.
+
+        Not before, because a late writer that finds its bucket open relies on it being read.
+        """
+        record = self.lease.record
+        if record.retired_before == 0:
+            if self._first_bucket is None:
+                since = self._late_writes_moment
+                first_bucket = await self._first_buckets.find(record.shard, since, self.wake)
+                if self._late_writes_moment == since:
+                    self._first_bucket = first_bucket
+            if self._first_bucket != 0:
+                return False
+        self._begun = True
+        self._cursor_ms = first_ms_of(record.retired_before, self._limits.bucket_width_ms) - 1
+        return True
+
+    def _closed(self) -> bool:
+        return self.hand.closed
+
+    def _choose(self) -> _Again | None:
+        """The walk to go on with: forward and again take turns, so that neither holds up the other."""
+        self._forward = self._forward or self._new_forward()
+        self._again = self._again or self._new_again()
+        forward = _Again(self._forward, None) if self._forward is not None else None
+        chosen = (self._again or forward) if self._was_forward else (forward or self._again)
+        self._was_forward = chosen is not None and chosen is forward
+        return chosen
+
+    def _advance(self, chosen: _Again, page: Page) -> None:
+        walk = chosen.walk
+        found = walk.advance(page)
+        if found is not None:
+            self._empty[found.bucket] = found.late_writes
+        if walk is self._forward:
+            self._cursor_ms = max(self._cursor_ms, walk.passed_ms)
+            if walk.done:
+                self._forward = None
+        elif walk.done:
+            self._again = None
+        elif chosen.queues is not None and all(queue in self.hand.let_go for queue in chosen.queues):
+            # All full again. The next walk goes on from here; what was let go meanwhile may have been due later.
+            for queue in chosen.queues:
+                self.hand.let_go[queue] = min(self.hand.let_go[queue], walk.passed_ms)
+            self._again = None
+
+    def _new_forward(self) -> Walk | None:
+        # Not beyond read-ahead even if the mark is (an owner before us whose clock was fast): memory is for what is
+        # due soon.
+        until_ms = min(self.lease.record.read_mark_ms, self._clock.now_ms() + self._limits.read_ahead_ms)
+        return Walk(self._cursor_ms + 1, until_ms, self._limits.bucket_width_ms) if until_ms > self._cursor_ms else None
+
+    def _new_again(self) -> _Again | None:
+        record = self.lease.record
+        from_ms = first_ms_of(record.retired_before, self._limits.bucket_width_ms)
+        if self._cursor_ms < from_ms:
+            return None
+        if record.late_writes != self._covered_late_writes:
+            self._covered_late_writes = record.late_writes
+            self._take_back(self._with_room())
+            return _Again(Walk(from_ms, self._cursor_ms, self._limits.bucket_width_ms), None)
+        if self._may_look_for_let_go:
+            self._may_look_for_let_go = False
+            queues = self._with_room()
+            if queues:
+                from_ms = max(from_ms, self._take_back(queues))
+                return _Again(Walk(from_ms, self._cursor_ms, self._limits.bucket_width_ms), frozenset(queues))
+        return self._new_look_for_empty()
+
+    def _new_look_for_empty(self) -> _Again | None:
+        """Look whether the first bucket not known to be empty is, once that could let it be retired."""
+        record, width_ms = self.lease.record, self._limits.bucket_width_ms
+        bucket = retire_before(record.retired_before, self._empty, record.late_writes)
+        last_ms = last_ms_of(bucket, width_ms)
+        if (
+            last_ms + self._limits.retire_grace_ms >= self._clock.now_ms()
+            or last_ms > self._cursor_ms
+            or bucket in self._checked
+            or bucket in self.hand.buckets
+            or any(due_at_ms <= last_ms for due_at_ms in self.hand.let_go.values())
+        ):
+            return None
+        self._checked.add(bucket)
+        return _Again(Walk(first_ms_of(bucket, width_ms), last_ms, width_ms), None)
+
+    def _with_room(self) -> list[str]:
+        return [queue for queue in self.hand.let_go if self._sender.has_room(queue)]
+
+    def _take_back(self, queues: list[str]) -> int:
+        """These queues' triggers are about to be read again: from what due time on?"""
+        return min((self.hand.let_go.pop(queue) for queue in queues), default=0)
+
+    def _take_in(self, page: Page, cancelled: set[TriggerKey]) -> int:
+        """Take a page's triggers into hand; returns how many places in memory they have taken."""
+        taken = 0
+        for trigger in page.triggers:
+            key = trigger.key
+            if key in self.hand:
+                continue
+            taken += 1
+            if key in cancelled:
+                self._sender.remove(self.hand.add(trigger, None))
+                continue
+            try:
+                job = decode_job(trigger.record)
+            except ValueError as error:
+                self._sender.dead_letter(self.hand.add(trigger, None), str(error))
+            else:
+                self._sender.schedule(self.hand.add(trigger, job))
+        for key in page.undecodable:
+            self._report(key)
+        return taken
+
+    def _report(self, key: TriggerKey) -> None:
+        if key not in self.reported and len(self.reported) < _REPORTED_MAX:
+            self.reported.add(key)
+            log.error(
+                "shard %d holds a record that is no trigger, due at %d ms, job id %s: `dynein audit` shows it",
+                key.shard,
+                key.due_at_ms,
+                key.job_id.hex(),
+            )

@@ -1,0 +1,24 @@
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.unit.scheduler.world import World
+
+
+@pytest.fixture
+async def make_world() -> AsyncIterator[Callable[..., World]]:
+    worlds: list[World] = []
+
+    def make(**settings: Any) -> World:
+        worlds.append(World(**settings))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        await world.close()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world()
