@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         5, description="Long-poll time. Longer: fewer requests when idle; draining waits for it."
     )
     visibility_timeout_s: Annotated[int, Field(ge=5, le=43200)] = Field(
-        30, description="How long a received inbound message stays ours unless extended; a crash delays it that long."
+        15, description="How long a received inbound message stays ours unless extended; a crash delays it that long."
     )
     hold_window_s: Seconds = Field(
         6.0, description="A job due within this at ingest is held in hand and sent at its due millisecond, not stored."
@@ -229,3 +229,21 @@ def _sentence(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     where = ".".join(str(part) for part in problem["loc"])
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"DYNEIN_{where.upper()}: {message}" if where else message
+
+
+def reference_markdown() -> str:
+    """The reference page of all settings (``docs/reference/settings.md``)."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from the code by `dynein settings --markdown`. Each is read from the environment variable, else from the",
+        f"TOML file that `{CONFIG_VARIABLE}` (or `dynein --config`) names, under the same name in lower case without",
+        "the prefix. They are checked together at start; a wrong one stops the program with a sentence that names it.",
+        "",
+        "| environment variable | default | meaning |",
+        "| --- | --- | --- |",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "unset" if field.default is None else f"`{field.default}`"
+        lines.append(f"| `DYNEIN_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"

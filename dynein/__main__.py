@@ -1,0 +1,5 @@
+"""``python -m dynein``."""
+
+from dynein.cli import main
+
+main()

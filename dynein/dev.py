@@ -1,0 +1,174 @@
+"""``dynein dev``: the whole service in one process on an embedded SQS and DynamoDB, and a consumer that shows arrivals.
+
+For trying things out; what it stores survives a restart (see `dynein.engine`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.text import Text
+
+from dynein.aws import clients
+from dynein.bootstrap import bootstrap
+from dynein.clock import SystemClock
+from dynein.console import arrival_line, clock_time, out, print_steps
+from dynein.engine import EmbeddedEngine
+from dynein.errors import Stop
+from dynein.service import Service
+from dynein.settings import ROLES, Settings, load_settings
+from dynein.sqs_queue import SqsQueues
+from dynein.tail import Arrived, tail
+from dynein.telemetry import Telemetry
+
+REGION = "us-east-1"
+SAMPLE_PATIENCE_S = 30.0
+CONSUMER_PAUSE_S = 0.02
+"""The embedded engine notices a message for a long poll only at the next tenth of a second; short polls show when it
+really came. On AWS, use long polls."""
+_SAMPLES: tuple[dict[str, Any], ...] = (
+    {"name": "sample IMMEDIATE", "policy": "IMMEDIATE"},
+    {"name": "sample AUTO", "policy": "AUTO", "delay": 1},
+    {"name": "sample SQS_DELAYED", "policy": "SQS_DELAYED", "delay": 2},
+    {"name": "sample SCHEDULED", "policy": "SCHEDULED", "delay": 3},
+    {"name": "sample SCHEDULED", "policy": "SCHEDULED", "delay": 8},
+)
+
+
+class Dev:
+    """One ``dynein dev``."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        engine_port: int,
+        queue: str,
+        engine: str,
+        data: Path,
+        sample: bool,
+        exit_after_sample: bool,
+    ) -> None:
+        self._queue = queue
+        self._sample = sample
+        self._exit_after_sample = exit_after_sample
+        self._engine = EmbeddedEngine(engine=engine, host=host, port=engine_port, data_dir=data / "engine")
+        self._data = data
+        self._seen: set[str] = set()
+        self._arrived = asyncio.Event()
+        self.settings = _settings(host, port, self._engine.endpoint_url, data)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Everything, until ``stopping`` is set."""
+        settings = self.settings
+        clock = SystemClock()
+        # The embedded engine takes any credentials; the SDK insists on some.
+        os.environ.setdefault("AWS_ACCESS_KEY_ID", "dynein")
+        os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "dynein")
+        service = Service(settings, list(ROLES))
+        service.bind()  # a taken port is reported before anything is started
+        async with self._engine as engine, clients(settings) as aws:
+            out.print(Text.assemble(("dynein dev", "bold"), f"  {engine.description}"), soft_wrap=True)
+            print_steps(await bootstrap(aws.sqs, aws.dynamodb, settings, clock))
+            await aws.sqs.create_queue(QueueName=self._queue)
+            queues = SqsQueues(aws.sqs, Telemetry())
+            destination = await queues.resolve(self._queue)
+            serving = asyncio.ensure_future(service.run(stopping))
+            consuming = asyncio.ensure_future(self._consume(queues, destination.url, clock, stopping))
+            sampling = asyncio.ensure_future(self._samples(service, stopping))
+            try:
+                done, _ = await asyncio.wait((serving, consuming, sampling), return_when=asyncio.FIRST_EXCEPTION)
+                for task in done:
+                    task.result()
+            finally:
+                stopping.set()
+                for task in (consuming, sampling):
+                    task.cancel()
+                await asyncio.gather(serving, consuming, sampling, return_exceptions=True)
+        out.print("stopped", style="dim")
+
+    async def _samples(self, service: Service, stopping: asyncio.Event) -> None:
+        await service.started.wait()
+        url = service.url
+        if self._sample:
+            out.print(f"\nsubmitting {len(_SAMPLES)} sample jobs to queue {self._queue!r}", style="bold")
+            async with httpx.AsyncClient(base_url=url, timeout=10) as api:
+                expected = {await self._submit(api, sample) for sample in _SAMPLES}
+            await self._all_arrived(expected)
+        out.print(_paste(url, self.settings, self._queue), soft_wrap=True)
+        if self._exit_after_sample:
+            stopping.set()
+
+    async def _submit(self, api: httpx.AsyncClient, sample: dict[str, Any]) -> str:
+        job = {"queue": self._queue, "json": {"hello": sample["name"]}, **sample}
+        answer = await api.post("/v1/jobs", json=job)
+        if not answer.is_success:
+            raise Stop(f"the sample job was refused: {answer.text}")
+        accepted = answer.json()
+        due = clock_time(accepted["due_at_ms"])
+        out.print(Text.assemble((f"{due}  due  ", "dim"), (f"{sample['name']:<22}", "bold"), f" {accepted['policy']}"))
+        return str(accepted["token"])
+
+    async def _all_arrived(self, expected: set[str]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SAMPLE_PATIENCE_S):
+                while not expected <= self._seen:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                return
+        missing = len(expected - self._seen)
+        raise Stop(f"{missing} of the sample jobs did not arrive within {SAMPLE_PATIENCE_S:.0f} s; see the log above")
+
+    async def _consume(self, queues: SqsQueues, url: str, clock: SystemClock, stopping: asyncio.Event) -> None:
+        out.print("a sample consumer shows what arrives: when, where, how late, name, body\n", style="dim")
+        async for arrived in tail(
+            queues, url, self._queue, clock, keep=False, wait_s=0, pause_s=CONSUMER_PAUSE_S, stopping=stopping
+        ):
+            out.print(arrival_line(arrived), soft_wrap=True)
+            self._note(arrived)
+
+    def _note(self, arrived: Arrived) -> None:
+        if arrived.token is not None and self._sample:
+            self._seen.add(arrived.token)
+            self._arrived.set()
+
+
+def _settings(host: str, port: int, endpoint: str, data: Path) -> Settings:
+    """What ``dynein dev`` needs; the environment may set anything else."""
+    wanted = {"host": host, "port": port, "endpoint_url": endpoint, "region": REGION, "log_level": "WARNING"}
+    if "DYNEIN_TOKEN_SECRETS" not in os.environ:
+        wanted["token_secrets"] = _secret(data)
+    if "DYNEIN_SHARD_COUNT" not in os.environ:
+        wanted["shard_count"] = 4
+    if "DYNEIN_LOG_LEVEL" in os.environ:
+        del wanted["log_level"]
+    return load_settings(wanted)
+
+
+def _secret(data: Path) -> str:
+    """Tokens stay valid over a restart."""
+    file = data / "token-secret"
+    if not file.exists():
+        data.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(32))
+    return file.read_text().strip()
+
+
+def _paste(url: str, settings: Settings, queue: str) -> str:
+    return f"""
+[bold]ready[/bold]  API {url}  (try {url}/docs)   SQS and DynamoDB {settings.endpoint_url} in {REGION}
+
+submit a job, due in five seconds, and watch it arrive here:
+
+  curl -s {url}/v1/jobs -d '{{"queue": "{queue}", "body": "hello", "delay": 5, "policy": "SCHEDULED"}}'
+
+or from another terminal: [bold]dynein submit {queue} hello --delay 5[/bold]      Ctrl-C stops
+"""

@@ -1,0 +1,56 @@
+"""What an operator runs once against a deployment: audit and redrive, with their clients built and closed."""
+
+from __future__ import annotations
+
+from rich.progress import Progress
+
+from dynein import redrive
+from dynein.audit import Report, audit, requeue_by
+from dynein.aws import clients
+from dynein.clock import SystemClock
+from dynein.console import err
+from dynein.directory import Directory
+from dynein.dynamodb_shards import DynamoShardRecords
+from dynein.dynamodb_store import DynamoTriggerStore
+from dynein.dynamodb_table import verify_layout
+from dynein.settings import Settings
+from dynein.sqs_queue import SqsQueues
+from dynein.telemetry import Telemetry
+
+
+async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet: bool) -> Report:
+    """``dynein audit``."""
+    clock, telemetry = SystemClock(), Telemetry()
+    async with clients(settings) as aws:
+        layout = await verify_layout(aws.dynamodb, settings, clock, telemetry)
+        store = DynamoTriggerStore(aws.dynamodb, settings.table, clock, telemetry, layout.bucket_width_ms)
+        shards = DynamoShardRecords(aws.dynamodb, settings.table, clock, telemetry)
+        queues = SqsQueues(aws.sqs, telemetry)
+        directory = Directory(queues, clock, ttl_s=settings.destination_cache_s)
+        requeue = requeue_by(queues, directory, settings.inbound_queue) if repair else None
+        with Progress(console=err, transient=True, disable=quiet) as progress:
+            task = progress.add_task("reading time buckets", total=None)
+            return await audit(
+                store,
+                shards,
+                clock,
+                overdue_s=overdue_s,
+                requeue=requeue,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+
+
+async def run_redrive(settings: Settings, *, queue: str | None, reason: str | None, letters_max: int) -> redrive.Report:
+    """``dynein redrive``."""
+    clock, telemetry = SystemClock(), Telemetry()
+    async with clients(settings) as aws:
+        queues = SqsQueues(aws.sqs, telemetry)
+        return await redrive.redrive(
+            queues,
+            Directory(queues, clock, ttl_s=settings.destination_cache_s),
+            dead_letter_queue=settings.dead_letter_queue,
+            inbound_queue=settings.inbound_queue,
+            selection=redrive.Selection(queue=queue, reason=reason),
+            letters_max=letters_max,
+            message_bytes_max=settings.message_bytes_max,
+        )

@@ -1,0 +1,263 @@
+"""The composition root: builds one process of the service from its settings and runs it until told to stop.
+
+Any subset of the three roles runs in one process. Every process also serves ``/healthz``, ``/readyz`` and ``/metrics``.
+
+Stopping, in order: ``/readyz`` says no, while the API still takes jobs for ``linger_s`` (load balancers need a moment
+to notice); then the API answers new submissions with 503, finishes those under way and closes its port. Ingester and
+dispatcher drain from the first moment, side by side with that. The process ends when all have, or after ``drain_s``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import random
+import secrets
+import socket
+from collections.abc import Awaitable, Iterator, Sequence
+
+import uvicorn
+from fastapi import FastAPI
+
+from dynein import __version__
+from dynein.api.app import create_app
+from dynein.api.ops import Lifecycle, Readiness
+from dynein.api.submission import Submissions
+from dynein.aws import Clients, clients
+from dynein.clock import Clock, SystemClock, sleep_unless
+from dynein.dead_letters import DeadLetterQueue
+from dynein.delivery import Delivery, Limits
+from dynein.directory import Directory
+from dynein.dynamodb_shards import DynamoRoster, DynamoShardRecords
+from dynein.dynamodb_store import DynamoTriggerStore
+from dynein.dynamodb_table import verify_layout
+from dynein.errors import InvalidSettings, NotBootstrapped, Stop, UnknownQueue
+from dynein.ingest.ingester import Ingester
+from dynein.membership import Membership
+from dynein.runner import run_passes
+from dynein.scheduler.dispatcher import Dispatcher
+from dynein.settings import Settings
+from dynein.sqs_queue import SqsQueues
+from dynein.telemetry import Telemetry
+from dynein.token import TokenSigner
+from dynein.trigger_store import Layout
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """One process. ``bind`` may be called before ``run``, so that a taken port is reported before anything starts."""
+
+    def __init__(self, settings: Settings, roles: Sequence[str], *, clock: Clock | None = None) -> None:
+        if "api" in roles and not settings.secrets:
+            raise InvalidSettings(
+                "DYNEIN_TOKEN_SECRETS is needed by the api role: it signs job tokens. Make one with: "
+                "python -c 'import secrets; print(secrets.token_urlsafe(32))', and give every API process the same"
+            )
+        self._settings = settings
+        self._roles = roles
+        self._clock = clock or SystemClock()
+        self._rng = random.Random()  # noqa: S311 - jitter, not secrecy
+        self._socket: socket.socket | None = None
+        self.telemetry = Telemetry()
+        self.started = asyncio.Event()
+        """Set once the port answers."""
+
+    def bind(self) -> None:
+        """Take the port. Raises `Stop` when it is in use."""
+        settings = self._settings
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            listener.close()
+            where = f"port {settings.port} on {settings.host}"
+            if error.errno == errno.EADDRINUSE:
+                raise Stop(f"{where} is in use; choose another with --port or DYNEIN_PORT") from error
+            raise Stop(f"{where} cannot be listened on ({error.strerror}); see --host and --port") from error
+        self._socket = listener
+
+    @property
+    def url(self) -> str:
+        """Where the API answers, once bound."""
+        assert self._socket is not None, "bind first"
+        host, port = self._socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serve until ``stopping`` is set, then drain. Raises `Stop` when a person has to act."""
+        if self._socket is None:
+            self.bind()
+        async with clients(self._settings) as aws:
+            layout = await verify_layout(aws.dynamodb, self._settings, self._clock, self.telemetry)
+            parts = _Parts(self._settings, aws, layout, self._clock, self.telemetry, self._rng)
+            await parts.check_queues()
+            await self._run_all(parts, stopping)
+
+    async def _run_all(self, parts: _Parts, stopping: asyncio.Event) -> None:
+        lifecycle = Lifecycle()
+        submissions = parts.submissions() if "api" in self._roles else None
+        readiness = Readiness(parts.queues, parts.shards, parts.inbound_url, self._clock, lifecycle)
+        app = create_app(submissions, readiness, lifecycle, self.telemetry, self._settings)
+        work: list[Awaitable[None]] = [self._serve_http(app, lifecycle, stopping)]
+        if submissions is not None:
+            work.append(run_passes("layout", submissions.run_once, self._clock, stopping, self._rng))
+        if "ingester" in self._roles:
+            work.append(parts.ingester().run(stopping))
+        if "dispatcher" in self._roles:
+            work.append(parts.dispatcher().run(stopping))
+        log.info("dynein %s: %s at %s", __version__, ", ".join(self._roles), self.url)
+        tasks = [asyncio.ensure_future(part) for part in work]
+        watch = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait([watch, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            # Either we were told to stop, or one part ended by an error: then the others drain too.
+            stopping.set()
+            _, late = await asyncio.wait(tasks, timeout=self._settings.drain_s)
+            if late:
+                log.warning("not drained within %.0f s; what was in hand will be taken over", self._settings.drain_s)
+        finally:
+            watch.cancel()
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _serve_http(self, app: FastAPI, lifecycle: Lifecycle, stopping: asyncio.Event) -> None:
+        assert self._socket is not None
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=2048,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(self._settings.drain_s),
+        )
+        server = _Server(config)
+        serving = asyncio.ensure_future(server.serve(sockets=[self._socket]))
+        try:
+            while not server.started and not serving.done():
+                await self._clock.sleep(0.01)
+            self.started.set()
+            stopped = asyncio.ensure_future(stopping.wait())
+            await asyncio.wait((stopped, serving), return_when=asyncio.FIRST_COMPLETED)
+            lifecycle.linger()
+            await sleep_unless(asyncio.Event(), self._clock, self._settings.linger_s)
+            lifecycle.drain()
+        finally:
+            server.should_exit = True
+            await serving
+
+
+class _Server(uvicorn.Server):
+    """Signals are the command line's business, not the HTTP server's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Parts:
+    """What the roles are built from; one of each a process."""
+
+    def __init__(
+        self, settings: Settings, aws: Clients, layout: Layout, clock: Clock, telemetry: Telemetry, rng: random.Random
+    ) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._clock = clock
+        self._telemetry = telemetry
+        self._rng = rng
+        self._member = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.queues = SqsQueues(aws.sqs, telemetry)
+        self.store = DynamoTriggerStore(aws.dynamodb, settings.table, clock, telemetry, layout.bucket_width_ms, rng=rng)
+        self.shards = DynamoShardRecords(aws.dynamodb, settings.table, clock, telemetry, rng=rng)
+        self._roster = DynamoRoster(aws.dynamodb, settings.table, clock, telemetry)
+        self.directory = Directory(self.queues, clock, ttl_s=settings.destination_cache_s)
+        self._dead_letters = DeadLetterQueue(
+            self.queues, self.directory, settings.dead_letter_queue, message_bytes_max=settings.message_bytes_max
+        )
+        self.inbound_url = ""
+
+    async def check_queues(self) -> None:
+        """Raises `NotBootstrapped` when a queue that ``dynein bootstrap`` makes is missing."""
+        for name in (self._settings.inbound_queue, self._settings.dead_letter_queue):
+            try:
+                destination = await self.directory.resolve(name)
+            except UnknownQueue as error:
+                raise NotBootstrapped(f"queue {name} does not exist: run `dynein bootstrap`") from error
+            if name == self._settings.inbound_queue:
+                self.inbound_url = destination.url
+
+    def submissions(self) -> Submissions:
+        return Submissions(
+            self.queues,
+            self.directory,
+            self.store,
+            self.shards,
+            TokenSigner(self._settings.secrets),
+            self._clock,
+            self._telemetry,
+            self._settings,
+            layout=self._layout,
+            inbound_url=self.inbound_url,
+            rng=self._rng,
+        )
+
+    def ingester(self) -> Ingester:
+        return Ingester(
+            queues=self.queues,
+            store=self.store,
+            shards=self.shards,
+            delivery=self._delivery("ingester"),
+            dead_letters=self._dead_letters,
+            membership=self._membership("ingester"),
+            clock=self._clock,
+            telemetry=self._telemetry,
+            settings=self._settings,
+            rng=self._rng,
+            bucket_width_ms=self._layout.bucket_width_ms,
+            inbound_url=self.inbound_url,
+        )
+
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            store=self.store,
+            shards=self.shards,
+            membership=self._membership("dispatcher"),
+            delivery=self._delivery("dispatcher"),
+            dead_letters=self._dead_letters,
+            clock=self._clock,
+            telemetry=self._telemetry,
+            settings=self._settings,
+            rng=self._rng,
+            bucket_width_ms=self._layout.bucket_width_ms,
+        )
+
+    def _membership(self, role: str) -> Membership:
+        return Membership(self._roster, self._clock, role=role, member=self._member, ttl_s=self._settings.member_ttl_s)
+
+    def _delivery(self, role: str) -> Delivery:
+        settings = self._settings
+        limits = Limits(
+            message_bytes_max=settings.message_bytes_max,
+            lane_waiting_max=settings.lane_waiting_max,
+            lane_in_flight_max=settings.lane_in_flight_max,
+            backoff_first_s=settings.backoff_first_s,
+            backoff_max_s=settings.backoff_max_s,
+            retry_budget_s=settings.retry_budget_s,
+        )
+        return Delivery(
+            role, self.queues, self.directory, self._dead_letters, self._clock, self._telemetry, limits, self._rng
+        )
