@@ -1,0 +1,147 @@
+"""A fleet of real ``dynein serve`` processes on a real engine, for the acceptance tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiobotocore.session import get_session
+
+from dynein.engine import EmbeddedEngine
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs import SQSClient
+
+REGION = "us-east-1"
+START_PATIENCE_S = 30.0
+
+
+def free_port() -> int:
+    """A port nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """One ``dynein serve``."""
+
+    def __init__(self, roles: list[str], process: asyncio.subprocess.Process, port: int, log: Path) -> None:
+        self.roles = roles
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    async def wait(self) -> int:
+        return await self.process.wait()
+
+    async def ready(self, http: aiohttp.ClientSession) -> None:
+        """Return once ``/readyz`` says yes; raise with the process's log if it ends first."""
+        async with asyncio.timeout(START_PATIENCE_S):
+            while True:
+                if self.process.returncode is not None:
+                    raise AssertionError(f"{self.roles} ended: {self.log.read_text()}")
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with http.get(f"{self.url}/readyz") as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(0.05)  # noqa: TID251 - polling a real process from outside
+
+
+class Fleet:
+    """An engine with queues and table, and whatever processes a test starts on it."""
+
+    def __init__(self, directory: Path, endpoint: str, http: aiohttp.ClientSession) -> None:
+        self.directory = directory
+        self.endpoint = endpoint
+        self.http = http
+        self.processes: list[Process] = []
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("DYNEIN_")},
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": REGION,
+            "DYNEIN_REGION": REGION,
+            "DYNEIN_ENDPOINT_URL": endpoint,
+            "DYNEIN_TOKEN_SECRETS": "acceptance-test-secret-of-enough-bytes",
+            "DYNEIN_SHARD_COUNT": "8",
+        }
+
+    async def command(self, *arguments: str) -> str:
+        """Run the command line; its standard output."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dynein", *arguments,
+            env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await process.communicate()
+        if process.returncode != 0:
+            raise AssertionError(f"dynein {' '.join(arguments)} exited {process.returncode}: {out!r} {err!r}")
+        return out.decode()
+
+    async def start(self, *roles: str, **settings: str) -> Process:
+        """Start a process with these roles; returns once it is ready."""
+        port = free_port()
+        log = self.directory / f"{'-'.join(roles)}-{len(self.processes)}.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "dynein", "serve", *(part for role in roles for part in ("--role", role)),
+                env={**self.environment, "DYNEIN_PORT": str(port), **settings},
+                stdout=output, stderr=asyncio.subprocess.STDOUT,
+            )  # fmt: skip
+        started = Process(list(roles), process, port, log)
+        self.processes.append(started)
+        await started.ready(self.http)
+        return started
+
+    def sqs(self) -> AbstractAsyncContextManager[SQSClient]:
+        """A plain SQS client on the engine: what a consumer would use."""
+        return get_session().create_client(
+            "sqs",
+            region_name=REGION,
+            endpoint_url=self.endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+    async def metric(self, process: Process, name: str) -> float:
+        """The sum over all labels of one metric of a process."""
+        async with self.http.get(f"{process.url}/metrics") as answer:
+            text = await answer.text()
+        values = re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+-]+)$", text, re.MULTILINE)
+        return sum(map(float, values))
+
+    async def stop(self) -> None:
+        for process in self.processes:
+            if process.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.signal(signal.SIGKILL)
+                await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def fleet(directory: Path) -> AsyncIterator[Fleet]:
+    """A bootstrapped fleet without processes."""
+    async with (
+        EmbeddedEngine(engine="roto", host="127.0.0.1", port=free_port(), data_dir=directory / "engine") as engine,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
+    ):
+        made = Fleet(directory, engine.endpoint_url, http)
+        await made.command("bootstrap")
+        try:
+            yield made
+        finally:
+            await made.stop()

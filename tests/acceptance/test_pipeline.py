@@ -1,0 +1,152 @@
+"""Issue by issue, what was promised, seen from outside: HTTP in, SQS out, real processes in between."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import signal
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.acceptance.fleet import Fleet, fleet
+
+JOBS = int(os.environ.get("DYNEIN_ACCEPTANCE_JOBS", "6000"))
+"""The full-size run is 20,000."""
+SPREAD_S = float(os.environ.get("DYNEIN_ACCEPTANCE_SPREAD_S", "30"))
+"""The full-size run spreads due times over 60 s."""
+CLIENTS = 64
+QUEUES = 10
+SETTLE_S = 60.0
+IN_FLIGHT_MS = 10_000
+"""Longest a job may be in flight in one process: the hold window, and what a busy machine adds."""
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000  # noqa: TID251 - an independent consumer has its own clock
+
+
+@dataclass
+class Ledger:
+    """What was accepted, and every arrival, by token."""
+
+    accepted: dict[str, dict[str, object]] = field(default_factory=dict)
+    accepted_at_ms: dict[str, int] = field(default_factory=dict)
+    arrivals: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def missing(self) -> set[str]:
+        return self.accepted.keys() - self.arrivals.keys()
+
+    def early(self) -> list[tuple[str, int]]:
+        return [
+            (token, at - int(str(job["due_at_ms"])))
+            for token, job in self.accepted.items()
+            for at in self.arrivals.get(token, ())
+            if at < int(str(job["due_at_ms"]))
+        ]
+
+    def duplicated(self) -> dict[str, list[int]]:
+        return {token: times for token, times in self.arrivals.items() if len(times) > 1}
+
+
+async def consume(running: Fleet, queue_url: str, ledger: Ledger) -> None:
+    async with running.sqs() as sqs:
+        while True:
+            answer = await sqs.receive_message(
+                QueueUrl=queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=1, MessageAttributeNames=["All"]
+            )
+            at = now_ms()
+            messages = answer.get("Messages", [])
+            for message in messages:
+                ledger.arrivals[message["MessageAttributes"]["dynein-token"]["StringValue"]].append(at)
+            if messages:
+                await sqs.delete_message_batch(
+                    QueueUrl=queue_url,
+                    Entries=[{"Id": str(i), "ReceiptHandle": m["ReceiptHandle"]} for i, m in enumerate(messages)],
+                )
+
+
+async def submit(running: Fleet, api: str, jobs: list[dict[str, object]], ledger: Ledger) -> None:
+    feed = iter(jobs)
+
+    async def client() -> None:
+        for job in feed:
+            async with running.http.post(f"{api}/v1/jobs", json=job) as answer:
+                assert answer.status == 202, await answer.text()
+                accepted = await answer.json()
+                ledger.accepted[accepted["token"]] = accepted
+                ledger.accepted_at_ms[accepted["token"]] = now_ms()
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+
+
+def make_jobs(rng: random.Random, start_ms: int) -> list[dict[str, object]]:
+    policies = itertools.cycle(("IMMEDIATE", "SQS_DELAYED", "SCHEDULED", "AUTO"))
+    jobs: list[dict[str, object]] = []
+    for number, policy in zip(range(JOBS), policies, strict=False):
+        job: dict[str, object] = {"queue": f"work-{number % QUEUES}", "body": f"job {number}", "policy": policy}
+        if policy != "IMMEDIATE":
+            job["run_at"] = start_ms + int(rng.uniform(0, SPREAD_S * 1000))
+        jobs.append(job)
+    rng.shuffle(jobs)
+    return jobs
+
+
+async def until_settled(ledger: Ledger, deadline_s: float) -> None:
+    """Return when everything accepted has arrived, or at the deadline."""
+    deadline = time.monotonic() + deadline_s  # noqa: TID251 - waiting on real processes
+    while ledger.missing() and time.monotonic() < deadline:  # noqa: ASYNC110, TID251
+        await asyncio.sleep(0.2)  # noqa: TID251
+
+
+async def test_every_job_arrives_once_and_none_early_while_a_dispatcher_and_an_ingester_are_killed(
+    tmp_path: Path,
+) -> None:
+    async with fleet(tmp_path) as running:
+        async with running.sqs() as sqs:
+            urls = [(await sqs.create_queue(QueueName=f"work-{number}"))["QueueUrl"] for number in range(QUEUES)]
+        api, dispatcher, _, ingester, _ = [
+            await running.start(role) for role in ("api", "dispatcher", "dispatcher", "ingester", "ingester")
+        ]
+        ledger = Ledger()
+        consumers = [asyncio.create_task(consume(running, url, ledger)) for url in urls]
+        start_ms = now_ms()
+        submitting = asyncio.create_task(submit(running, api.url, make_jobs(random.Random(1), start_ms), ledger))
+        await asyncio.sleep(SPREAD_S * 0.4)  # noqa: TID251 - midway through the load
+        killed_at_ms = now_ms()
+        dispatcher.signal(signal.SIGKILL)
+        ingester.signal(signal.SIGKILL)
+        await submitting
+        await until_settled(ledger, SPREAD_S + SETTLE_S)
+        for consumer in consumers:
+            consumer.cancel()
+        await asyncio.gather(*consumers, return_exceptions=True)
+
+        assert len(ledger.accepted) == JOBS
+        assert not ledger.missing(), f"{len(ledger.missing())} lost"
+        assert not ledger.early()
+        report(ledger, killed_at_ms)
+        for token, times in ledger.duplicated().items():
+            assert ledger.accepted[token]["policy"] == "SCHEDULED", (token, times)
+            # In flight at the kill is a job whose trigger was sent but not yet removed, and a job whose inbound message
+            # was not yet deleted: it stays until the last near job in it is sent, at most the hold window.
+            in_dispatcher = killed_at_ms - IN_FLIGHT_MS <= times[0] <= killed_at_ms + 1_000
+            in_ingester = killed_at_ms - IN_FLIGHT_MS <= ledger.accepted_at_ms[token] <= killed_at_ms + 1_000
+            assert in_dispatcher or in_ingester, (killed_at_ms, ledger.accepted_at_ms[token], times)
+
+
+def report(ledger: Ledger, killed_at_ms: int) -> None:
+    """What the run measured, shown with ``pytest -s``."""
+    late: dict[str, list[int]] = defaultdict(list)
+    for token, job in ledger.accepted.items():
+        late[str(job["policy"])].append(ledger.arrivals[token][0] - int(str(job["due_at_ms"])))
+    print(f"\n{len(ledger.accepted)} jobs, {len(ledger.duplicated())} duplicated by the kill")  # noqa: T201
+    for policy, values in sorted(late.items()):
+        values.sort()
+        p50, p99 = values[len(values) // 2], values[int(len(values) * 0.99)]
+        print(f"{policy:<12} {len(values):>6} jobs, arrival late by p50 {p50} ms, p99 {p99} ms, max {values[-1]} ms")  # noqa: T201
+    first = Counter((times[0] - killed_at_ms) // 1000 for times in ledger.duplicated().values())
+    print(f"first arrival of duplicated jobs, seconds after the kill: {dict(sorted(first.items()))}")  # noqa: T201

@@ -1,0 +1,159 @@
+"""A simulated process: code that runs until it is killed, with a clock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Coroutine
+from contextvars import Context, copy_context
+from enum import Enum
+from typing import Any, TypeVar
+
+from tests.simulation.loop import OWNER, SimulationLoop
+
+ResultT = TypeVar("ResultT")
+
+
+class State(Enum):
+    """Whether a process's code runs."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    DEAD = "dead"
+
+
+class ProcessClock:
+    """`dynein.clock.Clock` of one machine: its wall clock is off and may step; its monotonic clock does neither."""
+
+    def __init__(self, loop: SimulationLoop, epoch_ms: int, offset_ms: int, monotonic_base: float) -> None:
+        self._loop = loop
+        self._epoch_ms = epoch_ms
+        self.offset_ms = offset_ms
+        self.offset_ms_max = offset_ms
+        """How far ahead of true time it has ever been."""
+        self._monotonic_base = monotonic_base
+        self.suspended_s = 0.0
+        """How long monotonic time stood still in all: a suspended machine does not count the time it slept."""
+
+    def now_ms(self) -> int:
+        return self._epoch_ms + self.offset_ms + int(self._loop.time() * 1000)
+
+    def monotonic(self) -> float:
+        return self._loop.time() + self._monotonic_base - self.suspended_s
+
+    def step_to(self, offset_ms: int) -> None:
+        """Step the wall clock."""
+        self.offset_ms = offset_ms
+        self.offset_ms_max = max(self.offset_ms_max, offset_ms)
+
+    async def sleep(self, seconds: float) -> None:
+        await pause(self._loop, max(seconds, 0.0))
+
+
+async def pause(loop: SimulationLoop, seconds: float) -> None:
+    """Sleep in virtual time."""
+    woken: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_later(seconds, _wake, woken)
+    try:
+        await woken
+    finally:
+        timer.cancel()
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
+
+
+class Process:
+    """Everything started in `spawn`, and whatever that starts, stops for good at `kill` and for a while at `pause`.
+
+    Killing runs no ``except`` and no ``finally``: the code is simply never called again, as after SIGKILL. What it has
+    sent to an engine is on its way all the same.
+    """
+
+    def __init__(self, name: str, role: str, loop: SimulationLoop, clock: ProcessClock) -> None:
+        self.name = name
+        self.role = role
+        self.loop = loop
+        self.clock = clock
+        self.state = State.RUNNING
+        self.died_at: float | None = None
+        self.stopping = asyncio.Event()
+        """Set at SIGTERM."""
+        self._withheld: list[asyncio.Handle] = []
+        self._paused_at = 0.0
+        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._remains: list[asyncio.Task[Any]] = []
+        self._waiting: dict[asyncio.Future[Any], None] = {}
+        self._context: Context = copy_context()
+        self._context.run(OWNER.set, self)
+
+    def admits(self, handle: asyncio.Handle) -> bool:
+        if self.state is State.PAUSED:
+            self._withheld.append(handle)
+        return self.state is State.RUNNING
+
+    def spawn(self, work: Coroutine[Any, Any, ResultT]) -> asyncio.Task[ResultT]:
+        """Run ``work`` as this process's code."""
+        return self.loop.create_task(work, context=self._context.copy())
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+
+    async def ask(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """A request from outside. Raises `ConnectionResetError` if the process dies before it has answered."""
+        if self.state is State.DEAD:
+            work.close()
+            raise ConnectionResetError(self.name)
+        answer: asyncio.Future[ResultT] = self.loop.create_future()
+        self._waiting[answer] = None
+
+        async def serve() -> None:
+            try:
+                result = await work
+            except Exception as error:  # noqa: BLE001 - it is the asker's
+                if not answer.done():
+                    answer.set_exception(error)
+            else:
+                if not answer.done():
+                    answer.set_result(result)
+
+        self.spawn(serve())
+        try:
+            return await answer
+        finally:
+            self._waiting.pop(answer, None)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.state = State.DEAD
+        self.died_at = self.loop.time()
+        # Kept, or the collector would close its coroutines, and that runs their `finally` blocks.
+        self._remains = list(self._tasks)
+        self._withheld.clear()
+        for answer in list(self._waiting):
+            if not answer.done():
+                answer.set_exception(ConnectionResetError(self.name))
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        assert self.state is State.RUNNING
+        self.state = State.PAUSED
+        self._paused_at = self.loop.time()
+
+    def resume(self, *, suspended: bool = False) -> None:
+        """SIGCONT. ``suspended``: its monotonic clock did not see the time pass."""
+        if self.state is not State.PAUSED:
+            return
+        self.state = State.RUNNING
+        if suspended:
+            self.clock.suspended_s += self.loop.time() - self._paused_at
+        withheld, self._withheld = self._withheld, []
+        self.loop.put_back(withheld)
+
+    def bury(self) -> None:
+        """After the run: let what is left of the code be collected without complaint."""
+        for task in list(self._tasks):
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]

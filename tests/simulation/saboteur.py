@@ -1,0 +1,217 @@
+"""What goes wrong besides single calls: processes, clocks, queues, services, deploys. All of it from the seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+from dynein.queue import OutgoingMessage
+from tests.simulation.network import Fate
+from tests.simulation.process import Process, State, pause
+from tests.simulation.world import ROLES, World
+
+PROCESSES_MAX = 4
+"""Of one role."""
+SHARDS_MAX = 8
+
+
+class Saboteur:
+    """Acts every few seconds while the storm lasts, then repairs everything."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.rng = random.Random(f"saboteur {world.scenario.seed}")
+        self.bad_queues: dict[str, list[tuple[float, float, bool]]] = {}
+        """Destination to (since, until, refused for good)."""
+        self.poison: list[str] = []
+        self._storming = True
+        acts: dict[str, Callable[[], Awaitable[None]]] = {
+            "crash": self._crash,
+            "pause": self._pause,
+            "suspend": self._suspend,
+            "partition": self._partition,
+            "outage": self._outage,
+            "bad_queue": self._bad_queue,
+            "step": self._step,
+            "deploy": self._deploy,
+            "scale": self._scale,
+            "shards": self._shards,
+            "poison": self._poison,
+        }
+        self._acts = [(name, act) for name, act in acts.items() if world.scenario.has(name)]
+
+    async def run(self) -> None:
+        """Until the storm is over."""
+        loop = self.world.loop
+        while self._acts and loop.time() < self.world.scenario.storm_s:
+            await pause(loop, self.rng.expovariate(0.25))
+            if loop.time() < self.world.scenario.storm_s:
+                _, act = self.rng.choice(self._acts)
+                self.world.spawn(self._guarded(act))
+
+    async def repair(self) -> None:
+        """The storm is over: good weather, and at least one process of each role."""
+        world = self.world
+        self._storming = False
+        world.weather.clear_up()
+        world.network.cut.clear()
+        world.network.down.clear()
+        world.faults.down_queues.clear()
+        for process in world.processes:
+            process.resume()
+        for name in world.scenario.destinations:
+            if name not in world.queues.names():
+                world.queues.create(name)
+        world.trace.note("saboteur", "repairs everything")
+        self.keep_fleet()
+
+    def keep_fleet(self) -> None:
+        """What a supervisor does: start anew what is missing."""
+        for role in ROLES:
+            if not self.world.alive(role):
+                self.world.start(role)
+
+    async def supervise(self) -> None:
+        """Until the run is over: a process that ended by itself has a successor after a moment."""
+        while True:
+            await pause(self.world.loop, 1.0)
+            if self._storming and self.rng.random() < 0.5:  # noqa: PLR2004
+                continue
+            self.keep_fleet()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    async def _guarded(self, act: Callable[[], Awaitable[None]]) -> None:
+        await act()
+
+    def _someone(self) -> Process | None:
+        running = [p for p in self.world.processes if p.state is State.RUNNING]
+        return self.rng.choice(running) if running else None
+
+    async def _crash(self) -> None:
+        process = self._someone()
+        if process is not None:
+            now = self.world.loop.time()
+            self.world.observer.disturb(process.name, now, now, "crash")
+            self.world.kill(process)
+            await pause(self.world.loop, self.rng.random() * 5)
+            if self._storming:
+                self.world.start(process.role)
+
+    async def _pause(self) -> None:
+        await self._stand_still(self.rng.choice((0.3, 3.0, 15.0, 60.0)) * (0.5 + self.rng.random()), suspended=False)
+
+    async def _suspend(self) -> None:
+        await self._stand_still(self.rng.choice((3.0, 15.0, 60.0)) * (0.5 + self.rng.random()), suspended=True)
+
+    async def _stand_still(self, seconds: float, *, suspended: bool) -> None:
+        process = self._someone()
+        if process is None:
+            return
+        loop, what = self.world.loop, "suspended" if suspended else "paused"
+        since = loop.time()
+        process.pause()
+        self.world.trace.note(process.name, f"is {what} for {seconds:.1f} s")
+        end = min(since + seconds, max(since, self.world.scenario.storm_s))
+        while loop.time() < end and process.state is State.PAUSED:
+            await pause(loop, min(1.0, end - loop.time()))
+        self.world.observer.disturb(process.name, since, loop.time(), what)
+        process.resume(suspended=suspended)
+        self.world.trace.note(process.name, "goes on")
+
+    async def _partition(self) -> None:
+        process = self._someone()
+        if process is None:
+            return
+        network, loop = self.world.network, self.world.loop
+        since = loop.time()
+        services = self.rng.choice((("table",), ("queues",), ("table", "queues")))
+        fate = self.rng.choice((Fate.REQUEST_LOST, Fate.ANSWER_LOST, Fate.REFUSED))
+        seconds = self.rng.choice((2.0, 10.0, 40.0)) * (0.5 + self.rng.random())
+        self.world.trace.note(process.name, f"is cut off from {services} ({fate.value}) for {seconds:.1f} s")
+        for service in services:
+            network.cut[process.name, service] = fate
+        await pause(loop, min(seconds, max(0.0, self.world.scenario.storm_s - since)))
+        for service in services:
+            network.cut.pop((process.name, service), None)
+        self.world.observer.disturb(process.name, since, loop.time(), "cut off")
+        self.world.trace.note(process.name, "is connected again")
+
+    async def _outage(self) -> None:
+        network, loop = self.world.network, self.world.loop
+        service = self.rng.choice(("table", "queues"))
+        seconds = self.rng.choice((2.0, 10.0, 30.0)) * (0.5 + self.rng.random())
+        since = loop.time()
+        self.world.trace.note("saboteur", f"the {service} are down for {seconds:.1f} s")
+        network.down[service] = None
+        await pause(loop, min(seconds, max(0.0, self.world.scenario.storm_s - since)))
+        network.down.pop(service, None)
+        for process in self.world.processes:
+            self.world.observer.disturb(process.name, since, loop.time(), f"outage of {service}")
+        self.world.trace.note("saboteur", f"the {service} are up again")
+
+    async def _bad_queue(self) -> None:
+        world, loop = self.world, self.world.loop
+        name = self.rng.choice(world.scenario.destinations)
+        if name in world.faults.down_queues or name not in world.queues.names():
+            return
+        seconds = self.rng.choice((3.0, 30.0)) * (0.5 + self.rng.random())
+        kind = self.rng.choice(("InternalError", "ThrottlingException", "InvalidParameterValue", "removed"))
+        since = loop.time()
+        spells = self.bad_queues.setdefault(name, [])
+        spells.append((since, float("inf"), kind == "InvalidParameterValue"))
+        world.trace.note("saboteur", f"queue {name}: {kind} for {seconds:.1f} s")
+        if kind == "removed":
+            world.queues.remove(name)
+        else:
+            world.faults.down_queues[name] = (kind, kind == "InvalidParameterValue")
+        await pause(loop, min(seconds, max(0.0, world.scenario.storm_s - since)))
+        if name not in world.queues.names():
+            world.queues.create(name)
+        world.faults.down_queues.pop(name, None)
+        spells[spells.index((since, float("inf"), kind == "InvalidParameterValue"))] = (
+            since,
+            loop.time(),
+            kind == "InvalidParameterValue",
+        )
+        world.trace.note("saboteur", f"queue {name} is well again")
+
+    async def _step(self) -> None:
+        process = self._someone()
+        if process is not None:
+            skew = self.world.scenario.skew_ms_max
+            offset_ms = self.rng.randint(-skew, skew)
+            process.clock.step_to(offset_ms)
+            self.world.trace.note(process.name, f"its clock steps to {offset_ms:+d} ms")
+
+    async def _deploy(self) -> None:
+        role = self.rng.choice(ROLES)
+        self.world.trace.note("saboteur", f"rolls out a new {role}")
+        for process in self.world.alive(role):
+            if process.state is not State.DEAD and self._storming:
+                self.world.start(role)
+                await self.world.stop(process)
+
+    async def _scale(self) -> None:
+        role = self.rng.choice(ROLES)
+        there = [p for p in self.world.alive(role) if p.state is State.RUNNING and not p.stopping.is_set()]
+        if len(there) >= PROCESSES_MAX or (len(there) > 1 and self.rng.random() < 0.5):  # noqa: PLR2004
+            await self.world.stop(self.rng.choice(there))
+        else:
+            self.world.start(role)
+
+    async def _shards(self) -> None:
+        count = min(len(self.world.table.shards()) + self.rng.choice((1, 2)), SHARDS_MAX)
+        self.world.trace.note("saboteur", f"raises the shard count to {count}")
+        self.world.table.raise_shard_count(count)
+
+    async def _poison(self) -> None:
+        queues = self.world.queues
+        body = self.rng.choice(("{garbage", '{"v":1,"jobs":[["x","y",{}]]}', '{"v":9,"jobs":[]}')) + " " * len(
+            self.poison
+        )
+        self.poison.append(body)
+        self.world.trace.note("saboteur", "poisons the inbound queue")
+        (failure,) = await queues.send(queues.url(self.world.settings.inbound_queue), [OutgoingMessage(body, {})])
+        if failure is not None:
+            self.poison.remove(body)

@@ -1,0 +1,271 @@
+"""Users: they submit, cancel, move and look up jobs, and tell the auditor what they were answered."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from dynein.api.submission import Submissions
+from dynein.api.schemas import JobRequest, MoveRequest, PrepareRequest
+from dynein.errors import Conflict, DyneinError, Rejected, Retryable
+from dynein.job import Policy
+from tests.simulation.auditor import Auditor
+from tests.simulation.process import Process, pause
+from tests.simulation.world import World
+
+ResultT = TypeVar("ResultT")
+Ask = Callable[[Submissions], Coroutine[Any, Any, ResultT]]
+_PATIENCE_S = 15.0
+
+
+class NobodyAnswered(Exception):
+    """The user does not know whether it was done."""
+
+
+class Workload:
+    """All users of one run."""
+
+    def __init__(self, world: World, auditor: Auditor) -> None:
+        self.world = world
+        self.auditor = auditor
+        self.rng = random.Random(f"workload {world.scenario.seed}")
+        self._serial = 0
+        self.active = 0
+        """Users who are still doing something."""
+
+    async def run(self, jobs: int, seconds: float) -> None:
+        """Submit about ``jobs`` jobs within ``seconds``."""
+        began = self.world.loop.time()
+        times = sorted(self.rng.random() * seconds for _ in range(jobs))
+        while times:
+            at = times.pop(0)
+            await pause(self.world.loop, max(0.0, began + at - self.world.loop.time()))
+            roll = self.rng.random()
+            if roll < 0.03:  # noqa: PLR2004
+                many = self.rng.choice((5, 15, 40))
+                due_ms = self.world.now_ms() + self.rng.randint(0, 20_000)
+                self._start(self._batch(many, due_ms))
+            elif roll < 0.15:  # noqa: PLR2004
+                self._start(self._prepared())
+            else:
+                self._start(self._single())
+
+    def _start(self, user: Coroutine[Any, Any, None]) -> None:
+        self.active += 1
+
+        async def live() -> None:
+            try:
+                await user
+            finally:
+                self.active -= 1
+
+        self.world.spawn(live())
+
+    # --- what users do ------------------------------------------------------------------------------------------------
+
+    async def _single(self) -> None:
+        request = self._request()
+        token = await self._submit(request)
+        if token is not None:
+            await self._play_with(token)
+
+    async def _batch(self, many: int, due_ms: int) -> None:
+        requests = [
+            self._request(run_at=due_ms, delay=None, policy=self.rng.choice((None, Policy.SCHEDULED)))
+            for _ in range(many)
+        ]
+        for request in requests:
+            self.auditor.submitting(request)
+
+        async def ask(api: Submissions) -> None:
+            for request, outcome in zip(requests, await api.accept_many(requests), strict=True):
+                if isinstance(outcome, DyneinError):
+                    self.auditor.refused(request, outcome)
+                else:
+                    self.auditor.accepted(request, outcome)
+
+        try:
+            await self._ask(ask)
+        except (NobodyAnswered, DyneinError):
+            return
+
+    async def _prepared(self) -> None:
+        request = self._request(policy=None)
+
+        async def prepare(api: Submissions) -> str:
+            return (await api.prepare(PrepareRequest(request.run_at, request.delay))).token
+
+        try:
+            token = await self._ask(prepare)
+        except (NobodyAnswered, DyneinError):
+            return
+        request = self._request(policy=None, run_at=None, delay=None, token=token, body=request.body)
+        for _ in range(self.rng.choice((1, 2, 3))):
+            if self.rng.random() < 0.5:  # noqa: PLR2004
+                self._start(self._create(request))
+            else:
+                await self._create(request)
+            await pause(self.world.loop, self.rng.choice((0.0, 0.1, 3.0, 20.0)) * self.rng.random())
+        if self.rng.random() < 0.4:  # noqa: PLR2004
+            await self._play_with(token)
+
+    async def _create(self, request: JobRequest) -> None:
+        await self._submit(request)
+
+    async def _submit(self, request: JobRequest) -> str | None:
+        self.auditor.submitting(request)
+
+        async def ask(api: Submissions) -> str:
+            try:
+                accepted = await api.accept(request)
+            except DyneinError as error:
+                self.auditor.refused(request, error)
+                raise
+            self.auditor.accepted(request, accepted)
+            return accepted.token
+
+        try:
+            return await self._ask(ask)
+        except (NobodyAnswered, DyneinError):
+            return None
+
+    async def _play_with(self, token: str) -> None:
+        """Perhaps cancel or move it, at a moment that tends to be close to something happening."""
+        rng = self.rng
+        roll = rng.random()
+        while roll < 0.5:  # noqa: PLR2004
+            await self._wait_for_a_moment(token)
+            what = rng.choice(("cancel", "cancel", "move", "get"))
+            if what == "cancel":
+                await self._cancel(token)
+            elif what == "get":
+                await self._get(token)
+            else:
+                moved = await self._move(token)
+                token = moved or token
+            roll = rng.random()
+
+    async def _wait_for_a_moment(self, token: str) -> None:
+        rng, settings = self.rng, self.world.settings
+        due_in_s = (self.world.signer.verify(token).key.due_at_ms - self.world.now_ms()) / 1000
+        lead_s = rng.choice(
+            (0.0, settings.read_ahead_s, settings.hold_window_s, settings.read_ahead_s + settings.tick_s, 60.0)
+        )
+        jitter_s = rng.choice((0.01, 0.5, 2.0)) * (rng.random() - 0.3)
+        await pause(self.world.loop, max(rng.random() * 0.05, due_in_s - lead_s + jitter_s))
+
+    async def _cancel(self, token: str) -> None:
+        self.auditor.cancelling(token)
+
+        async def ask(api: Submissions) -> None:
+            await api.cancel(token)
+            self.auditor.cancelled(token)
+
+        try:
+            await self._ask(ask)
+        except (NobodyAnswered, DyneinError):
+            return
+
+    async def _move(self, token: str) -> str | None:
+        due_ms = self.world.signer.verify(token).key.due_at_ms
+        run_at: int | None = None
+        delay: float | None = None
+        if self.rng.random() < 0.6:  # noqa: PLR2004
+            delay = self.rng.choice((0, 1, 4, 10, 30)) * (0.5 + self.rng.random())
+        else:
+            run_at = due_ms + self.rng.choice((-60_000, -5_000, 0, 1, 5_000, 30_000))
+        self.auditor.moving(token)
+
+        async def ask(api: Submissions) -> str:
+            moved = await api.move(token, MoveRequest(run_at, delay))
+            self.auditor.moved(token, moved.token)
+            return moved.token
+
+        try:
+            return await self._ask(ask)
+        except Conflict as conflict:
+            return conflict.moved_to
+        except (NobodyAnswered, DyneinError):
+            return None
+
+    async def _get(self, token: str) -> None:
+        async def ask(api: Submissions) -> None:
+            self.auditor.looked_up(token, (await api.get(token)).state)
+
+        try:
+            await self._ask(ask)
+        except (NobodyAnswered, DyneinError):
+            return
+
+    # --- how they reach us --------------------------------------------------------------------------------------------
+
+    async def _ask(self, ask: Ask[ResultT]) -> ResultT:
+        """One request to some API process. Raises `NobodyAnswered`, or the error answered."""
+        world = self.world
+        tries = 0
+        while not world.apis:
+            tries += 1
+            if tries > 20:  # noqa: PLR2004
+                raise NobodyAnswered
+            await pause(world.loop, 0.5)
+        name = self.rng.choice(list(world.apis))
+        process = next(p for p in world.processes if p.name == name)
+        await pause(world.loop, 0.001 + self.rng.random() * 0.003)
+        return await self._answer(process, ask(world.apis[name]) if name in world.apis else None)
+
+    async def _answer(self, process: Process, work: Coroutine[Any, Any, ResultT] | None) -> ResultT:
+        if work is None:
+            raise NobodyAnswered
+        asking = self.world.loop.create_task(process.ask(work))
+        timer = self.world.loop.call_later(_PATIENCE_S, asking.cancel)
+        try:
+            return await asking
+        except (Rejected, Retryable):
+            raise
+        except BaseException as error:
+            if isinstance(error, (ConnectionResetError, GeneratorExit)) or asking.cancelled():
+                raise NobodyAnswered from None
+            raise
+        finally:
+            timer.cancel()
+
+    # --- what they send -----------------------------------------------------------------------------------------------
+
+    def _request(self, **given: Any) -> JobRequest:
+        rng = self.rng
+        self._serial += 1
+        queue = given.pop("queue", None) or rng.choice(self.world.scenario.destinations)
+        fifo = queue.endswith(".fifo")
+        fields: dict[str, Any] = {
+            "queue": queue,
+            "body": f"job {self._serial} " + "x" * rng.choice((0, 0, 0, 300)),
+            "message_group_id": rng.choice("ab") if fifo else None,
+        }
+        policy = rng.choice((Policy.SCHEDULED, Policy.SCHEDULED, Policy.SCHEDULED, None, Policy.SQS_DELAYED))
+        settings = self.world.settings
+        delay = rng.choice(
+            (
+                0.0,
+                rng.random() * settings.hold_window_s,
+                settings.hold_window_s + rng.random() * 6.0,
+                rng.random() * 15.0,
+                rng.random() * 60.0,
+            )
+        )
+        if "policy" in given:
+            policy = given["policy"]
+        if fifo and policy is Policy.SQS_DELAYED:
+            policy = None
+        fields["policy"] = policy
+        if rng.random() < 0.7:  # noqa: PLR2004
+            fields["delay"] = delay
+        else:
+            fields["run_at"] = self.world.now_ms() + int(delay * 1000) - rng.choice((0, 0, 3_000))
+        if policy is None and rng.random() < 0.3:  # noqa: PLR2004
+            fields["cancellable"] = True
+        if "run_at" in given or "delay" in given:
+            fields.pop("run_at", None)
+            fields.pop("delay", None)
+        fields.update({name: value for name, value in given.items() if value is not None})
+        return JobRequest(**fields)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from dynein.errors import InvalidSettings
+from dynein.settings import CONFIG_VARIABLE, Settings, load_settings, reference_markdown
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("DYNEIN_"):
+            monkeypatch.delenv(name)
+
+
+def test_the_defaults_agree_with_each_other() -> None:
+    assert load_settings() == load_settings({})
+
+
+def test_settings_are_frozen() -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError):
+        settings.port = 1
+
+
+def test_arguments_win_over_the_environment_and_that_over_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "dynein.toml"
+    file.write_text('table = "from-file"\nport = 1111\nhost = "0.0.0.0"\n')
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    monkeypatch.setenv("DYNEIN_PORT", "2222")
+    monkeypatch.setenv("DYNEIN_TABLE", "from-environment")
+    settings = load_settings({"table": "from-argument"})
+    assert (settings.table, settings.port, settings.host) == ("from-argument", 2222, "0.0.0.0")
+
+
+def test_a_misspelt_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNEIN_TICKS_S", "2")
+    with pytest.raises(InvalidSettings, match="DYNEIN_TICKS_S: no such setting"):
+        load_settings()
+
+
+def test_a_misspelt_line_of_the_file_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "dynein.toml"
+    file.write_text("ticks_s = 2\n")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    with pytest.raises(InvalidSettings, match="TICKS_S"):
+        load_settings()
+
+
+def test_a_file_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CONFIG_VARIABLE, "/nowhere/dynein.toml")
+    with pytest.raises(InvalidSettings, match=r"/nowhere/dynein\.toml"):
+        load_settings()
+
+
+def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNEIN_PORT", "70000")
+    monkeypatch.setenv("DYNEIN_TICK_S", "0")
+    monkeypatch.setenv("DYNEIN_LOG_LEVEL", "LOUD")
+    with pytest.raises(InvalidSettings) as raised:
+        load_settings()
+    sentences = str(raised.value).splitlines()
+    assert [sentence.split(":")[0] for sentence in sentences] == ["DYNEIN_PORT", "DYNEIN_TICK_S", "DYNEIN_LOG_LEVEL"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"lease_ttl_s": 7.0}, "lease_ttl_s must exceed"),
+        ({"read_ahead_s": 1.9}, "read_ahead_s must be at least"),
+        ({"hold_window_s": 4.9}, "hold_window_s must be at least"),
+        ({"visibility_timeout_s": 11}, "visibility_timeout_s must exceed"),
+        ({"retire_grace_s": 39.0}, "retire_grace_s must be at least"),
+        ({"pack_bytes_max": 262145}, "pack_bytes_max must not exceed"),
+        ({"token_secrets": "0123456789abcdef,short"}, "every secret in token_secrets"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_with_a_sentence(overrides: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidSettings, match=says):
+        load_settings(overrides)
+
+
+def test_secrets_are_split_and_never_shown() -> None:
+    settings = load_settings({"token_secrets": " 0123456789abcdef , fedcba9876543210,"})
+    assert settings.secrets == [b"0123456789abcdef", b"fedcba9876543210"]
+    assert "0123456789abcdef" not in repr(settings)
+    assert load_settings().secrets == []
+
+
+def test_the_reference_lists_every_setting_with_its_meaning() -> None:
+    page = reference_markdown()
+    for name, field in Settings.model_fields.items():
+        assert f"| `DYNEIN_{name.upper()}` |" in page
+        assert field.description
+        assert field.description in page
