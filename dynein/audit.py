@@ -16,8 +16,6 @@ The audit scans the table (read units for all of it) and is the only thing that 
 
 from __future__ import annotations
 
-import base64
-import os
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, Protocol
 
@@ -65,6 +63,7 @@ class Report(NamedTuple):
 
 
 FINDINGS_MAX = 1000
+SETTLE_S = 10.0
 _PAGE = 250
 
 
@@ -83,36 +82,51 @@ async def audit(
     requeue: Requeue | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Read every bucket. With ``requeue``, repair what can be. ``progress`` gets buckets done, and of how many."""
+    """Read every bucket. With ``requeue``, repair what can be. ``progress`` gets buckets done, and of how many.
+
+    A repair looks twice, `SETTLE_S` apart: for a moment, a late write that its ingester is about to make good looks
+    stranded. At most `FINDINGS_MAX` are repaired in one run; run it again for more.
+    """
     records = {record.shard: record for record in await shards.all()}
     places = await store.buckets()
     counts = {STRANDED: 0, OVERDUE: 0, UNDECODABLE: 0}
-    triggers = tombstones = repaired = 0
+    triggers = tombstones = 0
     findings: list[Finding] = []
+    stranded: list[Trigger] = []
+    overdue_before_ms = clock.now_ms() - int(overdue_s * 1000)
     for done, (bucket, shard) in enumerate(places, start=1):
         async for page in _pages(store, bucket, shard):
             triggers += len(page.triggers)
             tombstones += len(page.tombstones)
-            for finding, trigger in _judge(page, bucket, records.get(shard), clock.now_ms() - int(overdue_s * 1000)):
+            for finding, trigger in _judge(page, bucket, records.get(shard), overdue_before_ms):
                 counts[finding.kind] += 1
-                fixed = False
-                if finding.kind == STRANDED and trigger is not None and requeue is not None:
-                    await requeue(trigger)
-                    fixed = not await store.remove([trigger.key])
-                    repaired += fixed
                 if len(findings) < FINDINGS_MAX:
-                    findings.append(finding._replace(repaired=fixed))
+                    findings.append(finding)
+                    stranded += [trigger] if finding.kind == STRANDED and trigger is not None else []
         if progress is not None:
             progress(done, len(places))
-    return Report(len(places), triggers, tombstones, counts, repaired, findings)
+    repaired: set[str] = set()
+    if requeue is not None and stranded:
+        await clock.sleep(SETTLE_S)
+        repaired = {trigger.token for trigger in stranded if await _repair(store, requeue, trigger)}
+    findings = [finding._replace(repaired=finding.token in repaired) for finding in findings]
+    return Report(len(places), triggers, tombstones, counts, len(repaired), findings)
+
+
+async def _repair(store: TriggerStore, requeue: Requeue, trigger: Trigger) -> bool:
+    """True if the trigger is not stranded any more: back on its way, or gone by itself."""
+    found = await store.find(trigger.key)
+    if found.trigger is None or found.tombstone is not None:
+        return True
+    await requeue(trigger)
+    return not await store.remove([trigger.key])
 
 
 def requeue_by(queues: Queues, directory: Directory, inbound_queue: str) -> Requeue:
     """A `Requeue` that goes through the inbound queue."""
 
     async def requeue(trigger: Trigger) -> None:
-        create_id = base64.urlsafe_b64encode(os.urandom(9)).decode()
-        body = pack([Entry(trigger.token, create_id, msgspec.Raw(trigger.record))])
+        body = pack([Entry(trigger.token, "", msgspec.Raw(trigger.record))])
         destination = await directory.resolve(inbound_queue)
         (failure,) = await queues.send(destination.url, [OutgoingMessage(body, {})])
         if failure is not None:

@@ -254,6 +254,7 @@ def dev(
     queue: Annotated[str, typer.Option(help="Sample destination queue.")] = "demo",
     engine: Annotated[str, typer.Option(help="Embedded engine: auto, roto or moto.")] = "auto",
     data: Annotated[Path, typer.Option(help="Where the engine keeps its data.")] = Path(".dynein"),
+    consumer: Annotated[bool, typer.Option(help="Consume the sample queue and show what arrives.")] = True,
     sample: Annotated[bool, typer.Option(help="Submit one small job of each policy.")] = True,
     exit_after_sample: Annotated[bool, typer.Option(help="Stop once the sample jobs have arrived.")] = False,
 ) -> None:
@@ -262,7 +263,7 @@ def dev(
 
     development = Dev(
         host=host, port=port, engine_port=engine_port, queue=queue, engine=engine, data=data,
-        sample=sample, exit_after_sample=exit_after_sample,
+        consumer=consumer, sample=sample, exit_after_sample=exit_after_sample,
     )  # fmt: skip
     _run(development.run, development.settings)
 

@@ -53,11 +53,13 @@ class Dev:
         queue: str,
         engine: str,
         data: Path,
+        consumer: bool,
         sample: bool,
         exit_after_sample: bool,
     ) -> None:
         self._queue = queue
-        self._sample = sample
+        self._consumer = consumer
+        self._sample = sample and consumer
         self._exit_after_sample = exit_after_sample
         self._engine = EmbeddedEngine(engine=engine, host=host, port=engine_port, data_dir=data / "engine")
         self._data = data
@@ -127,7 +129,9 @@ class Dev:
         raise Stop(f"{missing} of the sample jobs did not arrive within {SAMPLE_PATIENCE_S:.0f} s; see the log above")
 
     async def _consume(self, queues: SqsQueues, url: str, clock: SystemClock, stopping: asyncio.Event) -> None:
-        out.print("a sample consumer shows what arrives: when, where, how late, name, body\n", style="dim")
+        if not self._consumer:
+            return
+        out.print("a sample consumer shows what arrives: when, where, how late, name, body", style="dim")
         async for arrived in tail(
             queues, url, self._queue, clock, keep=False, wait_s=0, pause_s=CONSUMER_PAUSE_S, stopping=stopping
         ):
@@ -142,14 +146,14 @@ class Dev:
 
 def _settings(host: str, port: int, endpoint: str, data: Path) -> Settings:
     """What ``dynein dev`` needs; the environment may set anything else."""
-    wanted = {"host": host, "port": port, "endpoint_url": endpoint, "region": REGION, "log_level": "WARNING"}
-    if "DYNEIN_TOKEN_SECRETS" not in os.environ:
-        wanted["token_secrets"] = _secret(data)
-    if "DYNEIN_SHARD_COUNT" not in os.environ:
-        wanted["shard_count"] = 4
-    if "DYNEIN_LOG_LEVEL" in os.environ:
-        del wanted["log_level"]
-    return load_settings(wanted)
+    defaults: dict[str, Any] = {
+        "log_level": "WARNING",
+        "receive_wait_s": 1,  # draining waits for it, and nobody likes to wait after Ctrl-C
+        "shard_count": 4,
+        "token_secrets": _secret(data),
+    }
+    chosen = {name: value for name, value in defaults.items() if f"DYNEIN_{name.upper()}" not in os.environ}
+    return load_settings({**chosen, "host": host, "port": port, "endpoint_url": endpoint, "region": REGION})
 
 
 def _secret(data: Path) -> str:

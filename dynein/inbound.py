@@ -27,7 +27,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     token: str
     create_id: str
-    """Names one accepted create call. For a prepared token, the first create to be ingested wins (see `claims`)."""
+    """Names one accepted create call. For a prepared token, the first create to be ingested wins.
+
+    Empty when the job is not being created but put back on its way (``dynein audit --repair``): its claim was made long
+    ago, by a create whose id nobody knows any more.
+    """
     record: msgspec.Raw
 
     @property
@@ -80,4 +84,4 @@ def unpack(body: str) -> list[Arrival]:
 def _arrival(entry: Entry) -> Arrival:
     placement, key = parse(entry.token)
     trigger = Trigger(key, entry.token, bytes(entry.record))
-    return Arrival(trigger, entry.create_id, prepared=placement is Placement.PREPARED)
+    return Arrival(trigger, entry.create_id, prepared=placement is Placement.PREPARED and bool(entry.create_id))

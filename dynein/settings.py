@@ -70,7 +70,7 @@ class Settings(BaseSettings):
         description="Signs job tokens; needed by the `api` role. Comma-separated: the first signs, all verify. "
         f"At least {SECRET_BYTES_MIN} bytes each.",
     )
-    message_bytes_max: Annotated[int, Field(ge=1024, le=1048576)] = Field(
+    message_bytes_max: Annotated[int, Field(ge=8192, le=1048576)] = Field(
         262144,
         description="SQS's payload limit for a message and for a whole batch: 262144 everywhere, 1048576 where every "
         "destination queue has been raised to it.",

@@ -57,6 +57,8 @@ def parse(token: str) -> JobRef:
     """
     if len(token) != TOKEN_CHARS:
         raise InvalidToken(f"a job token has {TOKEN_CHARS} characters, this one has {len(token)}")
+    if "+" in token or "/" in token:  # a second spelling, which b64decode would take
+        raise InvalidToken("the string is not a job token")
     try:
         raw = base64.b64decode(token, altchars=b"-_", validate=True)
         placement = Placement(raw[0])

@@ -39,19 +39,22 @@ table throttled, unavailable, unprocessed   written again under backoff for as l
 crash before the delete                     message comes back. Stored: storing again changes nothing. Sent: sent twice,
                                             the named duplicate
 message received again, near                a trigger that an earlier try stored is left to its dispatcher
+write's answer lost                         written again; if its trigger was read and sent meanwhile (a job due in
+                                            seconds), it is sent twice, another named duplicate
 delete fails                                tried again; then remembered, so that this process does not act on it twice
 receipt no longer valid                     counted, work goes on: another ingester may do the same work (duplicates)
 lane full, or its queue fails for long      stored, so that it holds up no other destination; a dispatcher goes on
 trigger written into a retired bucket       looked for: still there, sent from here and removed; gone, it was sent
 SIGTERM                                     no more receives; what is due soon is sent, the rest of what is in hand is
                                             stored; messages not begun, or not finished in time, are given back at once
-credentials or queue gone (`Stop`)          the run ends by raising it
+inbound queue gone                          receives are tried again under backoff
+credentials refused (`Stop`)                the run ends by raising it
 anything nobody foresaw                     logged with the message id, message left; SQS moves it to the dead-letter
                                             queue when that keeps happening
 ==========================================  ============================================================================
 
-SQS keeps a message invisible for at most 12 hours from its receive; longer than that nothing is worked on here, since
-what is in hand is due within the hold window and an outage of the table that long has made other ingesters stop too.
+SQS keeps a message invisible for at most 12 hours from its receive. Only an outage of the table can make work on one
+last that long; after it, that message counts as a receipt no longer valid.
 """
 
 from dynein.ingest.ingester import Ingester

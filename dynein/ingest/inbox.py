@@ -13,7 +13,7 @@ from dynein.telemetry import Telemetry
 
 CALLS_IN_FLIGHT_MAX = 8
 DELETE_TRIES_MAX = 12
-"""Half a minute or so, the message kept invisible meanwhile: one that comes back is a duplicate if its jobs were sent."""
+"""Half a minute or so, the message kept invisible meanwhile: coming back it means duplicates of what was sent."""
 
 log = logging.getLogger(__name__)
 

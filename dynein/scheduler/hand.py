@@ -115,12 +115,21 @@ class Hand:
         self._width_ms = bucket_width_ms
         self._entries: dict[TriggerKey, InHand] = {}
         self._buckets: dict[int, int] = {}
+        self._removed_meanwhile: set[TriggerKey] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __contains__(self, key: TriggerKey) -> bool:
         return key in self._entries
+
+    def watch_removals(self) -> set[TriggerKey]:
+        """What is removed from now on, until the next call: a page read meanwhile may still show it.
+
+        Bounded by what is in hand now.
+        """
+        self._removed_meanwhile = set()
+        return self._removed_meanwhile
 
     @property
     def buckets(self) -> Mapping[int, int]:
@@ -139,8 +148,10 @@ class Hand:
         """Forget an entry: its trigger is removed, or somebody will read it again."""
         if entry.stage is Stage.GONE:
             return
-        entry.stage = Stage.GONE
         key = entry.trigger.key
+        if entry.stage is Stage.REMOVING and self._removed_meanwhile is not None:
+            self._removed_meanwhile.add(key)
+        entry.stage = Stage.GONE
         del self._entries[key]
         bucket = bucket_of(key.due_at_ms, self._width_ms)
         left = self._buckets[bucket] - 1

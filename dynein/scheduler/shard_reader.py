@@ -174,13 +174,14 @@ class ShardReader:
                 retire_grace_ms=self._limits.retire_grace_ms,
             )
             bucket, from_ms, until_ms, resume = walk.next_slice()
+            removed = self.hand.watch_removals()
             page = await self._store.read(
                 bucket, self.lease.shard, from_ms=from_ms, until_ms=until_ms, limit=limit, resume=resume
             )
             assert len(page.triggers) <= limit, (len(page.triggers), limit)
             if self._closed():
                 return Step.IDLE
-            left -= self._take_in(page, walk.cancelled(page))
+            left -= self._take_in(page, walk.cancelled(page), removed)
             self._advance(chosen, page)
         finally:
             self._memory.give_back(left)
@@ -279,12 +280,16 @@ class ShardReader:
         """These queues' triggers are about to be read again: from what due time on?"""
         return min((self.hand.let_go.pop(queue) for queue in queues), default=0)
 
-    def _take_in(self, page: Page, cancelled: set[TriggerKey]) -> int:
-        """Take a page's triggers into hand; returns how many places in memory they have taken."""
+    def _take_in(self, page: Page, cancelled: set[TriggerKey], removed: set[TriggerKey]) -> int:
+        """Take a page's triggers into hand; returns how many places in memory they have taken.
+
+        Not those ``removed`` since the read began: the page may be older than their removal, and they would be sent
+        twice.
+        """
         taken = 0
         for trigger in page.triggers:
             key = trigger.key
-            if key in self.hand:
+            if key in self.hand or key in removed:
                 continue
             taken += 1
             if key in cancelled:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from aiobotocore.session import AioSession, get_session
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -99,21 +100,29 @@ def engine_settings(engine_endpoint: EngineEndpoint) -> Settings:
     )
 
 
+@pytest.fixture(scope="session")
+def sdk_session(engine_endpoint: EngineEndpoint) -> AioSession:  # noqa: ARG001 - a session keeps its first credentials
+    """One SDK session for each engine: it reads the service models from disk once."""
+    return get_session()
+
+
 @pytest.fixture
-async def dynamodb(engine_settings: Settings) -> AsyncIterator[DynamoDBClient]:
+async def dynamodb(engine_settings: Settings, sdk_session: AioSession) -> AsyncIterator[DynamoDBClient]:
     """A client of the engine; the test's table is deleted afterwards."""
-    async with dynamodb_client(engine_settings) as client:
+    async with dynamodb_client(engine_settings, sdk_session) as client:
         yield client
         with contextlib.suppress(client.exceptions.ResourceNotFoundException):
             await client.delete_table(TableName=engine_settings.table)
 
 
 @pytest.fixture
-async def table(engine_endpoint: EngineEndpoint, engine_settings: Settings) -> AsyncIterator[EngineTable]:
+async def table(
+    engine_endpoint: EngineEndpoint, engine_settings: Settings, sdk_session: AioSession
+) -> AsyncIterator[EngineTable]:
     if engine_endpoint.engine == "fake":
         yield _fake_table()
         return
-    async with dynamodb_client(engine_settings) as client:
+    async with dynamodb_client(engine_settings, sdk_session) as client:
         await bootstrap_table(client, engine_settings, SystemClock())
         yield dynamo_table(engine_endpoint.engine, client, engine_settings)
         await client.delete_table(TableName=engine_settings.table)

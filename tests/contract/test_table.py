@@ -42,6 +42,27 @@ def outcomes(steps: list[Any]) -> list[str]:
     return [step.outcome for step in steps]
 
 
+class Interposed:
+    """A client that does something else right before its first ``operation``: a rival between look and leap."""
+
+    def __init__(self, client: DynamoDBClient, operation: str, rival: Callable[[], Awaitable[object]]) -> None:
+        self._client = client
+        self._operation = operation
+        self._rivals = [rival]
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+        if name != self._operation:
+            return call
+
+        async def after_the_rival(**request: Any) -> Any:
+            while self._rivals:
+                await self._rivals.pop()()
+            return await call(**request)
+
+        return after_the_rival
+
+
 class TestBootstrap:
     async def test_it_makes_the_table(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
         assert outcomes(await bootstrap_table(dynamodb, engine_settings, CLOCK)) == ["created", "created"]
@@ -99,6 +120,23 @@ class TestBootstrap:
         wanted = [changed(engine_settings, shard_count=SHARDS + 5)] * 4
         await asyncio.gather(*(bootstrap_table(dynamodb, settings, CLOCK) for settings in wanted))
         assert await verify_layout(dynamodb, wanted[0], CLOCK) == Layout(WIDTH_MS, SHARDS + 5)
+
+    async def test_it_never_overwrites_what_another_has_just_made(
+        self, dynamodb: DynamoDBClient, engine_settings: Settings
+    ) -> None:
+        """The record it saw missing is there by now, and in use: its marks must not fall."""
+        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        key: Any = {"pk": {"S": "shard#2"}, "sk": {"B": b"\0"}}
+        await dynamodb.delete_item(TableName=engine_settings.table, Key=key)
+        table = dynamo_table("", dynamodb, engine_settings)
+
+        async def rival() -> None:
+            await bootstrap_table(dynamodb, engine_settings, CLOCK)
+            await table.shards.raise_hold_mark(2, T0)
+
+        slow = cast("DynamoDBClient", Interposed(dynamodb, "put_item", rival))
+        await bootstrap_table(slow, engine_settings, CLOCK)
+        assert (await table.shards.get([2]))[0].hold_mark_ms == T0
 
     async def test_a_table_of_somebody_elses(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
         await dynamodb.create_table(
@@ -168,22 +206,6 @@ class TestVerify:
                 await call
 
 
-class Interposed:
-    """A client that does something else right before its first transaction: what a rival does between look and leap."""
-
-    def __init__(self, client: DynamoDBClient, rival: Callable[[], Awaitable[object]]) -> None:
-        self._client = client
-        self._rivals = [rival]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    async def transact_write_items(self, **request: Any) -> Any:
-        while self._rivals:
-            await self._rivals.pop()()
-        return await self._client.transact_write_items(**request)
-
-
 class TestMoveRaces:
     """`TriggerStore.move` looks first; these are decided by the conditions of its transaction alone."""
 
@@ -199,7 +221,7 @@ class TestMoveRaces:
         self.mine = mine
 
     async def move(self, to: Trigger, rival: Callable[[], Awaitable[object]]) -> Moved | Tombstone:
-        client = cast("DynamoDBClient", Interposed(self.client, rival))
+        client = cast("DynamoDBClient", Interposed(self.client, "transact_write_items", rival))
         return await dynamo_table("", client, self.settings).store.move(self.trigger.key, to)
 
     async def renew(self, read_mark_ms: int, retired_before: int = 0) -> None:

@@ -1,7 +1,7 @@
 """Deterministic simulation: the real roles on simulated SQS and DynamoDB, one seeded event loop and virtual time.
 
-``python -m tests.simulation --seed N`` replays one run exactly; ``--seeds A:B`` runs a range. Everything that happens in
-a run follows from its seed: which processes there are, what each call to the engines meets, what fails and when.
+``python -m tests.simulation --seed N`` replays one run exactly; ``--seeds A:B`` runs a range. Everything that happens
+in a run follows from its seed: which processes there are, what each call to the engines meets, what fails and when.
 
 ================  ==================================================================================================
 `loop`            an event loop whose time is a number, and which can withhold or drop the callbacks of one process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: T201 - it talks to a person at a terminal
 import argparse
 import sys
 import time
@@ -50,10 +51,10 @@ def _run(seeds: range, *, keep_going: bool) -> int:
         if outcome.violations:
             failed.append(seed)
             print(_describe(outcome), flush=True)
-            if len(failed) >= 10 and not keep_going:  # noqa: PLR2004
+            if len(failed) >= 10 and not keep_going:
                 break
         now = time.monotonic()  # noqa: TID251
-        if now - told > 10:  # noqa: PLR2004
+        if now - told > 10:
             told = now
             print(
                 f"... {done} of {len(seeds)} seeds, {len(failed)} failed, {done / (now - began):.1f} a second",
@@ -63,8 +64,9 @@ def _run(seeds: range, *, keep_going: bool) -> int:
     print(
         f"{done} seeds, {len(failed)} failed{': ' + ', '.join(map(str, failed)) if failed else ''}; "
         f"{virtual_s / 3600:.1f} hours simulated in {took_s:.0f} s; "
-        f"{totals['accepted']} jobs accepted, {totals['delivered']} delivered, {totals['duplicates']} explained duplicates, "
-        f"{totals['cancelled']} cancelled, {totals['moved']} moved, {totals['dead-lettered']} dead-lettered"
+        f"{totals['accepted']} jobs accepted, {totals['delivered']} delivered, "
+        f"{totals['duplicates']} explained duplicates, {totals['cancelled']} cancelled, {totals['moved']} moved, "
+        f"{totals['dead-lettered']} dead-lettered"
     )
     return 1 if failed else 0
 
@@ -72,13 +74,14 @@ def _run(seeds: range, *, keep_going: bool) -> int:
 def _describe(outcome: Outcome) -> str:
     scenario = outcome.scenario
     counts = ", ".join(f"{count} {what}" for what, count in sorted(outcome.counts.items()))
+    verdict = "FAILED" if outcome.violations else "ok"
     lines = [
-        f"seed {scenario.seed}: {'FAILED' if outcome.violations else 'ok'}; faults: {', '.join(scenario.kinds) or 'none'}",
-        f"  {outcome.virtual_s:.0f} s, {outcome.steps} steps, digest {outcome.digest}, "
-        f"latest in good weather {outcome.lateness_ms_max:.0f} ms; {counts}",
+        f"seed {scenario.seed}: {verdict}; faults: {', '.join(scenario.kinds) or 'none'}",
+        f"  {outcome.virtual_s:.0f} s, {outcome.steps} steps, digest {outcome.digest}",
+        f"  at most {outcome.lateness_ms_max:.0f} ms late in good weather; {counts}",
     ]
     lines += [f"  - {violation}" for violation in outcome.violations[:20]]
-    if len(outcome.violations) > 20:  # noqa: PLR2004
+    if len(outcome.violations) > 20:
         lines.append(f"  - and {len(outcome.violations) - 20} more")
     if outcome.violations:
         lines.append(f"  replay: python -m tests.simulation --seed {scenario.seed} --trace")

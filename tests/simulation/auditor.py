@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import NamedTuple
 
 from dynein.api.schemas import Accepted, JobRequest
-from dynein.dead_letters import read_dead_letter
+from dynein.dead_letters import REASON_ATTRIBUTE, read_dead_letter
 from dynein.errors import DyneinError, Unavailable
 from dynein.inbound import unpack
 from dynein.job import decode_job
@@ -149,9 +150,9 @@ class Auditor:
         )
         self.deliveries.setdefault(token, []).append(delivery)
         self.counts["dead-lettered" if dead_letter else "delivered"] += 1
-        self.world.trace.note(
-            process.name, f"{'dead-letters' if dead_letter else 'sends'} {short(token)} to {sent.queue}"
-        )
+        reason = f": {attributes[REASON_ATTRIBUTE].value}" if dead_letter else ""
+        verb = "dead-letters" if dead_letter else "sends"
+        self.world.trace.note(process.name, f"{verb} {short(token)} to {sent.queue}{reason}")
         self._check_ownership(delivery)
         if not dead_letter and int(attributes[DUE_AT_ATTRIBUTE].value) != parse(token).key.due_at_ms:
             self.violations.append(f"{short(token)}: the message says another due time than its token")
@@ -166,7 +167,7 @@ class Auditor:
         owner = self.world.table.shards()[shard].owner
         if owner != process.name:
             self.violations.append(
-                f"{short(delivery.token)}: {process.name} sent it at {delivery.at:.3f} for shard {shard}, owned by {owner}"
+                f"{short(delivery.token)}: {process.name} sent it at {delivery.at:.3f}, and {owner} owns shard {shard}"
             )
 
     # --- the verdict --------------------------------------------------------------------------------------------------
@@ -259,13 +260,13 @@ class Auditor:
             due_ms = parse(token).key.due_at_ms
             for delivery in deliveries:
                 early_ms = due_ms - delivery.visible_ms - max(0, delivery.process.clock.offset_ms_max)
-                if early_ms > 0.001 and not delivery.dead_letter:  # noqa: PLR2004 - floats
+                if early_ms > 0.001 and not delivery.dead_letter:
                     self.violations.append(f"{short(token)}: EARLY by {early_ms:.3f} ms")
                 if delivery.dead_letter and not self._may_dead_letter(delivery):
                     self.violations.append(
                         f"{short(token)}: dead-lettered by {delivery.process.name} for no good reason"
                     )
-            for earlier, later in zip(deliveries, deliveries[1:], strict=False):
+            for earlier, later in pairwise(deliveries):
                 why = self.explainer.why(token, earlier.process.name, earlier.flight.began_at, earlier.flight, later.at)
                 self.counts["duplicates"] += 1
                 if why is None:
@@ -314,7 +315,7 @@ class Auditor:
 
     def _judge_retirement(self) -> None:
         settings = self.world.settings
-        width_ms = settings.bucket_width_s * 1000
+        width_ms = self.world.scenario.bucket_width_s * 1000
         slack_ms = (
             settings.retire_grace_s + 3 * settings.lease_ttl_s + 10
         ) * 1000 + self.world.scenario.skew_ms_max * 2

@@ -20,7 +20,7 @@ class Explainer:
         self._failures: dict[str, list[tuple[float, Flight]]] = {}
         self._quirks: dict[str, str] = {}
         world.network.on_failure.append(self._failed)
-        world.faults.on_quirk.append(lambda what, message_id: self._quirks.setdefault(message_id, what) and None)
+        world.faults.on_quirk.append(self._quirk)
 
     def inbound(self, message_id: str, tokens: list[str], flight: Flight) -> None:
         """A message entered the inbound queue."""
@@ -60,6 +60,9 @@ class Explainer:
         return found
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _quirk(self, what: str, message_id: str) -> None:
+        self._quirks.setdefault(message_id, what)
 
     def _failed(self, flight: Flight, at: float) -> None:
         if flight.verb in _TELLING:

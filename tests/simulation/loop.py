@@ -27,6 +27,13 @@ class Deadlock(Exception):
     """Nothing can ever happen again, and the run is not over."""
 
 
+class Livelock(Exception):
+    """Callbacks beget callbacks, and time does not move on."""
+
+
+STEPS_AN_INSTANT_MAX = 200_000
+
+
 class SimulationLoop(asyncio.BaseEventLoop):
     """Runs callbacks in the order they became ready. When none is, time jumps to the next timer: nobody ever waits."""
 
@@ -34,6 +41,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._virtual_now = 0.0
         self.steps = 0
+        self._steps_at_jump = 0
         self.ended = False
         self._ready: Any
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
@@ -52,13 +60,15 @@ class SimulationLoop(asyncio.BaseEventLoop):
         self._ready.clear()
         self._timers.clear()
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]  # typeshed pairs callback and arguments; nothing is gained by it here
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         if not self.ended:
             self._ready.append(handle)
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
@@ -67,7 +77,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
         heapq.heappush(self._timers, (when, self._timers_set, timer))
         return timer
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self._virtual_now + delay, callback, *args, context=context)
@@ -79,6 +89,10 @@ class SimulationLoop(asyncio.BaseEventLoop):
         ready = self._ready
         if not ready:
             self._jump()
+            self._steps_at_jump = self.steps
+        elif self.steps - self._steps_at_jump > STEPS_AN_INSTANT_MAX:
+            self._steps_at_jump = self.steps
+            raise Livelock(f"at {self._virtual_now:.4f}: {', '.join(sorted({_whose(handle) for handle in ready}))}")
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
@@ -106,11 +120,18 @@ class SimulationLoop(asyncio.BaseEventLoop):
         """Make withheld callbacks ready."""
         self._ready.extend(handles)
 
-    def _process_events(self, event_list: Any) -> None:
+    def _process_events(self, event_list: Any) -> None:  # noqa: ARG002 - the signature is asyncio's
         raise AssertionError("a simulation does no I/O")
 
     def _write_to_self(self) -> None:
         pass
+
+
+def _whose(handle: asyncio.Handle) -> str:
+    owner = handle._context.get(OWNER)
+    task = getattr(handle._callback, "__self__", None)
+    what = task.get_coro().__qualname__ if isinstance(task, asyncio.Task) else repr(handle._callback)
+    return f"{getattr(owner, 'name', 'engine')} {what}"
 
 
 def _make_task(loop: asyncio.AbstractEventLoop, work: Any, context: Context | None = None) -> asyncio.Task[Any]:

@@ -266,7 +266,7 @@ class EngineFaults(Faults):
         if self._rng.random() >= self._weather.partial:
             return {}
         failure = SendFailure("InternalError", "simulated", permanent=False)
-        return {i: failure for i in range(call.entries) if self._rng.random() < 0.5}  # noqa: PLR2004
+        return {i: failure for i in range(call.entries) if self._rng.random() < 0.5}
 
     def duplicates(self, call: Call, message_id: str) -> bool:  # noqa: ARG002
         return self._quirk("received and still visible", message_id)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dynein.errors import DyneinError
 from tests.simulation.auditor import Auditor
-from tests.simulation.loop import Deadlock, SimulationLoop
+from tests.simulation.loop import Deadlock, Livelock, SimulationLoop
 from tests.simulation.process import pause
 from tests.simulation.saboteur import Saboteur
 from tests.simulation.scenario import Scenario, scenario_of, weather_of
@@ -78,8 +78,8 @@ def _simulate(seed: int, *, keep_trace: bool) -> Outcome:
         main = loop.create_task(_play(world, saboteur, auditor), context=world.network.context.copy())
         try:
             loop.run_until_complete(main)
-        except Deadlock as error:
-            auditor.violations.append(f"deadlock: {error}")
+        except (Deadlock, Livelock) as error:
+            auditor.violations.append(f"{type(error).__name__}: {error}")
         violations = auditor.verdict()
         return Outcome(
             scenario,
@@ -89,7 +89,7 @@ def _simulate(seed: int, *, keep_trace: bool) -> Outcome:
             loop.steps,
             auditor.lateness_ms_max,
             world.trace.digest,
-            world.trace.lines,
+            list(world.trace.lines),
         )
     finally:
         log.removeHandler(alarm)
@@ -124,7 +124,7 @@ async def _play(world: World, saboteur: Saboteur, auditor: Auditor) -> None:
     await pause(
         loop,
         settings.retire_grace_s
-        + 3 * settings.bucket_width_s
+        + 3 * scenario.bucket_width_s
         + 3 * settings.lease_ttl_s
         + scenario.skew_ms_max / 500
         + 20,

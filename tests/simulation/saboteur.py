@@ -75,7 +75,7 @@ class Saboteur:
         """Until the run is over: a process that ended by itself has a successor after a moment."""
         while True:
             await pause(self.world.loop, 1.0)
-            if self._storming and self.rng.random() < 0.5:  # noqa: PLR2004
+            if self._storming and self.rng.random() < 0.5:
                 continue
             self.keep_fleet()
 
@@ -155,7 +155,7 @@ class Saboteur:
         name = self.rng.choice(world.scenario.destinations)
         if name in world.faults.down_queues or name not in world.queues.names():
             return
-        seconds = self.rng.choice((3.0, 30.0)) * (0.5 + self.rng.random())
+        seconds = self.rng.choice((3.0, 30.0, 120.0)) * (0.5 + self.rng.random())
         kind = self.rng.choice(("InternalError", "ThrottlingException", "InvalidParameterValue", "removed"))
         since = loop.time()
         spells = self.bad_queues.setdefault(name, [])
@@ -195,7 +195,7 @@ class Saboteur:
     async def _scale(self) -> None:
         role = self.rng.choice(ROLES)
         there = [p for p in self.world.alive(role) if p.state is State.RUNNING and not p.stopping.is_set()]
-        if len(there) >= PROCESSES_MAX or (len(there) > 1 and self.rng.random() < 0.5):  # noqa: PLR2004
+        if len(there) >= PROCESSES_MAX or (len(there) > 1 and self.rng.random() < 0.5):
             await self.world.stop(self.rng.choice(there))
         else:
             self.world.start(role)

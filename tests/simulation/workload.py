@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from dynein.api.submission import Submissions
 from dynein.api.schemas import JobRequest, MoveRequest, PrepareRequest
+from dynein.api.submission import Submissions
 from dynein.errors import Conflict, DyneinError, Rejected, Retryable
 from dynein.job import Policy
 from tests.simulation.auditor import Auditor
@@ -42,11 +42,11 @@ class Workload:
             at = times.pop(0)
             await pause(self.world.loop, max(0.0, began + at - self.world.loop.time()))
             roll = self.rng.random()
-            if roll < 0.03:  # noqa: PLR2004
+            if roll < 0.03:
                 many = self.rng.choice((5, 15, 40))
                 due_ms = self.world.now_ms() + self.rng.randint(0, 20_000)
                 self._start(self._batch(many, due_ms))
-            elif roll < 0.15:  # noqa: PLR2004
+            elif roll < 0.15:
                 self._start(self._prepared())
             else:
                 self._start(self._single())
@@ -102,12 +102,12 @@ class Workload:
             return
         request = self._request(policy=None, run_at=None, delay=None, token=token, body=request.body)
         for _ in range(self.rng.choice((1, 2, 3))):
-            if self.rng.random() < 0.5:  # noqa: PLR2004
+            if self.rng.random() < 0.5:
                 self._start(self._create(request))
             else:
                 await self._create(request)
             await pause(self.world.loop, self.rng.choice((0.0, 0.1, 3.0, 20.0)) * self.rng.random())
-        if self.rng.random() < 0.4:  # noqa: PLR2004
+        if self.rng.random() < 0.4:
             await self._play_with(token)
 
     async def _create(self, request: JobRequest) -> None:
@@ -134,7 +134,7 @@ class Workload:
         """Perhaps cancel or move it, at a moment that tends to be close to something happening."""
         rng = self.rng
         roll = rng.random()
-        while roll < 0.5:  # noqa: PLR2004
+        while roll < 0.5:
             await self._wait_for_a_moment(token)
             what = rng.choice(("cancel", "cancel", "move", "get"))
             if what == "cancel":
@@ -171,7 +171,7 @@ class Workload:
         due_ms = self.world.signer.verify(token).key.due_at_ms
         run_at: int | None = None
         delay: float | None = None
-        if self.rng.random() < 0.6:  # noqa: PLR2004
+        if self.rng.random() < 0.6:
             delay = self.rng.choice((0, 1, 4, 10, 30)) * (0.5 + self.rng.random())
         else:
             run_at = due_ms + self.rng.choice((-60_000, -5_000, 0, 1, 5_000, 30_000))
@@ -206,7 +206,7 @@ class Workload:
         tries = 0
         while not world.apis:
             tries += 1
-            if tries > 20:  # noqa: PLR2004
+            if tries > 20:
                 raise NobodyAnswered
             await pause(world.loop, 0.5)
         name = self.rng.choice(list(world.apis))
@@ -258,11 +258,11 @@ class Workload:
         if fifo and policy is Policy.SQS_DELAYED:
             policy = None
         fields["policy"] = policy
-        if rng.random() < 0.7:  # noqa: PLR2004
+        if rng.random() < 0.7:
             fields["delay"] = delay
         else:
             fields["run_at"] = self.world.now_ms() + int(delay * 1000) - rng.choice((0, 0, 3_000))
-        if policy is None and rng.random() < 0.3:  # noqa: PLR2004
+        if policy is None and rng.random() < 0.3:
             fields["cancellable"] = True
         if "run_at" in given or "delay" in given:
             fields.pop("run_at", None)

@@ -65,7 +65,7 @@ class World:
         self.queues = FakeQueues(self.clock, faults=self.faults)
         self.table = FakeTriggerTable(
             self.clock,
-            bucket_width_ms=self.settings.bucket_width_s * 1000,
+            bucket_width_ms=scenario.bucket_width_s * 1000,
             shard_count=scenario.shard_count,
             faults=self.faults,
         )

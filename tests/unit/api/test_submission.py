@@ -340,11 +340,11 @@ async def test_a_job_without_a_body_is_refused() -> None:
 
 async def test_the_largest_body_goes_through_and_one_byte_more_does_not() -> None:
     """The fakes count as SQS does, so that a size we let through by mistake is refused by them."""
-    api = Api(message_bytes_max=4096, pack_bytes_max=2048)
-    with pytest.raises(InvalidField, match=r"takes (\d+) bytes, the limit is 4096") as caught:
+    api = Api(message_bytes_max=8192, pack_bytes_max=2048)
+    with pytest.raises(InvalidField, match=r"takes (\d+) bytes, the limit is 8192") as caught:
         await api.accept(body="é" * 4096)
     overhead = int(caught.value.problem.split("takes ")[1].split()[0]) - 8192
-    largest = "x" * (4096 - overhead)
+    largest = "x" * (8192 - overhead)
     await api.accept(body=largest)
     assert api.queues.messages("demo") == [largest]
     with pytest.raises(InvalidField, match="Make it 1 bytes smaller"):

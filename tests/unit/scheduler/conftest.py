@@ -2,8 +2,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.unit.scheduler.world import World
+
+settings.register_profile("no deadline", deadline=None)  # time passes unevenly on a busy machine
+settings.load_profile("no deadline")
 
 
 @pytest.fixture
