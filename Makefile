@@ -2,22 +2,31 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-# One stamp a dependency set: reinstalled when pyproject.toml changes.
-$(VENV)/.installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dynein needs Python 3.11 or newer; set PYTHON=python3.12, say")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (about a minute, once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+# One stamp a set of dependencies: installed again when pyproject.toml changes.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dynein needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+
+# Where the embedded engine has no wheel (musl), moto takes its place.
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV), once"
+	@$(PIP) -e '.[engine]' || $(PIP) -e '.[moto]'
 	@touch $@
 
-install: $(VENV)/.installed ## Make the environment
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV), once; about a minute"
+	@$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.dev
 
-dev: install ## Run everything in one process and watch sample jobs arrive
+install: $(VENV)/.test ## Make the environment, with everything the tests need
+
+dev: $(VENV)/.dev ## Run everything in one process and watch sample jobs arrive
 	@$(BIN)/dynein dev
 
 test: install ## Run all tests
