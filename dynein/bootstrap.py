@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
+from dynein.aws import AwsCalls, error_code
 from dynein.clock import Clock
 from dynein.dynamodb_table import bootstrap_table
 from dynein.errors import Stop
 from dynein.settings import Settings
+from dynein.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
@@ -36,44 +38,74 @@ class Step(NamedTuple):
 
 
 async def bootstrap(sqs: SQSClient, dynamodb: DynamoDBClient, settings: Settings, clock: Clock) -> list[Step]:
-    """Create or verify everything. Raises `Stop` when something exists but cannot be what Dynein needs."""
+    """Create or verify everything.
+
+    Raises `Stop` when something exists but cannot be what Dynein needs, or AWS refuses it; `Retryable` when AWS does
+    not answer. What was done until then stays done, and is verified next time.
+    """
     if settings.inbound_queue.endswith(".fifo") or settings.dead_letter_queue.endswith(".fifo"):
         raise Stop("inbound_queue and dead_letter_queue must be standard queues: FIFO queues cannot carry the rate")
-    dead_letter_step, dead_letter_url = await _queue(
-        sqs, settings.dead_letter_queue, {"MessageRetentionPeriod": str(RETENTION_S)}
-    )
-    arn = (await sqs.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"]))["Attributes"]
-    redrive = {"deadLetterTargetArn": arn["QueueArn"], "maxReceiveCount": RECEIVES_MAX}
-    inbound_step, _ = await _queue(
-        sqs,
-        settings.inbound_queue,
-        {
-            "MessageRetentionPeriod": str(RETENTION_S),
-            "VisibilityTimeout": str(settings.visibility_timeout_s),
-            "MaximumMessageSize": str(settings.message_bytes_max),
-            "RedrivePolicy": json.dumps(redrive),
-        },
-    )
-    table_steps = [Step(*step) for step in await bootstrap_table(dynamodb, settings, clock)]
+    queues = _Queues(sqs)
+    try:
+        dead_letter_step, dead_letter_url = await queues.ensure(
+            settings.dead_letter_queue, {"MessageRetentionPeriod": str(RETENTION_S)}
+        )
+        redrive = {
+            "deadLetterTargetArn": (await queues.attributes(dead_letter_url))["QueueArn"],
+            "maxReceiveCount": RECEIVES_MAX,
+        }
+        inbound_step, _ = await queues.ensure(
+            settings.inbound_queue,
+            {
+                "MessageRetentionPeriod": str(RETENTION_S),
+                "VisibilityTimeout": str(settings.visibility_timeout_s),
+                "MaximumMessageSize": str(settings.message_bytes_max),
+                "RedrivePolicy": json.dumps(redrive),
+            },
+        )
+        table_steps = [Step(*step) for step in await bootstrap_table(dynamodb, settings, clock)]
+    except ClientError as error:
+        # What has no meaning of its own to us: a name that AWS does not take, a queue deleted a moment ago.
+        message = error.response["Error"].get("Message", "")
+        raise Stop(f"AWS refused {error.operation_name}: {error_code(error)}: {message}") from error
     return [dead_letter_step, inbound_step, *table_steps]
 
 
-async def _queue(sqs: SQSClient, name: str, wanted: Mapping[str, str]) -> tuple[Step, str]:
-    try:
-        url = (await sqs.get_queue_url(QueueName=name))["QueueUrl"]
-    except ClientError as error:
-        if "NonExistentQueue" not in error.response["Error"]["Code"] + error.response["Error"]["Message"] and (
-            "does not exist" not in error.response["Error"]["Message"]
-        ):
+class _Queues:
+    def __init__(self, sqs: SQSClient) -> None:
+        self._sqs = sqs
+        self._calls = AwsCalls(sqs, Telemetry())
+
+    async def ensure(self, name: str, wanted: Mapping[str, str]) -> tuple[Step, str]:
+        """What was done, and the queue's URL."""
+        url = await self._url(name)
+        if url is None:
+            attributes: Any = dict(wanted)
+            made = await self._calls.run("CreateQueue", self._sqs.create_queue(QueueName=name, Attributes=attributes))
+            return Step(f"queue {name}", "created"), made["QueueUrl"]
+        found = await self.attributes(url)
+        differing: Any = {key: value for key, value in wanted.items() if not _same(found.get(key), value)}
+        if not differing:
+            return Step(f"queue {name}", "verified"), url
+        await self._calls.run("SetQueueAttributes", self._sqs.set_queue_attributes(QueueUrl=url, Attributes=differing))
+        changes = (f"{key} {found.get(key, 'unset')} -> {value}" for key, value in sorted(differing.items()))
+        return Step(f"queue {name}", "updated", ", ".join(changes)), url
+
+    async def attributes(self, url: str) -> Mapping[str, str]:
+        answer = await self._calls.run(
+            "GetQueueAttributes", self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        )
+        return {str(key): value for key, value in answer["Attributes"].items()}
+
+    async def _url(self, name: str) -> str | None:
+        try:
+            answer = await self._calls.run("GetQueueUrl", self._sqs.get_queue_url(QueueName=name))
+        except ClientError as error:
+            said = f"{error_code(error)} {error.response['Error'].get('Message', '')}"
+            if "NonExistentQueue" in said or "QueueDoesNotExist" in said or "does not exist" in said:
+                return None
             raise
-        url = (await sqs.create_queue(QueueName=name, Attributes=dict(wanted)))["QueueUrl"]  # type: ignore[arg-type]
-        return Step(f"queue {name}", "created"), url
-    found = (await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
-    differing = {key: value for key, value in wanted.items() if not _same(found.get(key), value)}  # type: ignore[call-overload]
-    if not differing:
-        return Step(f"queue {name}", "verified"), url
-    await sqs.set_queue_attributes(QueueUrl=url, Attributes=differing)  # type: ignore[arg-type]
-    return Step(f"queue {name}", "updated", ", ".join(sorted(differing))), url
+        return answer["QueueUrl"]
 
 
 def _same(found: str | None, wanted: str) -> bool:

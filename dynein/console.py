@@ -1,4 +1,8 @@
-"""What the command line prints: one shape for people, one for programs (``--json``: an object a line)."""
+"""What the command line prints: one shape for people, one for programs (``--json``: an object a line).
+
+Results go to standard output; errors, progress and remarks to standard error. Lines are never wrapped, so that a token
+can be copied and a pipe gets one line for each thing. Colours are left out where the output is no terminal.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,28 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from dynein import redrive
 from dynein.audit import Report
 from dynein.bootstrap import Step
 from dynein.tail import Arrived
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+_OPTIONS = {
+    "attributes": "--attribute",
+    "body": "body",
+    "message_group_id": "--group",
+    "queue": "queue",
+    "run_at": "--at",
+}
+"""Fields of a request that the command line has other names for; any other is an option of the same name."""
+_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000))
+_BODY_CHARS = 60
+_ON_TIME_MS = 100
+_ABOUT_A_SECOND_MS = 1100
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever msgspec can encode
@@ -28,21 +45,60 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - whatever msgspec can encod
 
 def print_error(sentence: str) -> None:
     """What went wrong and what to do."""
-    err.print(Text.assemble(("error ", "bold red"), sentence))
+    err.print(Text.assemble(("error: ", "bold red"), sentence))
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """A job's answer: one field a line."""
+    """One field a line."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        out.print(Text.assemble((f"{name:<{width}}  ", "dim"), str(value)), soft_wrap=True)
+        out.print(Text.assemble((f"{name:<{width}}  ", "dim"), _plain(value)))
+
+
+def print_job(job: Mapping[str, Any], now_ms: int) -> None:
+    """The API's answer about a job; the due time once, with how far away it is."""
+    fields = {name: value for name, value in job.items() if name != "due_at_ms"}
+    if "due_at_ms" in job:
+        fields["due_at"] = f"{job['due_at']} ({from_now(job['due_at_ms'] - now_ms)})"
+    print_fields(fields)
+
+
+def from_now(ms: int) -> str:
+    """How far away a moment is, to the precision that matters: ``in 20.0 s``, ``3 h 5 min ago``, ``now``."""
+    distance = abs(ms)
+    if distance < 100:  # noqa: PLR2004 - rounds to 0.0 s
+        return "now"
+    if distance < 60_000:  # noqa: PLR2004 - the smallest of _UNITS
+        span = f"{distance / 1000:.1f} s"
+    else:
+        parts = []
+        for unit, unit_ms in _UNITS:
+            count, distance = divmod(distance, unit_ms)
+            parts += [f"{count} {unit}"] if count else []
+        span = " ".join(parts[:2])
+    return f"in {span}" if ms > 0 else f"{span} ago"
+
+
+def problem_sentence(problem: Mapping[str, Any]) -> str:
+    """A problem document of the API, as one who used the command line would want to read it."""
+    detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {problem.get('status')}")
+    field = problem.get("field")
+    if field and detail.startswith(f"{field} "):
+        detail = f"{_OPTIONS.get(field, f'--{field}')}: {detail.removeprefix(f'{field} ')}"
+    elif problem.get("code") == "invalid-token":
+        detail = f"{problem['title']}: {detail}"
+    parts = [detail, str(problem.get("fix") or "")]
+    if problem.get("moved_to"):
+        parts.append(f"Its token is {problem['moved_to']}")
+    return " ".join(part if part.endswith((".", "!", "?")) else f"{part}." for part in parts if part).rstrip(".")
 
 
 def print_steps(steps: Iterable[Step]) -> None:
     """What bootstrap did."""
     for step in steps:
         style = {"created": "green", "updated": "yellow"}.get(step.outcome, "dim")
-        out.print(Text.assemble((f"{step.outcome:<9}", style), step.resource, (f"  {step.detail}", "dim")))
+        detail = f"  {step.detail}" if step.detail else ""
+        out.print(Text.assemble((f"{step.outcome:<9}", style), step.resource, (detail, "dim")))
 
 
 def clock_time(at_ms: int) -> str:
@@ -54,9 +110,14 @@ def clock_time(at_ms: int) -> str:
 def arrival_line(arrived: Arrived) -> Text:
     """One delivery: when, where, how late, what."""
     late = arrived.late_ms
-    lateness = "not a job" if late is None else f"{late:+d} ms"
-    style = "dim" if late is None else "green" if late <= 100 else "yellow" if late <= 1100 else "red"  # noqa: PLR2004
-    body = arrived.body if len(arrived.body) <= 60 else arrived.body[:59] + "…"  # noqa: PLR2004
+    if late is None:
+        lateness, style = "not a job", "dim"
+    else:
+        lateness = f"{late:+d} ms"
+        style = "green" if late <= _ON_TIME_MS else "yellow" if late <= _ABOUT_A_SECOND_MS else "red"
+    body = " ".join(arrived.body.splitlines())
+    if len(body) > _BODY_CHARS:
+        body = body[: _BODY_CHARS - 1] + "…"
     return Text.assemble(
         (clock_time(arrived.at_ms), "dim"),
         f"  {arrived.queue}  ",
@@ -66,16 +127,49 @@ def arrival_line(arrived: Arrived) -> Text:
     )
 
 
-def print_report(report: Report) -> None:
+def print_audit(report: Report) -> None:
     """An audit's result."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("finding", "bucket", "shard", "due", "token"):
-        table.add_column(column)
     for finding in report.findings:
         due = dt.datetime.fromtimestamp(finding.due_at_ms / 1000, tz=dt.UTC).isoformat(" ", "milliseconds")
-        kind = f"{finding.kind} (repaired)" if finding.repaired else finding.kind
-        table.add_row(kind, str(finding.bucket), str(finding.shard), due, finding.token)
-    if report.findings:
-        out.print(table)
+        kind = f"{finding.kind}, repaired" if finding.repaired else finding.kind
+        style = "green" if finding.repaired else "yellow"
+        out.print(
+            Text.assemble(
+                (f"{kind:<19}", style),
+                f"  due {due.removesuffix('+00:00')} UTC  shard {finding.shard:<4}  bucket {finding.bucket}  ",
+                (finding.token or "-", "dim"),
+            )
+        )
+    more = sum(report.counts.values()) - len(report.findings)
+    if more:
+        out.print(f"and {more} more")
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
-    out.print(f"{report.triggers} triggers, {report.tombstones} tombstones in {report.buckets} buckets: {counts}")
+    read = f"{report.triggers} triggers and {report.tombstones} tombstones in {report.buckets} buckets"
+    out.print(Text.assemble(("clean", "green") if report.clean else ("not clean", "red"), f": {counts} of {read}"))
+
+
+_STOPPED = {
+    "empty": "",
+    "came_round": "",
+    "max": "Stopped at --max: there may be more, run it again.",
+    "held_max": "Stopped: too many letters that are not selected are in the way; redrive those first.",
+}
+
+
+def print_redrive(report: redrive.Report) -> None:
+    """A redrive's result."""
+    for reason, count in report.failed.items():
+        out.print(Text.assemble((f"{count} stay", "yellow"), f"  {reason}"))
+    skipped = f", {report.skipped} not selected" if report.skipped else ""
+    failed = sum(report.failed.values())
+    out.print(f"{report.redriven} redriven, {failed} failed{skipped}. {_STOPPED[report.stopped]}".rstrip())
+
+
+def _plain(value: object) -> str:
+    match value:
+        case None:
+            return "unset"
+        case bool():
+            return "yes" if value else "no"
+        case _:
+            return str(value)

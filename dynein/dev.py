@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +20,19 @@ from rich.text import Text
 
 from dynein.aws import clients
 from dynein.bootstrap import bootstrap
-from dynein.clock import SystemClock
+from dynein.cli_jobs import DEFAULT_URL
+from dynein.clock import SystemClock, sleep_unless
 from dynein.console import arrival_line, clock_time, out, print_steps
-from dynein.engine import EmbeddedEngine
-from dynein.errors import Stop
+from dynein.engine import CREDENTIALS, REGION, EmbeddedEngine
+from dynein.errors import Retryable, Stop
 from dynein.service import Service
 from dynein.settings import ROLES, Settings, load_settings
 from dynein.sqs_queue import SqsQueues
 from dynein.tail import Arrived, tail
 from dynein.telemetry import Telemetry
 
-REGION = "us-east-1"
+log = logging.getLogger(__name__)
+
 SAMPLE_PATIENCE_S = 30.0
 CONSUMER_PAUSE_S = 0.02
 """The embedded engine notices a message for a long poll only at the next tenth of a second; short polls show when it
@@ -72,12 +77,12 @@ class Dev:
         settings = self.settings
         clock = SystemClock()
         # The embedded engine takes any credentials; the SDK insists on some.
-        os.environ.setdefault("AWS_ACCESS_KEY_ID", "dynein")
-        os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "dynein")
+        for name, value in CREDENTIALS.items():
+            os.environ.setdefault(name, value)
         service = Service(settings, list(ROLES))
         service.bind()  # a taken port is reported before anything is started
         async with self._engine as engine, clients(settings) as aws:
-            out.print(Text.assemble(("dynein dev", "bold"), f"  {engine.description}"), soft_wrap=True)
+            out.print(Text.assemble(("dynein dev", "bold"), f"  {engine.description}"))
             print_steps(await bootstrap(aws.sqs, aws.dynamodb, settings, clock))
             await aws.sqs.create_queue(QueueName=self._queue)
             queues = SqsQueues(aws.sqs, Telemetry())
@@ -85,10 +90,14 @@ class Dev:
             serving = asyncio.ensure_future(service.run(stopping))
             consuming = asyncio.ensure_future(self._consume(queues, destination.url, clock, stopping))
             sampling = asyncio.ensure_future(self._samples(service, stopping))
+            waiting = [serving, consuming, sampling]
             try:
-                done, _ = await asyncio.wait((serving, consuming, sampling), return_when=asyncio.FIRST_EXCEPTION)
-                for task in done:
-                    task.result()
+                while not serving.done():
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    for task in waiting:
+                        if task.done():
+                            task.result()
+                    waiting = [task for task in waiting if not task.done()]
             finally:
                 stopping.set()
                 for task in (consuming, sampling):
@@ -99,12 +108,17 @@ class Dev:
     async def _samples(self, service: Service, stopping: asyncio.Event) -> None:
         await service.started.wait()
         url = service.url
-        if self._sample:
+        if self._sample and not stopping.is_set():
             out.print(f"\nsubmitting {len(_SAMPLES)} sample jobs to queue {self._queue!r}", style="bold")
-            async with httpx.AsyncClient(base_url=url, timeout=10) as api:
-                expected = {await self._submit(api, sample) for sample in _SAMPLES}
-            await self._all_arrived(expected)
-        out.print(_paste(url, self.settings, self._queue), soft_wrap=True)
+            try:
+                async with httpx.AsyncClient(base_url=url, timeout=10) as api:
+                    expected = {await self._submit(api, sample) for sample in _SAMPLES}
+                await self._all_arrived(expected)
+            except (Stop, httpx.HTTPError) as error:
+                if stopping.is_set():
+                    return  # no wonder
+                raise Stop(str(error)) from error
+        _print_ready(url, self.settings, self._queue)
         if self._exit_after_sample:
             stopping.set()
 
@@ -132,11 +146,17 @@ class Dev:
         if not self._consumer:
             return
         out.print("a sample consumer shows what arrives: when, where, how late, name, body", style="dim")
-        async for arrived in tail(
-            queues, url, self._queue, clock, keep=False, wait_s=0, pause_s=CONSUMER_PAUSE_S, stopping=stopping
-        ):
-            out.print(arrival_line(arrived), soft_wrap=True)
-            self._note(arrived)
+        while not stopping.is_set():
+            arrivals = tail(
+                queues, url, self._queue, clock, keep=False, wait_s=0, pause_s=CONSUMER_PAUSE_S, stopping=stopping
+            )
+            try:
+                async for arrived in arrivals:
+                    out.print(arrival_line(arrived))
+                    self._note(arrived)
+            except Retryable as error:  # the machine was asleep, say
+                log.warning("the sample consumer: %s", error)
+                await sleep_unless(stopping, clock, 1.0)
 
     def _note(self, arrived: Arrived) -> None:
         if arrived.token is not None and self._sample:
@@ -148,7 +168,9 @@ def _settings(host: str, port: int, endpoint: str, data: Path) -> Settings:
     """What ``dynein dev`` needs; the environment may set anything else."""
     defaults: dict[str, Any] = {
         "log_level": "WARNING",
-        "receive_wait_s": 1,  # draining waits for it, and nobody likes to wait after Ctrl-C
+        # Nobody likes to wait after Ctrl-C: draining waits for a receive, and for jobs in hand that are due soon.
+        "receive_wait_s": 1,
+        "drain_s": 5,
         "shard_count": 4,
         "token_secrets": _secret(data),
     }
@@ -166,13 +188,24 @@ def _secret(data: Path) -> str:
     return file.read_text().strip()
 
 
-def _paste(url: str, settings: Settings, queue: str) -> str:
-    return f"""
-[bold]ready[/bold]  API {url}  (try {url}/docs)   SQS and DynamoDB {settings.endpoint_url} in {REGION}
+def _print_ready(url: str, settings: Settings, queue: str) -> None:
+    job = f'{{"queue": "{queue}", "body": "hello", "delay": 5, "policy": "SCHEDULED"}}'
+    command = _command()
+    elsewhere = "" if url == DEFAULT_URL else f" --url {url}"
+    out.print(
+        Text.assemble(
+            ("\nready", "bold"),
+            f"  API {url}  (try {url}/docs)   SQS and DynamoDB {settings.endpoint_url} in {REGION}   Ctrl-C stops\n"
+            f"\nsubmit a job, due in five seconds, and watch it arrive here:\n\n"
+            f"  curl -s {url}/v1/jobs -d '{job}'\n"
+            f"  {command} submit {queue} hello --delay 5{elsewhere}\n",
+        )
+    )
 
-submit a job, due in five seconds, and watch it arrive here:
 
-  curl -s {url}/v1/jobs -d '{{"queue": "{queue}", "body": "hello", "delay": 5, "policy": "SCHEDULED"}}'
-
-or from another terminal: [bold]dynein submit {queue} hello --delay 5[/bold]      Ctrl-C stops
-"""
+def _command() -> str:
+    """The command line as this reader can call it: an environment's script is seldom on the path."""
+    if shutil.which("dynein") is not None:
+        return "dynein"
+    script = Path(sys.argv[0])
+    return str(script) if script.name == "dynein" else f"{Path(sys.executable).name} -m dynein"

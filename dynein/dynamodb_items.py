@@ -120,12 +120,19 @@ def member_partition(role: str) -> str:
     return f"member#{role}"
 
 
-def new_shard_item(shard: int) -> Item:
-    """A shard that nobody has owned yet. Every mark is written, so that a condition never meets a missing one."""
-    item = shard_key(shard)
-    for name in ("fence", "beat", "read_mark", "hold_mark", "retired", "late"):
-        item[name] = number(0)
-    return item
+def shard_item(record: ShardRecord) -> Item:
+    """Every mark is written, so that a condition never meets a missing one."""
+    item = shard_key(record.shard)
+    if record.owner is not None:
+        item["owner"] = text(record.owner)
+    return item | {
+        "fence": number(record.fence),
+        "beat": number(record.beat),
+        "read_mark": number(record.read_mark_ms),
+        "hold_mark": number(record.hold_mark_ms),
+        "retired": number(record.retired_before),
+        "late": number(record.late_writes),
+    }
 
 
 def read_shard(item: Mapping[str, Any]) -> ShardRecord:

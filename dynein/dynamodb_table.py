@@ -19,15 +19,15 @@ from dynein.dynamodb_items import (
     identity,
     layout_item,
     layout_key,
-    new_shard_item,
     number,
     read_layout,
+    shard_item,
     shard_key,
 )
 from dynein.errors import LayoutMismatch, NotBootstrapped, Unavailable
 from dynein.settings import NEW_TABLE_BUCKET_WIDTH_S, NEW_TABLE_SHARD_COUNT, Settings
 from dynein.telemetry import Telemetry
-from dynein.trigger_store import Layout
+from dynein.trigger_store import Layout, new_shard_record
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
@@ -185,7 +185,7 @@ async def _record_layout(calls: DynamoCalls, settings: Settings) -> TableStep:
         detail = f"{wanted.bucket_width_ms // 1000} s buckets, {wanted.shard_count} shards"
         if recorded is not None:
             _check_layout(calls.table, recorded, wanted)
-        added = await _add_missing_shards(calls, wanted.shard_count)
+        added = await _add_missing_shards(calls, wanted)
         if recorded is None:
             if await calls.put_if(layout_item(wanted), NOT_THERE):
                 return TableStep(resource, "created", detail)
@@ -208,11 +208,16 @@ async def _recorded_layout(calls: DynamoCalls) -> Layout | None:
     return read_layout(item) if item is not None else None
 
 
-async def _add_missing_shards(calls: DynamoCalls, shard_count: int) -> int:
+async def _add_missing_shards(calls: DynamoCalls, wanted: Layout) -> int:
     """Write the records that are missing; how many."""
-    there = {identity(item) for item in await calls.get_many([shard_key(shard) for shard in range(shard_count)])}
-    missing = [shard for shard in range(shard_count) if identity(shard_key(shard)) not in there]
+    keys = [shard_key(shard) for shard in range(wanted.shard_count)]
+    there = {identity(item) for item in await calls.get_many(keys)}
+    missing = [
+        shard_item(new_shard_record(shard, calls.clock.now_ms(), wanted.bucket_width_ms))
+        for shard, key in enumerate(keys)
+        if identity(key) not in there
+    ]
     for start in range(0, len(missing), _PUTS_AT_ONCE):
         some = missing[start : start + _PUTS_AT_ONCE]
-        await asyncio.gather(*(calls.put_if(new_shard_item(shard), NOT_THERE) for shard in some))
+        await asyncio.gather(*(calls.put_if(item, NOT_THERE) for item in some))
     return len(missing)

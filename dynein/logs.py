@@ -38,5 +38,5 @@ def configure_logging(log_format: Literal["console", "json"], level: str) -> Non
     root.handlers[:] = [handler]
     root.setLevel(level)
     # These say at INFO what nobody asked for.
-    for noisy in ("aiobotocore", "botocore", "httpx", "httpcore", "uvicorn.access"):
+    for noisy in ("aiobotocore", "botocore", "httpx", "httpcore", "uvicorn.access", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.progress import Progress
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dynein import redrive
 from dynein.audit import Report, audit, requeue_by
@@ -19,7 +19,7 @@ from dynein.telemetry import Telemetry
 
 
 async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet: bool) -> Report:
-    """``dynein audit``."""
+    """``dynein audit``; shows its progress on a terminal, unless ``quiet``."""
     clock, telemetry = SystemClock(), Telemetry()
     async with clients(settings) as aws:
         layout = await verify_layout(aws.dynamodb, settings, clock, telemetry)
@@ -28,7 +28,7 @@ async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet
         queues = SqsQueues(aws.sqs, telemetry)
         directory = Directory(queues, clock, ttl_s=settings.destination_cache_s)
         requeue = requeue_by(queues, directory, settings.inbound_queue) if repair else None
-        with Progress(console=err, transient=True, disable=quiet) as progress:
+        with Progress(console=err, transient=True, disable=_unseen(quiet=quiet)) as progress:
             task = progress.add_task("reading time buckets", total=None)
             return await audit(
                 store,
@@ -40,17 +40,33 @@ async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet
             )
 
 
-async def run_redrive(settings: Settings, *, queue: str | None, reason: str | None, letters_max: int) -> redrive.Report:
-    """``dynein redrive``."""
+async def run_redrive(
+    settings: Settings, *, queue: str | None, reason: str | None, letters_max: int, quiet: bool
+) -> redrive.Report:
+    """``dynein redrive``; shows its progress on a terminal, unless ``quiet``."""
     clock, telemetry = SystemClock(), Telemetry()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     async with clients(settings) as aws:
         queues = SqsQueues(aws.sqs, telemetry)
-        return await redrive.redrive(
-            queues,
-            Directory(queues, clock, ttl_s=settings.destination_cache_s),
-            dead_letter_queue=settings.dead_letter_queue,
-            inbound_queue=settings.inbound_queue,
-            selection=redrive.Selection(queue=queue, reason=reason),
-            letters_max=letters_max,
-            message_bytes_max=settings.message_bytes_max,
-        )
+        with Progress(*columns, console=err, transient=True, disable=_unseen(quiet=quiet)) as progress:
+            task = progress.add_task("reading the dead-letter queue", total=None)
+
+            def show(so_far: redrive.Report) -> None:
+                failed = sum(so_far.failed.values())
+                seen = f"{so_far.examined} letters: {so_far.redriven} redriven, {failed} failed"
+                progress.update(task, description=f"{seen}, {so_far.skipped} not selected")
+
+            return await redrive.redrive(
+                queues,
+                Directory(queues, clock, ttl_s=settings.destination_cache_s),
+                dead_letter_queue=settings.dead_letter_queue,
+                inbound_queue=settings.inbound_queue,
+                selection=redrive.Selection(queue=queue, reason=reason),
+                letters_max=letters_max,
+                message_bytes_max=settings.message_bytes_max,
+                on_progress=show,
+            )
+
+
+def _unseen(*, quiet: bool) -> bool:
+    return quiet or not err.is_terminal

@@ -45,6 +45,8 @@ from dynein.telemetry import Telemetry
 from dynein.token import TokenSigner
 from dynein.trigger_store import Layout
 
+LISTEN_BACKLOG = 2048
+
 log = logging.getLogger(__name__)
 
 
@@ -74,6 +76,8 @@ class Service:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.port))
+            # Two may bind with SO_REUSEADDR, but only one may listen. Who connects now waits until we serve.
+            listener.listen(LISTEN_BACKLOG)
         except OSError as error:
             listener.close()
             where = f"port {settings.port} on {settings.host}"
@@ -118,6 +122,8 @@ class Service:
             await asyncio.wait([watch, *tasks], return_when=asyncio.FIRST_COMPLETED)
             # Either we were told to stop, or one part ended by an error: then the others drain too.
             stopping.set()
+            stopped_at = self._clock.monotonic()
+            log.info("stopping: what is in hand is finished or handed over")
             _, late = await asyncio.wait(tasks, timeout=self._settings.drain_s)
             if late:
                 log.warning("not drained within %.0f s; what was in hand will be taken over", self._settings.drain_s)
@@ -129,6 +135,7 @@ class Service:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+        log.info("stopped after %.1f s", self._clock.monotonic() - stopped_at)
 
     async def _serve_http(self, app: FastAPI, lifecycle: Lifecycle, stopping: asyncio.Event) -> None:
         assert self._socket is not None
@@ -140,7 +147,7 @@ class Service:
             log_config=None,
             access_log=False,
             server_header=False,
-            backlog=2048,
+            backlog=LISTEN_BACKLOG,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(self._settings.drain_s),
         )

@@ -24,6 +24,8 @@ Count = Annotated[int, Field(ge=1)]
 NEW_TABLE_BUCKET_WIDTH_S = 60
 NEW_TABLE_SHARD_COUNT = 16
 CONFIG_VARIABLE = "DYNEIN_CONFIG"
+URL_VARIABLE = "DYNEIN_URL"
+"""Where the command line finds the API; no setting of a process."""
 ROLES = ("api", "ingester", "dispatcher")
 Role = Literal["api", "ingester", "dispatcher"]
 
@@ -97,7 +99,7 @@ class Settings(BaseSettings):
         15, description="How long a received inbound message stays ours unless extended; a crash delays it that long."
     )
     hold_window_s: Seconds = Field(
-        6.0, description="A job due within this at ingest is held in hand and sent at its due millisecond, not stored."
+        7.0, description="A job due within this at ingest is held in hand and sent at its due millisecond, not stored."
     )
     held_jobs_max: Count = Field(20_000, description="Most jobs in one ingester's hand; past it, it stops receiving.")
 
@@ -111,7 +113,9 @@ class Settings(BaseSettings):
         "and one read unit a shard a tick.",
     )
     read_ahead_s: Seconds = Field(
-        3.0, description="How far ahead triggers are read. From then on a job can no longer be cancelled."
+        4.0,
+        description="How far ahead the read mark stands. From then on a job can no longer be cancelled; its trigger is "
+        "read a tick later.",
     )
     read_ahead_jobs_max: Count = Field(50_000, description="Most triggers in one dispatcher's memory.")
     page_jobs_max: Count = Field(250, description="Triggers a Query page.")
@@ -151,7 +155,7 @@ class Settings(BaseSettings):
             "lease_ttl_s must exceed 2 * tick_s + call_timeout_s, or one slow renewal loses every lease",
         )
         _require(
-            self.read_ahead_s >= 2 * self.tick_s, "read_ahead_s must be at least 2 * tick_s, or jobs are read late"
+            self.read_ahead_s >= 3 * self.tick_s, "read_ahead_s must be at least 3 * tick_s, or jobs are read late"
         )
         _require(
             self.hold_window_s >= self.read_ahead_s + 2.0,
@@ -212,7 +216,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     path = os.environ.get(CONFIG_VARIABLE)
     if path and not Path(path).is_file():
         raise InvalidSettings(f"{CONFIG_VARIABLE} names {path}, which is not a file")
-    known = {f"DYNEIN_{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    known = {f"DYNEIN_{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE, URL_VARIABLE}
     unknown = sorted(name for name in os.environ if name.upper().startswith("DYNEIN_") and name.upper() not in known)
     if unknown:
         raise InvalidSettings(

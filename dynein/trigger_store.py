@@ -32,7 +32,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from dynein.inbound import Arrival
-from dynein.partition import TriggerKey
+from dynein.partition import TriggerKey, bucket_of
 from dynein.trigger import Trigger
 
 
@@ -61,6 +61,25 @@ class ShardRecord(NamedTuple):
     def cancel_mark_ms(self) -> int:
         """Jobs due at or before this may already be in somebody's hand."""
         return max(self.read_mark_ms, self.hold_mark_ms)
+
+
+def new_shard_record(shard: int, now_ms: int, bucket_width_ms: int) -> ShardRecord:
+    """The record of a shard made at ``now_ms``: whatever lies `NEW_SHARD_LOOK_BACK_MS` back is retired from the start.
+
+    So nobody has to read all buckets since 1970. The read mark stands at the end of the last retired bucket: whoever
+    stores a trigger there all the same, by a clock that is far behind, takes it for the late write that it is.
+    """
+    first_open = bucket_of(now_ms - NEW_SHARD_LOOK_BACK_MS, bucket_width_ms)
+    return ShardRecord(
+        shard,
+        owner=None,
+        fence=0,
+        beat=0,
+        read_mark_ms=first_open * bucket_width_ms - 1,
+        hold_mark_ms=0,
+        retired_before=first_open,
+        late_writes=0,
+    )
 
 
 class Tombstone(NamedTuple):
@@ -198,6 +217,8 @@ class Roster(Protocol):
         """Forget ``member`` at once."""
 
 
+NEW_SHARD_LOOK_BACK_MS = 3_600_000
+"""More than any clock in the fleet is wrong."""
 ADD_MAX = 25
 """DynamoDB: items in a BatchWriteItem."""
 REMOVE_MAX = 25

@@ -207,7 +207,9 @@ class InboundSender:
         started = self._clock.monotonic()
         for attempt in range(1, INBOUND_TRIES + 1):
             for i, answer in zip(pending, await self._send([messages[i] for i in pending]), strict=True):
-                answers[i] = answer
+                # A doubt outlasts a later refusal: an earlier try may have been taken although nobody heard it.
+                if answer is None or not isinstance(answers[i], Unavailable):
+                    answers[i] = answer
             pending = [i for i in pending if isinstance(answers[i], Retryable)]
             if not pending or attempt == INBOUND_TRIES or self._clock.monotonic() - started >= self._retry_within_s:
                 break

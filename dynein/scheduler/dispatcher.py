@@ -14,7 +14,6 @@ from dynein.delivery import Delivery
 from dynein.errors import DyneinError
 from dynein.membership import Membership
 from dynein.runner import run_passes
-from dynein.scheduler.first_bucket import FirstBuckets
 from dynein.scheduler.hand import Memory
 from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes, ShardWork
 from dynein.scheduler.read_pool import ReadPool
@@ -74,12 +73,6 @@ class Dispatcher:
             read_ahead_ms=int(settings.read_ahead_s * 1000),
             retire_grace_ms=int(settings.retire_grace_s * 1000),
         )
-        self._first_buckets = FirstBuckets(
-            store,
-            clock,
-            bucket_width_ms=bucket_width_ms,
-            retire_grace_ms=self._read_limits.retire_grace_ms,
-        )
         self._memory = Memory(settings.read_ahead_jobs_max, settings.page_jobs_max)
         backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s)
         self._sender = Sender(
@@ -91,6 +84,7 @@ class Dispatcher:
         self._keeper = LeaseKeeper(
             shards, membership.member, lambda: membership.live, clock, telemetry, times, self._open_work
         )
+        self._turn = asyncio.Lock()
         self._joined = asyncio.Event()
 
     # --- what is going on -------------------------------------------------------------------------------------------
@@ -187,7 +181,7 @@ class Dispatcher:
             self._memory,
             self._clock,
             self._read_limits,
-            self._first_buckets,
+            self._turn,
             schedule=self._pool.schedule,
             ended=self._forget,
         )
@@ -206,7 +200,7 @@ class Dispatcher:
     async def _retire_at_once(self, reader: ShardReader) -> None:
         """Late writes kept moving between a bucket's empty read and the next tick: do not wait for the tick."""
         if reader.should_retire_at_once():
-            await self._keeper.renew(reader.lease)
+            await self._keeper.renew(reader.lease, read_on=False)
 
 
 def _start(coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:

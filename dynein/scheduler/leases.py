@@ -88,6 +88,13 @@ class Lease:
 
     def __init__(self, record: ShardRecord, valid_until: float, clock: Clock) -> None:
         self.record = record
+        self.readable_ms = record.read_mark_ms
+        """Triggers due up to this may be read: the read mark that the last renewal found, so one that has stood a tick.
+
+        A cancel is a transaction that checked the mark, and DynamoDB isolates a Query from transactions item by item
+        only ("read-committed"; Developer Guide, "DynamoDB transactions: how it works"). A read right after the mark was
+        raised might still show the trigger of a cancel that is being committed.
+        """
         self.valid_until = valid_until
         self.renewed_at = float("-inf")
         self.renewing = False
@@ -175,8 +182,11 @@ class LeaseKeeper:
         due.sort(key=lambda lease: (lease.valid_until, lease.shard))
         await self._together([self._guarded("renewing a lease", self.renew, lease) for lease in due])
 
-    async def renew(self, lease: Lease) -> None:
-        """Renew one lease now. Raises what the store does; a lost race is noted, not raised."""
+    async def renew(self, lease: Lease, *, read_on: bool = True) -> None:
+        """Renew one lease now. Raises what the store does; a lost race is noted, not raised.
+
+        ``read_on``: raise the read mark too. Once a tick, or the mark would not have stood long enough (`Lease`).
+        """
         shard = lease.shard
         if lease.renewing or self._leases.get(shard, (None,))[0] is not lease or lease.state is _State.LOST:
             return
@@ -187,8 +197,8 @@ class LeaseKeeper:
             mine = lease.record
             read_mark_ms, retired_before = mine.read_mark_ms, mine.retired_before
             if lease.state is _State.HELD:
-                read_ahead_ms = int(self._times.read_ahead_s * 1000)
-                read_mark_ms = max(read_mark_ms, self._clock.now_ms() + read_ahead_ms)
+                if read_on:
+                    read_mark_ms = max(read_mark_ms, self._clock.now_ms() + int(self._times.read_ahead_s * 1000))
                 retired_before = work.retire_before()
             call = self._shards.renew(mine, read_mark_ms=read_mark_ms, retired_before=retired_before)
             renewed = await self._in_time(call)
@@ -198,6 +208,8 @@ class LeaseKeeper:
             self._lose(lease, work)
             return
         lease.record = renewed
+        if read_on:
+            lease.readable_ms = mine.read_mark_ms
         lease.renewed_at = started
         lease.valid_until = started + self._times.trust_s
         if lease.state is _State.HELD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum, auto
@@ -11,7 +12,6 @@ from dynein.clock import Clock
 from dynein.job import decode_job
 from dynein.partition import TriggerKey
 from dynein.scheduler.dispatch_plan import Walk, first_ms_of, last_ms_of, retire_before
-from dynein.scheduler.first_bucket import FirstBuckets
 from dynein.scheduler.hand import Hand, Memory
 from dynein.scheduler.leases import Lease
 from dynein.scheduler.sender import Sender
@@ -48,6 +48,8 @@ class _Again(NamedTuple):
 class ShardReader:
     """One shard's part of the dispatcher. `step` reads one page; it is called again while it says there is more.
 
+    ``turn``: held by the one of all readers that is taking in a page.
+
     A record that is not a trigger at all (`Page.undecodable`) is reported once and left alone: it does not keep its
     bucket from being retired, and ``dynein audit`` finds it.
     """
@@ -60,7 +62,7 @@ class ShardReader:
         memory: Memory,
         clock: Clock,
         limits: ReadLimits,
-        first_buckets: FirstBuckets,
+        turn: asyncio.Lock,
         *,
         schedule: Callable[[ShardReader], None],
         ended: Callable[[ShardReader], None],
@@ -71,14 +73,11 @@ class ShardReader:
         self._memory = memory
         self._clock = clock
         self._limits = limits
+        self._turn = turn
         self._schedule = schedule
         self._ended = ended
         self.hand = Hand(lease, memory, clock, limits.bucket_width_ms)
-        self._first_buckets = first_buckets
-        self._begun = False
-        self._first_bucket: int | None = None
-        self._cursor_ms = -1
-        self._late_writes_moment = first_buckets.moment()
+        self._cursor_ms = first_ms_of(lease.record.retired_before, limits.bucket_width_ms) - 1
         self._forward: Walk | None = None
         self._again: _Again | None = None
         self._was_forward = False
@@ -98,21 +97,12 @@ class ShardReader:
     def retire_before(self) -> int:
         """The bucket before which all are finished with, as far as the next renewal may say so."""
         record = self.lease.record
-        if self._begun:
-            self._asked_to_retire = retire_before(
-                record.retired_before, self._empty, record.late_writes, self.hand.buckets
-            )
-        elif self._first_bucket is not None:
-            self._asked_to_retire = max(record.retired_before, self._first_bucket)
+        self._asked_to_retire = retire_before(record.retired_before, self._empty, record.late_writes, self.hand.buckets)
         return self._asked_to_retire
 
     def renewed(self) -> None:
         """The lease has been renewed; its record may say something new. Once a tick."""
-        first_open, late_writes = self.lease.record.retired_before, self.lease.record.late_writes
-        if not self._begun and late_writes != self._covered_late_writes:
-            self._covered_late_writes = late_writes
-            self._late_writes_moment = self._first_buckets.moment()
-            self._first_bucket = None
+        first_open = self.lease.record.retired_before
         if self._empty and min(self._empty) < first_open:
             self._empty = {bucket: late for bucket, late in self._empty.items() if bucket >= first_open}
         self._checked.clear()
@@ -136,9 +126,7 @@ class ShardReader:
         Once a tick at most: where late writes come many a second, the moment right after a read is the best one.
         """
         self._at_once = (
-            (self._refused or not self._begun)
-            and not self.hand.closed
-            and self.retire_before() > self.lease.record.retired_before
+            self._refused and not self.hand.closed and self.retire_before() > self.lease.record.retired_before
         )
         return self._at_once
 
@@ -156,8 +144,6 @@ class ShardReader:
     async def step(self) -> Step:
         """Read a page, if there is something to read and room for it. Raises what the store does, changing nothing."""
         if self._closed() or not self.lease.valid():
-            return Step.IDLE
-        if not self._begun and not await self._begin():
             return Step.IDLE
         chosen = self._choose()
         if chosen is None:
@@ -179,31 +165,17 @@ class ShardReader:
                 bucket, self.lease.shard, from_ms=from_ms, until_ms=until_ms, limit=limit, resume=resume
             )
             assert len(page.triggers) <= limit, (len(page.triggers), limit)
-            if self._closed():
-                return Step.IDLE
-            left -= self._take_in(page, walk.cancelled(page), removed)
-            self._advance(chosen, page)
+            async with self._turn:
+                if self._closed():
+                    return Step.IDLE
+                left -= self._take_in(page, walk.cancelled(page), removed)
+                self._advance(chosen, page)
+                if page.triggers:
+                    # To take in a page keeps the event loop busy for milliseconds. What is due goes in between.
+                    await self._clock.sleep(0)
         finally:
             self._memory.give_back(left)
         return Step.MORE
-
-    async def _begin(self) -> bool:
-        """Find out where to begin; false as long as that is not on record.
-
-        Not before, because a late writer that finds its bucket open relies on it being read.
-        """
-        record = self.lease.record
-        if record.retired_before == 0:
-            if self._first_bucket is None:
-                since = self._late_writes_moment
-                first_bucket = await self._first_buckets.find(record.shard, since, self.wake)
-                if self._late_writes_moment == since:
-                    self._first_bucket = first_bucket
-            if self._first_bucket != 0:
-                return False
-        self._begun = True
-        self._cursor_ms = first_ms_of(record.retired_before, self._limits.bucket_width_ms) - 1
-        return True
 
     def _closed(self) -> bool:
         return self.hand.closed
@@ -237,7 +209,7 @@ class ShardReader:
     def _new_forward(self) -> Walk | None:
         # Not beyond read-ahead even if the mark is (an owner before us whose clock was fast): memory is for what is
         # due soon.
-        until_ms = min(self.lease.record.read_mark_ms, self._clock.now_ms() + self._limits.read_ahead_ms)
+        until_ms = min(self.lease.readable_ms, self._clock.now_ms() + self._limits.read_ahead_ms)
         return Walk(self._cursor_ms + 1, until_ms, self._limits.bucket_width_ms) if until_ms > self._cursor_ms else None
 
     def _new_again(self) -> _Again | None:

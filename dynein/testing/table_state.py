@@ -10,7 +10,16 @@ from dynein.errors import Conflict
 from dynein.inbound import Arrival
 from dynein.partition import Kind, TriggerKey, bucket_of, parse_sort_key, range_after, range_from, sort_key
 from dynein.trigger import Trigger
-from dynein.trigger_store import Cancelled, Found, Layout, Moved, Page, ShardRecord, Tombstone
+from dynein.trigger_store import (
+    Cancelled,
+    Found,
+    Layout,
+    Moved,
+    Page,
+    ShardRecord,
+    Tombstone,
+    new_shard_record,
+)
 
 MARKER_TTL_S = 15 * 86400.0
 """How long tombstones and claims are kept: longer than SQS can keep an inbound message (14 days)."""
@@ -56,7 +65,7 @@ class TableState:
     def raise_shard_count(self, shard_count: int) -> None:
         assert shard_count >= self.layout.shard_count, "the shard count only grows"
         for shard in range(self.layout.shard_count, shard_count):
-            self.shards[shard] = ShardRecord(shard, None, 0, 0, 0, 0, 0, 0)
+            self.shards[shard] = new_shard_record(shard, self._clock.now_ms(), self.width_ms)
         self.layout = Layout(self.width_ms, shard_count)
 
     def triggers(self) -> list[Trigger]:

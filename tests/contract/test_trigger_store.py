@@ -313,7 +313,7 @@ class TestCancel:
 
     async def test_against_a_rising_mark(self, store: TriggerStore, shards: ShardRecords) -> None:
         """Whoever comes first: if the cancel answers CANCELLED, a reader that raised the mark finds no live trigger."""
-        mine = await raise_read_mark(shards, 0)
+        mine = await raise_read_mark(shards, T0 - 1)
         triggers = [trigger_at(T0 + i) for i in range(8)]
         await store.add(triggers)
 

@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from dynein.dynamodb_calls import CONFLICT_TRIES, UNPROCESSED_TRIES
-from dynein.dynamodb_items import new_shard_item
+from dynein.dynamodb_items import shard_item
 from dynein.dynamodb_shards import DynamoShardRecords
 from dynein.dynamodb_store import DynamoTriggerStore
 from dynein.errors import Throttled
@@ -24,7 +24,7 @@ from dynein.telemetry import Telemetry
 from dynein.testing import ManualClock
 from dynein.token import JobRef, Placement, TokenSigner
 from dynein.trigger import Trigger
-from dynein.trigger_store import Cancelled, Tombstone
+from dynein.trigger_store import Cancelled, Tombstone, new_shard_record
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
@@ -139,7 +139,7 @@ class TestUnprocessed:
 
 class TestConflicts:
     async def test_a_renewal_meets_a_cancel_under_way(self) -> None:
-        item = {**new_shard_item(0), "owner": {"S": "me"}}
+        item = {**shard_item(new_shard_record(0, 0, 60_000)), "owner": {"S": "me"}}
         script, clock = Script(refused("TransactionConflictException"), {"Attributes": item}), ManualClock()
         shards = shards_of(script, clock)
         (mine,) = await shards_of(Script({"Responses": {"t": [item]}}), clock).get([0])
@@ -167,7 +167,7 @@ class TestConflicts:
     async def test_a_cancel_that_keeps_losing_to_nobody(self) -> None:
         """A condition failed, and yet every condition holds whenever we look: it ends, and says to ask again."""
         lost = refused("TransactionCanceledException", ["ConditionalCheckFailed", "None", "None"])
-        looks: list[Any] = [{"Responses": {"t": [new_shard_item(0)]}}, {"Items": []}, {}]
+        looks: list[Any] = [{"Responses": {"t": [shard_item(new_shard_record(0, 0, 60_000))]}}, {"Items": []}, {}]
         script, clock = Script(*([lost, *looks] * 99)), ManualClock()
         with pytest.raises(Throttled):
             await clock.result_of(store_of(script, clock).cancel(trigger(1).key))
@@ -187,7 +187,7 @@ class TestFind:
 class TestRequests:
     async def test_a_look_at_all_shards_costs_one_call_once_their_number_is_known(self) -> None:
         layout = {"pk": {"S": "layout"}, "sk": {"B": b"\0"}, "bucket_width_ms": {"N": "1"}, "shard_count": {"N": "3"}}
-        items = [new_shard_item(shard) for shard in range(3)]
+        items = [shard_item(new_shard_record(shard, 0, 60_000)) for shard in range(3)]
         script = Script(
             {"Responses": {"t": [layout]}},
             {"Responses": {"t": items}},
@@ -199,7 +199,7 @@ class TestRequests:
         assert not script.answers
 
     async def test_a_renewal_costs_one_call(self) -> None:
-        item = {**new_shard_item(0), "owner": {"S": "me"}}
+        item = {**shard_item(new_shard_record(0, 0, 60_000)), "owner": {"S": "me"}}
         script = Script({"Responses": {"t": [item]}}, {"Attributes": item})
         shards = shards_of(script, ManualClock())
         (mine,) = await shards.get([0])

@@ -186,7 +186,7 @@ async def test_readers_of_marks_share_the_read_that_begins_after_they_asked() ->
     assert gate.reached.is_set()
     record = await table.take(table.shards()[1], "d")
     assert record is not None
-    await table.renew(record, read_mark_ms=77, retired_before=0)
+    await table.renew(record, read_mark_ms=clock.now_ms() + 77, retired_before=0)
     others = [asyncio.ensure_future(view.fresh(shards)) for shards in ([1, 2], [1], [3])]
     gate.open()
     await clock.settle()
@@ -194,7 +194,7 @@ async def test_readers_of_marks_share_the_read_that_begins_after_they_asked() ->
     assert [call.entries for call in table.faults.calls if call.verb == "get"] == [1, 3]
     known = view.known(1)
     assert known is not None
-    assert known.read_mark_ms == 77
+    assert known.read_mark_ms == clock.now_ms() + 77
 
 
 async def test_an_answer_that_was_overtaken_lowers_nothing() -> None:
@@ -204,7 +204,7 @@ async def test_an_answer_that_was_overtaken_lowers_nothing() -> None:
     gate = table.faults.hold_answer_next("get")
     reading = asyncio.ensure_future(view.fresh([0]))
     await clock.settle()
-    # The fake's answer is made before the gate, so it says "no mark".
+    # The fake's answer is made before the gate, so it says "no hold mark".
     await view.cover({0: clock.now_ms()})
     before = view.known(0)
     assert before is not None
