@@ -6,11 +6,11 @@ import contextlib
 import sys
 from typing import Annotated, Any, NoReturn
 
-import httpx
 import typer
 
 from dynein.clock import SystemClock
 from dynein.console import print_error, print_job, print_json, problem_sentence
+from dynein.job import Policy
 from dynein.settings import URL_VARIABLE
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, for programs.")]
@@ -31,7 +31,10 @@ def submit(
     *,
     delay: Annotated[str | None, typer.Option(help='How long from now: "90", "15m", "3d 4h", PT2H.')] = None,
     at: Annotated[str | None, typer.Option(help="When: RFC 3339 with offset, or epoch milliseconds.")] = None,
-    policy: Annotated[str | None, typer.Option(help="AUTO, IMMEDIATE, SQS_DELAYED or SCHEDULED.")] = None,
+    policy: Annotated[
+        Policy | None,
+        typer.Option(case_sensitive=False, metavar="POLICY", help="AUTO, IMMEDIATE, SQS_DELAYED or SCHEDULED."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="A name to recognise the job by.")] = None,
     attribute: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A message attribute; give it again for more.")
@@ -98,6 +101,8 @@ def move(
 
 def _call(method: str, url: str, path: str, body: dict[str, Any] | None = None, *, json: bool) -> None:
     """Ask the API and print its answer: for programs just as it is, a refusal too. Exits 1 on a refusal."""
+    import httpx  # noqa: PLC0415 - not needed by the other commands
+
     if "://" not in url:
         url = f"http://{url}"
     try:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from dynein import redrive
-from dynein.audit import Report
-from dynein.bootstrap import Step
-from dynein.tail import Arrived
+if TYPE_CHECKING:  # they bring the AWS SDK along, and `dynein submit` should be quick
+    from dynein import redrive
+    from dynein.audit import Report
+    from dynein.bootstrap import Step
+    from dynein.tail import Arrived
 
 out = Console(highlight=False, emoji=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
@@ -31,7 +32,8 @@ _OPTIONS = {
     "run_at": "--at",
 }
 """Fields of a request that the command line has other names for; any other is an option of the same name."""
-_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000))
+_MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
+_NOW_MS = 50
 _BODY_CHARS = 60
 _ON_TIME_MS = 100
 _ABOUT_A_SECOND_MS = 1100
@@ -66,16 +68,18 @@ def print_job(job: Mapping[str, Any], now_ms: int) -> None:
 def from_now(ms: int) -> str:
     """How far away a moment is, to the precision that matters: ``in 20.0 s``, ``3 h 5 min ago``, ``now``."""
     distance = abs(ms)
-    if distance < 100:  # noqa: PLR2004 - rounds to 0.0 s
+    if distance < _NOW_MS:
         return "now"
-    if distance < 60_000:  # noqa: PLR2004 - the smallest of _UNITS
+    if distance < _MINUTE_MS - _NOW_MS:
         span = f"{distance / 1000:.1f} s"
+    elif distance < _HOUR_MS - _MINUTE_MS:
+        span = f"{round(distance / _MINUTE_MS)} min"
+    elif distance < _DAY_MS - _HOUR_MS:
+        hours, minutes = divmod(round(distance / _MINUTE_MS), 60)
+        span = f"{hours} h {minutes} min" if minutes else f"{hours} h"
     else:
-        parts = []
-        for unit, unit_ms in _UNITS:
-            count, distance = divmod(distance, unit_ms)
-            parts += [f"{count} {unit}"] if count else []
-        span = " ".join(parts[:2])
+        days, hours = divmod(round(distance / _HOUR_MS), 24)
+        span = f"{days} d {hours} h" if hours else f"{days} d"
     return f"in {span}" if ms > 0 else f"{span} ago"
 
 
@@ -84,7 +88,7 @@ def problem_sentence(problem: Mapping[str, Any]) -> str:
     detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {problem.get('status')}")
     field = problem.get("field")
     if field and detail.startswith(f"{field} "):
-        detail = f"{_OPTIONS.get(field, f'--{field}')}: {detail.removeprefix(f'{field} ')}"
+        detail = f"{_OPTIONS.get(field, f'--{field}')} {detail.removeprefix(f'{field} ')}"
     elif problem.get("code") == "invalid-token":
         detail = f"{problem['title']}: {detail}"
     parts = [detail, str(problem.get("fix") or "")]
@@ -144,15 +148,16 @@ def print_audit(report: Report) -> None:
     if more:
         out.print(f"and {more} more")
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
-    read = f"{report.triggers} triggers and {report.tombstones} tombstones in {report.buckets} buckets"
+    read = f"{_many(report.triggers, 'trigger')} and {_many(report.tombstones, 'tombstone')}"
+    read = f"{read} in {_many(report.buckets, 'bucket')}"
     out.print(Text.assemble(("clean", "green") if report.clean else ("not clean", "red"), f": {counts} of {read}"))
 
 
 _STOPPED = {
     "empty": "",
     "came_round": "",
-    "max": "Stopped at --max: there may be more, run it again.",
-    "held_max": "Stopped: too many letters that are not selected are in the way; redrive those first.",
+    "max": ". Stopped at --max: there may be more, run it again",
+    "held_max": ". Stopped: too many letters that are not selected are in the way; redrive those first",
 }
 
 
@@ -160,9 +165,16 @@ def print_redrive(report: redrive.Report) -> None:
     """A redrive's result."""
     for reason, count in report.failed.items():
         out.print(Text.assemble((f"{count} stay", "yellow"), f"  {reason}"))
+    if report.examined == 0:
+        out.print("nothing to redrive: the dead-letter queue is empty")
+        return
     skipped = f", {report.skipped} not selected" if report.skipped else ""
     failed = sum(report.failed.values())
-    out.print(f"{report.redriven} redriven, {failed} failed{skipped}. {_STOPPED[report.stopped]}".rstrip())
+    out.print(f"{report.redriven} redriven, {failed} failed{skipped}{_STOPPED[report.stopped]}")
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _plain(value: object) -> str:

@@ -87,7 +87,7 @@ class Dev:
             await aws.sqs.create_queue(QueueName=self._queue)
             queues = SqsQueues(aws.sqs, Telemetry())
             destination = await queues.resolve(self._queue)
-            serving = asyncio.ensure_future(service.run(stopping))
+            serving = asyncio.ensure_future(self._serve(service, stopping))
             consuming = asyncio.ensure_future(self._consume(queues, destination.url, clock, stopping))
             sampling = asyncio.ensure_future(self._samples(service, stopping))
             waiting = [serving, consuming, sampling]
@@ -104,6 +104,13 @@ class Dev:
                     task.cancel()
                 await asyncio.gather(serving, consuming, sampling, return_exceptions=True)
         out.print("stopped", style="dim")
+
+    async def _serve(self, service: Service, stopping: asyncio.Event) -> None:
+        telling = asyncio.ensure_future(_tell(stopping))
+        try:
+            await service.run(stopping)
+        finally:
+            telling.cancel()
 
     async def _samples(self, service: Service, stopping: asyncio.Event) -> None:
         await service.started.wait()
@@ -162,6 +169,11 @@ class Dev:
         if arrived.token is not None and self._sample:
             self._seen.add(arrived.token)
             self._arrived.set()
+
+
+async def _tell(stopping: asyncio.Event) -> None:
+    await stopping.wait()
+    out.print("stopping; Ctrl-C again ends it at once", style="dim")
 
 
 def _settings(host: str, port: int, endpoint: str, data: Path) -> Settings:

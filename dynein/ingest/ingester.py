@@ -77,6 +77,7 @@ class Ingester:
         self._stopping = asyncio.Event()
         self._memory = Memory()
         self._working: dict[str, asyncio.Task[None]] = {}
+        self._returning: dict[asyncio.Task[None], None] = {}
 
         # One message larger than the bound is let in by itself.
         waiting_max = settings.held_jobs_max + settings.message_bytes_max // ENTRY_BYTES_MIN
@@ -168,14 +169,14 @@ class Ingester:
         except Exception:
             log.exception("inbound message %s is left to come back", message.message_id)
         finally:
-            self.visibility.drop(message.message_id)
-            del self._working[message.message_id]
+            self._let_go(message.message_id)
+            self._returning.pop(_this_task(), None)
 
     async def _finish(self, message: Received) -> None:
         if self._memory.recall(message.message_id).finished:
             self.gate.turn_away()
         elif not await self._take_in(message):
-            await self._inbox.give_back(self.visibility.receipt(message.message_id))
+            await self._hand_back(message)
             return
         await self._inbox.delete(self.visibility.receipt(message.message_id))
 
@@ -197,6 +198,18 @@ class Ingester:
                 self.gate.leave(len(arrivals))
         self._memory.finish(message.message_id)
         return True
+
+    async def _hand_back(self, message: Received) -> None:
+        """Make it visible at once. It is not ours from before that on: a receive still under way may bring it again."""
+        receipt = self.visibility.receipt(message.message_id)
+        self._let_go(message.message_id)
+        self._returning[_this_task()] = None
+        await self._inbox.give_back(receipt)
+
+    def _let_go(self, message_id: str) -> None:
+        if self._working.get(message_id) is _this_task():
+            self.visibility.drop(message_id)
+            del self._working[message_id]
 
     def _unpack(self, message: Received) -> list[Arrival]:
         try:
@@ -223,7 +236,7 @@ class Ingester:
 
     async def _all_finished(self, receivers: list[asyncio.Task[None]]) -> None:
         await _all_ended(receivers)
-        await _all_ended(list(self._working.values()))
+        await _all_ended([*self._working.values(), *self._returning])
 
     async def _give_back_rest(self, crew: Crew, within_s: float) -> None:
         """What is stored already is stored again by whoever takes it up; that changes nothing."""
@@ -245,6 +258,12 @@ class Ingester:
 
     async def _passes(self, name: str, run_once: Pass, until: asyncio.Event) -> None:
         await run_passes(name, run_once, self._clock, until, self._rng)
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 async def _set(event: asyncio.Event) -> None:

@@ -210,7 +210,7 @@ class LeaseKeeper:
         lease.record = renewed
         if read_on:
             lease.readable_ms = mine.read_mark_ms
-        lease.renewed_at = started
+            lease.renewed_at = started  # a renewal in between must not put off the tick that raises the mark
         lease.valid_until = started + self._times.trust_s
         if lease.state is _State.HELD:
             work.renewed()

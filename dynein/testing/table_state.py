@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right, insort
 from typing import NamedTuple
 
 from dynein.clock import Clock
-from dynein.errors import Conflict
+from dynein.errors import Conflict, InvalidToken
 from dynein.inbound import Arrival
 from dynein.partition import Kind, TriggerKey, bucket_of, parse_sort_key, range_after, range_from, sort_key
 from dynein.trigger import Trigger
@@ -97,8 +97,8 @@ class TableState:
         standing = self.tombstone(key)
         if standing is not None:
             return Cancelled.CANCELLED if standing.moved_to is None else standing
-        record = self.shards.get(key.shard)
-        if record is None or key.due_at_ms <= record.cancel_mark_ms:
+        record = self._record(key.shard)
+        if key.due_at_ms <= record.cancel_mark_ms:
             return Cancelled.TOO_LATE
         self.put_tombstone(Tombstone(key, None))
         self.drop_trigger(key)
@@ -108,8 +108,8 @@ class TableState:
         standing = self.tombstone(key)
         if standing is not None:
             return standing
-        record = self.shards.get(key.shard)
-        if record is None or key.due_at_ms <= record.cancel_mark_ms:
+        record = self._record(key.shard)
+        if key.due_at_ms <= record.cancel_mark_ms:
             return Moved.TOO_LATE
         trigger = self.trigger(key)
         if trigger is None:
@@ -206,6 +206,11 @@ class TableState:
             return False
         self._set(record._replace(late_writes=record.late_writes + 1))
         return True
+
+    def _record(self, shard: int) -> ShardRecord:
+        if shard not in self.shards:
+            raise InvalidToken(f"the token names shard {shard}, which this table does not have")
+        return self.shards[shard]
 
     def _still_owned(self, mine: ShardRecord) -> bool:
         record = self.shards[mine.shard]

@@ -9,10 +9,11 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import aiohttp
 from aiobotocore.session import get_session
@@ -24,6 +25,47 @@ if TYPE_CHECKING:
 
 REGION = "us-east-1"
 START_PATIENCE_S = 30.0
+SECRET = "acceptance-test-secret-of-enough-bytes"
+QUICK = {
+    "DYNEIN_CALL_TIMEOUT_S": "2",
+    "DYNEIN_TICK_S": "0.5",
+    "DYNEIN_READ_AHEAD_S": "1.5",
+    "DYNEIN_HOLD_WINDOW_S": "3.5",
+    "DYNEIN_LEASE_TTL_S": "4",
+    "DYNEIN_RETIRE_GRACE_S": "16",
+    "DYNEIN_MEMBER_TTL_S": "3",
+    "DYNEIN_RECEIVE_WAIT_S": "1",
+    "DYNEIN_VISIBILITY_TIMEOUT_S": "6",
+}
+"""Everything happens sooner than by default, so that tests need not wait for it."""
+
+ResultT = TypeVar("ResultT")
+
+
+def now_ms() -> int:
+    """Wall clock, as an independent observer has it."""
+    return time.time_ns() // 1_000_000  # noqa: TID251 - tests watch real processes from outside
+
+
+def monotonic() -> float:
+    """Seconds, for how long something took."""
+    return time.monotonic()  # noqa: TID251 - tests watch real processes from outside
+
+
+async def pause(seconds: float) -> None:
+    """Sleep: between two looks at a real process, or while a load runs."""
+    await asyncio.sleep(seconds)  # noqa: TID251 - tests watch real processes from outside
+
+
+async def until(look: Callable[[], Awaitable[ResultT]], what: str, within_s: float) -> ResultT:
+    """The first result of ``look`` that is true; fails, saying ``what``, when there is none in time."""
+    deadline = monotonic() + within_s
+    while True:
+        found = await look()
+        if found:
+            return found
+        assert monotonic() < deadline, f"not within {within_s} s: {what} (last: {found!r})"
+        await pause(0.05)
 
 
 def free_port() -> int:
@@ -31,6 +73,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class Result(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
 
 
 class Process:
@@ -48,6 +98,12 @@ class Process:
 
     async def wait(self) -> int:
         return await self.process.wait()
+
+    async def terminate(self, within_s: float) -> int:
+        """SIGTERM; the exit code. Fails if it takes longer than that."""
+        self.signal(signal.SIGTERM)
+        async with asyncio.timeout(within_s):
+            return await self.wait()
 
     async def ready(self, http: aiohttp.ClientSession) -> None:
         """Return once ``/readyz`` says yes; raise with the process's log if it ends first."""
@@ -77,25 +133,54 @@ class Fleet:
             "AWS_REGION": REGION,
             "DYNEIN_REGION": REGION,
             "DYNEIN_ENDPOINT_URL": endpoint,
-            "DYNEIN_TOKEN_SECRETS": "acceptance-test-secret-of-enough-bytes",
+            "DYNEIN_TOKEN_SECRETS": SECRET,
             "DYNEIN_SHARD_COUNT": "8",
         }
 
-    async def command(self, *arguments: str) -> str:
-        """Run the command line; its standard output."""
+    async def run(self, *arguments: str, given: str = "", within_s: float = 60.0, **settings: str) -> Result:
+        """Run the command line as a user does, in pipes. An empty setting is left out of the environment."""
+        environment = {name: value for name, value in {**self.environment, **settings}.items() if value}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "dynein", *arguments,
-            env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=environment, stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        out, err = await process.communicate()
-        if process.returncode != 0:
-            raise AssertionError(f"dynein {' '.join(arguments)} exited {process.returncode}: {out!r} {err!r}")
-        return out.decode()
+        try:
+            async with asyncio.timeout(within_s):
+                out, err = await process.communicate(given.encode())
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode is not None
+        return Result(process.returncode, out.decode(), err.decode())
+
+    async def command(self, *arguments: str, given: str = "", within_s: float = 60.0, **settings: str) -> str:
+        """Run the command line; its standard output. Fails if it does."""
+        result = await self.run(*arguments, given=given, within_s=within_s, **settings)
+        if result.code != 0:
+            raise AssertionError(f"dynein {' '.join(arguments)} exited {result.code}: {result.out!r} {result.err!r}")
+        return result.out
+
+    @contextlib.asynccontextmanager
+    async def command_line(self, *arguments: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A command that runs until it is told to stop; killed on leaving, if it still does."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dynein", *arguments,
+            env={**self.environment, **settings}, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
 
     async def start(self, *roles: str, **settings: str) -> Process:
         """Start a process with these roles; returns once it is ready."""
         port = free_port()
-        log = self.directory / f"{'-'.join(roles)}-{len(self.processes)}.log"
+        log = self.directory / f"{'-'.join(roles)}-{port}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "dynein", "serve", *(part for role in roles for part in ("--role", role)),
@@ -133,14 +218,15 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def fleet(directory: Path) -> AsyncIterator[Fleet]:
-    """A bootstrapped fleet without processes."""
+async def fleet(directory: Path, *, bootstrapped: bool = True) -> AsyncIterator[Fleet]:
+    """A fleet without processes."""
     async with (
         EmbeddedEngine(engine="roto", host="127.0.0.1", port=free_port(), data_dir=directory / "engine") as engine,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
     ):
         made = Fleet(directory, engine.endpoint_url, http)
-        await made.command("bootstrap")
+        if bootstrapped:
+            await made.command("bootstrap")
         try:
             yield made
         finally:

@@ -13,6 +13,8 @@ in a run follows from its seed: which processes there are, what each call to the
 `agents`          the real roles, started in simulated processes
 `saboteur`        crashes, pauses, partitions, outages, clock steps, deploys
 `workload`        users who submit, cancel and move jobs
+`explain`         which named fault explains that something happened twice
+`mutations`       deliberate bugs that the simulation has to find
 `auditor`         sees every accepted request and every delivery, and says what was wrong
 ================  ==================================================================================================
 """

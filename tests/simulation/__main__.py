@@ -1,4 +1,4 @@
-"""``python -m tests.simulation``: replay one seed, or run many."""
+"""``python -m tests.simulation``: replay one seed, run many, or hunt for bugs planted on purpose."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 
+from tests.simulation.mutations import MUTATIONS, planted
 from tests.simulation.run import Outcome, simulate
 
 
@@ -17,12 +18,16 @@ def main() -> int:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seed", type=int, help="replay one run")
     which.add_argument("--seeds", metavar="A:B", help="run seeds A to B-1")
+    which.add_argument("--mutations", metavar="N", type=int, help="plant each known bug; find it within N seeds")
+    parser.add_argument("--only", metavar="TEXT", default="", help="of the known bugs, those whose name contains TEXT")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     parser.add_argument("--grep", metavar="TEXT", help="print only the lines of the trace that contain TEXT")
     parser.add_argument("--keep-going", action="store_true", help="do not stop after ten failing seeds")
     arguments = parser.parse_args()
     if arguments.seed is not None:
         return _replay(arguments.seed, trace=arguments.trace or bool(arguments.grep), grep=arguments.grep)
+    if arguments.mutations is not None:
+        return _hunt(arguments.mutations, arguments.only)
     first, _, end = arguments.seeds.partition(":")
     return _run(range(int(first), int(end)), keep_going=arguments.keep_going)
 
@@ -69,6 +74,23 @@ def _run(seeds: range, *, keep_going: bool) -> int:
         f"{totals['dead-lettered']} dead-lettered"
     )
     return 1 if failed else 0
+
+
+def _hunt(seeds_max: int, only: str) -> int:
+    missed = 0
+    for mutation in MUTATIONS:
+        if only not in mutation.name:
+            continue
+        with planted(mutation):
+            for seed in range(seeds_max):
+                outcome = simulate(seed)
+                if outcome.violations:
+                    print(f"found at seed {seed:3}: {mutation.name}\n    {outcome.violations[0]}", flush=True)
+                    break
+            else:
+                missed += 1
+                print(f"NOT FOUND in {seeds_max} seeds: {mutation.name}", flush=True)
+    return 1 if missed else 0
 
 
 def _describe(outcome: Outcome) -> str:

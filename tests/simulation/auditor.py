@@ -203,7 +203,6 @@ class Auditor:
             stone = self._tombstone(parse(token).key)
             if stone is None:
                 break
-            self._judge_stopped(token)
             if stone.moved_to is None:
                 if token not in self.cancel_asked:
                     self.violations.append(f"{short(token)}: cancelled, and nobody asked for it")
@@ -217,9 +216,18 @@ class Auditor:
             token = stone.moved_to
         if token in self.cancel_done:
             self.violations.append(f"{short(token)}: its user was told it was cancelled, and it has no tombstone")
-        if token in self.move_done:
+        if token in self.move_done and not self._came_back(token):
             self.violations.append(f"{short(token)}: its user was told it was moved, and it has no tombstone")
         self._judge_end(token, body, where, since)
+
+    def _came_back(self, token: str) -> bool:
+        """Was it moved away and then back to where it was, which takes the tombstone away?"""
+        seen: list[str] = []
+        at = token
+        while at in self.move_done and at not in seen:
+            seen.append(at)
+            at = self.move_done[at][0]
+        return at == token
 
     def _judge_stopped(self, token: str) -> None:
         for delivery in self.deliveries.get(token, []):
@@ -257,6 +265,8 @@ class Auditor:
 
     def _judge_deliveries(self) -> None:
         for token, deliveries in self.deliveries.items():
+            if self._tombstone(parse(token).key) is not None:
+                self._judge_stopped(token)
             due_ms = parse(token).key.due_at_ms
             for delivery in deliveries:
                 early_ms = due_ms - delivery.visible_ms - max(0, delivery.process.clock.offset_ms_max)
@@ -266,8 +276,10 @@ class Auditor:
                     self.violations.append(
                         f"{short(token)}: dead-lettered by {delivery.process.name} for no good reason"
                     )
-            for earlier, later in pairwise(deliveries):
-                why = self.explainer.why(token, earlier.process.name, earlier.flight.began_at, earlier.flight, later.at)
+            # In the order in which they were tried: a send may take effect long after its caller gave up.
+            for earlier, later in pairwise(sorted(deliveries, key=lambda delivery: delivery.flight.began_at)):
+                until = max(earlier.at, later.at)
+                why = self.explainer.why(token, earlier.flight, later.flight, until)
                 self.counts["duplicates"] += 1
                 if why is None:
                     self.violations.append(
@@ -283,19 +295,20 @@ class Auditor:
         if record is None:
             return False
         budget_s = self.world.settings.retry_budget_s
+        at = delivery.flight.began_at
         spells = self.saboteur.bad_queues.get(record.request.queue, [])
-        if any(since <= delivery.at <= until + 10.0 for since, until, for_good in spells if for_good):
+        if any(since <= at <= until + 10.0 for since, until, for_good in spells if for_good):
             return True
         hindered = [(since, until) for since, until, _ in spells]
         hindered += [(d.since, d.until) for d in self.world.observer.disturbances.get(delivery.process.name, [])]
-        window = (delivery.at - 2 * budget_s, delivery.at)
+        window = (at - 2 * budget_s, at)
         failing_s = sum(max(0.0, min(until, window[1]) - max(since, window[0])) for since, until in hindered)
         return failing_s >= 0.5 * budget_s
 
     def _judge_remains(self) -> None:
         world = self.world
         for trigger in world.table.triggers():
-            if not self.explainer.resurrected(trigger.token):
+            if not (self.deliveries.get(trigger.token) and self.explainer.resurrected(trigger.token)):
                 self.violations.append(f"{short(trigger.token)}: STRANDED in the table, {self._due(trigger.token)}")
         inbound = world.queues.everything(world.settings.inbound_queue)
         if inbound:

@@ -28,14 +28,19 @@ class Explainer:
             self._carried_by.setdefault(token, []).append(message_id)
             self._inbound_sends.setdefault(token, []).append(flight)
 
-    def why(self, token: str, process: str, since: float, flight: Flight, until: float) -> str | None:
-        """Why ``token``, sent by ``process`` in ``flight``, was sent again at ``until``."""
-        if flight.fate in (Fate.STRAGGLER, Fate.ANSWER_LOST, Fate.RESET) or not flight.answered:
+    def why(self, token: str, earlier: Flight, later: Flight, until: float) -> str | None:
+        """Why ``token``, sent in ``earlier``, was sent again in ``later``; both had taken effect by ``until``."""
+        if earlier.fate in (Fate.STRAGGLER, Fate.ANSWER_LOST, Fate.RESET) or not earlier.answered:
             return "the answer to a send was not heard"
         lease_s = self._world.settings.lease_ttl_s + self._world.settings.call_timeout_s
-        befallen = self._befell(process, since - lease_s, until)
+        befallen = self._befell(earlier.process, earlier.began_at - lease_s, until)
         if befallen is not None:
             return befallen
+        for disturbance in self._world.observer.disturbances.get(later.process, []):
+            # It did not notice that time had passed, so it trusted its lease for longer than it was worth.
+            suspended = disturbance.what == "suspended"
+            if suspended and disturbance.since <= later.began_at <= disturbance.until + lease_s:
+                return "the second sender had been suspended"
         if any(not add.answered or add.fate is Fate.STRAGGLER for add in self._world.observer.adds.get(token, [])):
             return "the answer to a write was not heard"
         sends = self._inbound_sends.get(token, [])
@@ -44,8 +49,16 @@ class Explainer:
         return self._received_twice(token, until)
 
     def resurrected(self, token: str) -> bool:
-        """May a trigger stand in the table after all was done, because a write came after its writer had given up?"""
-        return any(add.fate is Fate.STRAGGLER or not add.answered for add in self._world.observer.adds.get(token, []))
+        """May the trigger of a job that was delivered stand in the table at the end?
+
+        A write may come after its writer gave up, or its writer may have been killed before it could look whether the
+        bucket was retired, while another ingester finished with the same inbound message. ``dynein audit`` finds it.
+        """
+        writers = {process.name: process for process in self._world.processes}
+        return any(
+            add.fate is Fate.STRAGGLER or not add.answered or writers[add.process].died_at is not None
+            for add in self._world.observer.adds.get(token, [])
+        )
 
     def unexplained_takes(self) -> list[str]:
         """Leases taken from owners whom nothing had befallen."""

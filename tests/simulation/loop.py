@@ -127,11 +127,11 @@ class SimulationLoop(asyncio.BaseEventLoop):
         pass
 
 
-def _whose(handle: asyncio.Handle) -> str:
+def _whose(handle: Any) -> str:
     owner = handle._context.get(OWNER)
     task = getattr(handle._callback, "__self__", None)
-    what = task.get_coro().__qualname__ if isinstance(task, asyncio.Task) else repr(handle._callback)
-    return f"{getattr(owner, 'name', 'engine')} {what}"
+    what: Any = task.get_coro() if isinstance(task, asyncio.Task) else handle._callback
+    return f"{getattr(owner, 'name', 'engine')} {getattr(what, '__qualname__', what)}"
 
 
 def _make_task(loop: asyncio.AbstractEventLoop, work: Any, context: Context | None = None) -> asyncio.Task[Any]:

@@ -47,7 +47,8 @@ class ProcessClock:
         self.offset_ms_max = max(self.offset_ms_max, offset_ms)
 
     async def sleep(self, seconds: float) -> None:
-        await pause(self._loop, max(seconds, 0.0))
+        # A shorter sleep would be lost in the rounding of `monotonic`; no real one is shorter.
+        await pause(self._loop, max(seconds, 1e-6) if seconds > 0 else 0.0)
 
 
 async def pause(loop: SimulationLoop, seconds: float) -> None:

@@ -44,7 +44,7 @@ class Saboteur:
         """Until the storm is over."""
         loop = self.world.loop
         while self._acts and loop.time() < self.world.scenario.storm_s:
-            await pause(loop, self.rng.expovariate(0.25))
+            await pause(loop, self.rng.expovariate(0.4))
             if loop.time() < self.world.scenario.storm_s:
                 _, act = self.rng.choice(self._acts)
                 self.world.spawn(self._guarded(act))
@@ -85,7 +85,8 @@ class Saboteur:
         await act()
 
     def _someone(self) -> Process | None:
-        running = [p for p in self.world.processes if p.state is State.RUNNING]
+        role = self.rng.choice(ROLES)
+        running = [p for p in self.world.processes if p.state is State.RUNNING and p.role == role]
         return self.rng.choice(running) if running else None
 
     async def _crash(self) -> None:
@@ -99,7 +100,9 @@ class Saboteur:
                 self.world.start(process.role)
 
     async def _pause(self) -> None:
-        await self._stand_still(self.rng.choice((0.3, 3.0, 15.0, 60.0)) * (0.5 + self.rng.random()), suspended=False)
+        lease_s = self.world.settings.lease_ttl_s
+        seconds = self.rng.choice((0.3, 3.0, 1.5 * lease_s, 3 * lease_s, 60.0)) * (0.7 + 0.6 * self.rng.random())
+        await self._stand_still(seconds, suspended=False)
 
     async def _suspend(self) -> None:
         await self._stand_still(self.rng.choice((3.0, 15.0, 60.0)) * (0.5 + self.rng.random()), suspended=True)

@@ -87,13 +87,11 @@ class Scenario(NamedTuple):
 def scenario_of(seed: int) -> Scenario:
     """The scenario of a seed."""
     rng = random.Random(f"scenario {seed}")
-    mood = rng.random()
-    share = 0.0 if mood < 0.05 else 0.15 if mood < 0.35 else 0.4 if mood < 0.8 else 0.9
-    kinds = tuple(kind for kind in KINDS if rng.random() < share)
+    kinds = _kinds(rng)
     tick_s = rng.choice((0.5, 1.0, 1.0))
     call_timeout_s = rng.choice((1.0, 2.0, 3.0))
     lease_ttl_s = 2 * tick_s + call_timeout_s + rng.choice((1.0, 3.0, 5.0))
-    read_ahead_s = max(2 * tick_s, rng.choice((1.0, 2.0, 3.0)))
+    read_ahead_s = max(3 * tick_s, rng.choice((1.0, 2.0, 3.0)))
     hold_window_s = read_ahead_s + rng.choice((2.0, 3.0))
     bucket_width_s = rng.choice((2, 5, 10, 30))
     settings = Settings(
@@ -132,6 +130,17 @@ def scenario_of(seed: int) -> Scenario:
         skew_ms_max=skew_ms_max,
         destinations=tuple(f"q{i}" for i in range(rng.choice((1, 3)))) + ("f.fifo",) * rng.choice((0, 1)),
     )
+
+
+def _kinds(rng: random.Random) -> tuple[str, ...]:
+    mood = rng.random()
+    if mood < 0.05:
+        return ()
+    if mood < 0.4:
+        few = rng.sample(KINDS, rng.choice((1, 2, 3)))
+        return tuple(kind for kind in KINDS if kind in few)
+    share = 0.4 if mood < 0.8 else 0.9
+    return tuple(kind for kind in KINDS if rng.random() < share)
 
 
 def weather_of(scenario: Scenario, rng: random.Random) -> Weather:

@@ -34,15 +34,15 @@ class Workload:
         self.active = 0
         """Users who are still doing something."""
 
-    async def run(self, jobs: int, seconds: float) -> None:
-        """Submit about ``jobs`` jobs within ``seconds``."""
+    async def run(self, jobs: int, seconds: float, *, bursts: bool = True) -> None:
+        """Submit about ``jobs`` jobs within ``seconds``. ``bursts``: sometimes many that are due at one instant."""
         began = self.world.loop.time()
         times = sorted(self.rng.random() * seconds for _ in range(jobs))
         while times:
             at = times.pop(0)
             await pause(self.world.loop, max(0.0, began + at - self.world.loop.time()))
             roll = self.rng.random()
-            if roll < 0.03:
+            if bursts and roll < 0.03:
                 many = self.rng.choice((5, 15, 40))
                 due_ms = self.world.now_ms() + self.rng.randint(0, 20_000)
                 self._start(self._batch(many, due_ms))

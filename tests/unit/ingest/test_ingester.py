@@ -940,6 +940,20 @@ async def test_a_drain_gives_back_what_it_receives_or_has_not_begun(world: World
     assert world.inbound_visible() == world.inbound() == 3
 
 
+async def test_a_drain_does_not_receive_again_what_it_is_giving_back(world: World) -> None:
+    process = world.process()
+    process.start()
+    await world.clock.advance(1)
+    process.stopping.set()
+    await world.clock.settle()
+    answer = process.faults.hold_answer_next("extend")  # visible again, while other receives are still under way
+    await world.post(world.entry(HOUR_S))
+    await world.clock.settle()
+    answer.open()
+    await process.stop()
+    assert world.inbound_visible() == world.inbound() == 1
+
+
 async def test_a_drain_stores_the_jobs_of_a_failing_destination(world: World) -> None:
     entry = world.entry(0.5)
     process = world.process(hold_window_s=60.0, visibility_timeout_s=120)

@@ -188,6 +188,16 @@ class TestRetiring:
             await world.clock.advance(0.25)
         assert world.record().retired_before >= before + 8
 
+    async def test_a_renewal_between_ticks_does_not_put_off_the_next_read_mark(self, world: World) -> None:
+        (p,) = world.start("p")
+        await world.clock.advance(5.3)
+        lease = p.dispatcher._readers[0].lease
+        for _ in range(20):
+            await p.dispatcher._keeper.renew(lease, read_on=False)
+            before = world.record().read_mark_ms
+            await world.clock.advance(world.settings.tick_s)
+            assert world.record().read_mark_ms - before == world.settings.tick_s * 1000
+
     async def test_tombstones_do_not_keep_a_bucket_open(self, world: World) -> None:
         world.start("p")
         await world.until_owned()
@@ -206,4 +216,3 @@ class TestBeginning:
         await world.until_empty(within_s=10.0)
         assert sorted(world.bodies()) == ["a minute", "an hour"]
         assert p.reads() < 300, "and not with 1970"
-

@@ -1,0 +1,310 @@
+"""The command line as its users call it, against a running service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiobotocore.session import get_session
+
+from dynein import __version__
+from dynein.clock import SystemClock
+from dynein.dynamodb_store import DynamoTriggerStore
+from dynein.job import Job, encode_job
+from dynein.partition import JOB_ID_BYTES, TriggerKey
+from dynein.telemetry import Telemetry
+from dynein.token import JobRef, Placement, TokenSigner
+from dynein.trigger import Trigger
+from tests.acceptance.fleet import QUICK, REGION, SECRET, Fleet, fleet, monotonic, now_ms, until
+from tests.acceptance.load import Load
+from tests.acceptance.test_bootstrap import refusal
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BUCKET_WIDTH_MS = 60_000
+SETTINGS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+    """One process with all roles."""
+    async with fleet(tmp_path_factory.mktemp("cli")) as made:
+        made.environment |= QUICK
+        process = await made.start(
+            "api", "ingester", "dispatcher", DYNEIN_RETRY_BUDGET_S="2", DYNEIN_BACKOFF_MAX_S="0.5"
+        )
+        made.environment["DYNEIN_URL"] = process.url
+        yield made
+
+
+async def make_queue(running: Fleet, name: str) -> str:
+    async with running.sqs() as sqs:
+        return (await sqs.create_queue(QueueName=name))["QueueUrl"]
+
+
+async def receive(running: Fleet, url: str, within_s: float) -> dict[str, Any]:
+    """The next message of a queue, consumed."""
+    async with running.sqs() as sqs:
+
+        async def look() -> dict[str, Any] | None:
+            answer = await sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])
+            messages: list[Any] = list(answer.get("Messages", []))
+            return messages[0] if messages else None
+
+        message = await until(look, f"a message on {url}", within_s)
+        assert message is not None
+        await sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return message
+
+
+def attribute(message: dict[str, Any], name: str) -> str:
+    return str(message["MessageAttributes"][name]["StringValue"])
+
+
+def fields(output: str) -> dict[str, str]:
+    """The lines of an answer for people."""
+    assert "\x1b" not in output, "no colours in a pipe"
+    pairs = (line.split(maxsplit=1) for line in output.splitlines())
+    return {line[0]: line[1] for line in pairs}
+
+
+# --- the program itself -----------------------------------------------------------------------------------------------
+
+
+async def test_version(running: Fleet) -> None:
+    assert await running.command("--version") == f"dynein {__version__}\n"
+
+
+async def test_settings_hide_secrets_and_their_reference_page_is_up_to_date(running: Fleet) -> None:
+    as_json, for_people, markdown = await asyncio.gather(
+        running.command("settings", "--json"), running.command("settings"), running.command("settings", "--markdown")
+    )
+    in_force = json.loads(as_json)
+    assert in_force["endpoint_url"] == running.endpoint
+    assert in_force["tick_s"] == 0.5
+    assert in_force["token_secrets"], "it says that there are some"
+    assert SECRET not in as_json + for_people
+    assert fields(for_people)["tick_s"] == "0.5"
+    assert markdown == SETTINGS_PAGE.read_text()
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_jobs_whole_life_for_programs(running: Fleet) -> None:
+    url = await make_queue(running, "programs")
+    options = ["--delay", "1h", "--policy", "scheduled", "--name", "a name", "--attribute", "trace=abc=1"]
+    submitted = json.loads(await running.command("submit", "programs", "the body", *options, "--json"))
+    assert submitted["policy"] == "SCHEDULED"
+    assert abs(submitted["due_at_ms"] - now_ms() - 3_600_000) < 30_000
+
+    async def stored() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(await running.command("get", submitted["token"], "--json"))
+        return found if found["state"] == "scheduled" else {}
+
+    found = await until(stored, "the job is stored", 10)
+    assert (found["queue"], found["name"], found["cancellable"]) == ("programs", "a name", True)
+
+    moved = json.loads(await running.command("move", submitted["token"], "--delay", "2h", "--json"))
+    assert moved["previous_token"] == submitted["token"]
+    refused = await running.run("cancel", submitted["token"], "--json")
+    assert refused.code == 1
+    problem = json.loads(refused.out)
+    assert (problem["code"], problem["moved_to"]) == ("moved", moved["token"])
+
+    moved = json.loads(await running.command("move", moved["token"], "--at", str(now_ms() + 2_000), "--json"))
+    message = await receive(running, url, within_s=10)
+    assert message["Body"] == "the body"
+    assert attribute(message, "dynein-token") == moved["token"]
+    assert attribute(message, "dynein-name") == "a name"
+    assert attribute(message, "trace") == "abc=1"
+    assert now_ms() - moved["due_at_ms"] < 2_000
+
+
+async def test_a_jobs_whole_life_for_people(running: Fleet) -> None:
+    await make_queue(running, "people")
+    submitted = fields(await running.command("submit", "people", "hello", "--delay", "1h", "--cancellable"))
+    assert submitted["policy"] == "SCHEDULED"
+    assert submitted["due_at"].endswith("Z (in 1 h)")
+    token = submitted["token"]
+    assert "due_at_ms" not in submitted
+    found = fields(await running.command("get", token))
+    assert (found["cancellable"], found["state"]) in {("yes", "accepted"), ("yes", "scheduled")}
+    assert fields(await running.command("cancel", token)) == {"token": token, "state": "cancelled"}
+    assert fields(await running.command("cancel", token))["state"] == "cancelled", "again, for whoever lost the answer"
+    assert fields(await running.command("get", token))["state"] == "cancelled"
+    refused = await running.run("move", token, "--delay", "1h")
+    assert refusal(refused) == "The job was cancelled before, and will not be delivered"
+
+
+async def test_the_body_can_come_from_standard_input_and_binary_safe_text_arrives_unchanged(running: Fleet) -> None:
+    url = await make_queue(running, "stdin")
+    text = 'tabs\tand "quotes"\nand more lines — ✓\n'
+    assert (await running.run("submit", "stdin", "-", given=text)).code == 0
+    assert (await receive(running, url, within_s=5))["Body"] == text
+
+
+async def test_refusals_say_what_is_wrong_and_what_to_send(running: Fleet) -> None:
+    await make_queue(running, "refusals")
+    unknown, unreadable, forged, taken_back, bad_key, nowhere, no_url, not_ours = await asyncio.gather(
+        running.run("submit", "missing", "x"),
+        running.run("submit", "refusals", "x", "--delay", "soon"),
+        running.run("get", "abc"),
+        _cancel_immediate(running),
+        running.run("submit", "refusals", "x", "--attribute", "trace"),
+        running.run("submit", "refusals", "x", "--url", "http://127.0.0.1:1"),
+        running.run("submit", "refusals", "x", "--url", "ftp://127.0.0.1"),
+        running.run("submit", "refusals", "x", "--url", running.endpoint),
+    )
+    assert refusal(unknown).startswith("queue 'missing' does not exist or is not visible to Dynein's credentials. ")
+    assert refusal(unreadable).startswith("--delay cannot read 'soon'. Send seconds")
+    assert refusal(forged) == "No job has this token: a job token has 52 characters, this one has 3"
+    assert refusal(taken_back) == "The job is IMMEDIATE: SQS has it, and it cannot be cancelled"
+    assert refusal(bad_key, code=2) == "--attribute trace: write key=value"
+    assert refusal(nowhere).startswith("http://127.0.0.1:1 does not answer (")
+    assert refusal(no_url, code=2).startswith("--url ftp://127.0.0.1: ")
+    assert refusal(not_ours).startswith(f"what answers at {running.endpoint} is no Dynein API")
+
+
+async def _cancel_immediate(running: Fleet) -> Any:
+    token = json.loads(await running.command("submit", "refusals", "x", "--policy", "IMMEDIATE", "--json"))["token"]
+    return await running.run("cancel", token)
+
+
+# --- tail -------------------------------------------------------------------------------------------------------------
+
+
+async def test_tail_shows_what_arrives_and_how_late(running: Fleet) -> None:
+    url = await make_queue(running, "tailed")
+    async with running.sqs() as sqs, running.command_line("tail", "tailed", "--json") as tailing:
+        assert tailing.stdout is not None
+        load = Load(running, "tailed")
+        load.apis = [running.environment["DYNEIN_URL"]]
+        due = await load.post(policy="SCHEDULED", delay=1, name="shown")
+        shown = json.loads(await _line(tailing.stdout))
+        assert (shown["token"], shown["name"], shown["body"]) == (due.token, "shown", "0")
+        assert shown["due_at_ms"] == due.due_at_ms
+        assert 0 <= shown["late_ms"] < 1_500
+        await sqs.send_message(QueueUrl=url, MessageBody="somebody else's")
+        shown = json.loads(await _line(tailing.stdout))
+        assert (shown["token"], shown["late_ms"], shown["body"]) == (None, None, "somebody else's")
+        began = monotonic()
+        tailing.send_signal(signal.SIGINT)
+        assert await tailing.wait() == 0
+        assert monotonic() - began < 3
+        answer = await sqs.receive_message(QueueUrl=url)
+        assert "Messages" not in answer, "what was shown was consumed"
+
+
+async def test_tail_can_give_back_what_it_shows(running: Fleet) -> None:
+    url = await make_queue(running, "kept")
+    async with running.sqs() as sqs:
+        await sqs.send_message(QueueUrl=url, MessageBody="still here")
+    async with running.command_line("tail", "kept", "--keep") as tailing:
+        assert tailing.stdout is not None
+        assert (await _line(tailing.stdout)).rstrip().endswith("kept   not a job  -                      still here")
+        tailing.send_signal(signal.SIGINT)
+        assert await tailing.wait() == 0
+    assert (await receive(running, url, within_s=5))["Body"] == "still here"
+
+
+async def test_tail_of_no_queue_says_so(running: Fleet) -> None:
+    assert refusal(await running.run("tail", "missing")).startswith("queue 'missing' does not exist")
+
+
+async def _line(stream: asyncio.StreamReader) -> str:
+    async with asyncio.timeout(15):
+        return (await stream.readline()).decode()
+
+
+# --- redrive ----------------------------------------------------------------------------------------------------------
+
+
+async def test_jobs_whose_queue_was_deleted_go_to_the_dead_letter_queue_and_come_back(running: Fleet) -> None:
+    gone, healthy = Load(running, "gone"), Load(running, "healthy")
+    gone.apis = healthy.apis = [running.environment["DYNEIN_URL"]]
+    gone_url, dead_letters = await make_queue(running, "gone"), await make_queue(running, "dynein-dead-letter")
+    async with healthy.consumed():
+        for number in range(6):
+            delay = 4 + number / 4  # past the hold window: stored
+            await gone.post(policy="SCHEDULED", delay=delay)
+            await healthy.post(policy="SCHEDULED", delay=delay)
+        async with running.sqs() as sqs:
+            await sqs.delete_queue(QueueUrl=gone_url)
+
+            async def all_given_up() -> bool:
+                answer = await sqs.get_queue_attributes(
+                    QueueUrl=dead_letters, AttributeNames=["ApproximateNumberOfMessages"]
+                )
+                return answer["Attributes"]["ApproximateNumberOfMessages"] == "6"
+
+            await until(all_given_up, "six dead letters", 20)
+            answer = await sqs.receive_message(
+                QueueUrl=dead_letters, MaxNumberOfMessages=10, VisibilityTimeout=0, MessageAttributeNames=["All"]
+            )
+        reasons = {attribute(dict(letter), "dynein-reason") for letter in answer["Messages"]}
+        assert all("gone" in reason and "does not exist" in reason for reason in reasons), reasons
+        await healthy.settled(within_s=10)
+    assert healthy.latest() < 1_000, "a destination that fails holds nobody up"
+
+    too_soon = await running.run("redrive")
+    assert too_soon.code == 1
+    assert re.match(r"6 stay  UnknownQueue: queue 'gone' does not exist", too_soon.out)
+    assert too_soon.out.endswith("\n0 redriven, 6 failed\n")
+    await make_queue(running, "gone")
+    first = await running.command("redrive", "--max", "2")
+    assert first == "2 redriven, 0 failed. Stopped at --max: there may be more, run it again\n"
+    rest = json.loads(await running.command("redrive", "--queue", "gone", "--json"))
+    assert (rest["redriven"], rest["failed"]) == (4, {})
+    came = [await receive(running, gone_url, within_s=5) for _ in range(6)]
+    assert {attribute(message, "dynein-token") for message in came} == {job.token for job in gone.accepted.values()}
+    assert {message["Body"] for message in came} == gone.accepted.keys()
+
+
+# --- audit ------------------------------------------------------------------------------------------------------------
+
+
+async def test_audit_finds_a_stranded_trigger_and_its_repair_delivers_it(running: Fleet) -> None:
+    url = await make_queue(running, "audited")
+    load = Load(running, "audited")
+    load.apis = [running.environment["DYNEIN_URL"]]
+    await load.post(policy="SCHEDULED", delay="2h")
+
+    async def clean_with_one_trigger() -> bool:
+        clean = await running.command("audit")
+        return re.match(r"clean: 0 stranded, 0 overdue, 0 undecodable of [1-9]\d* trigger", clean) is not None
+
+    await until(clean_with_one_trigger, "a clean audit that sees a trigger", 15)
+    token = await plant(running, queue="audited")
+
+    found = await running.run("audit")
+    assert found.code == 1
+    assert re.match(rf"stranded +due \S+ \S+ UTC  shard 3 +bucket \d+  {token}\n", found.out)
+    assert "\nnot clean: 1 stranded, 0 overdue, 0 undecodable of " in found.out
+    answer, nothing = await asyncio.gather(running.command("audit", "--repair", "--json"), running.command("redrive"))
+    assert nothing == "nothing to redrive: the dead-letter queue is empty\n"
+    repaired = json.loads(answer)
+    assert [(finding["token"], finding["repaired"]) for finding in repaired["findings"]] == [(token, True)]
+    message = await receive(running, url, within_s=10)
+    assert (message["Body"], attribute(message, "dynein-token")) == ("stranded", token)
+    assert (await running.command("audit")).startswith("clean: 0 stranded")
+
+
+async def plant(running: Fleet, *, queue: str) -> str:
+    """Put a trigger where no dispatcher will look again: an hour back. Its token."""
+    key = TriggerKey(now_ms() - 3_600_000, b"\x07" * JOB_ID_BYTES, 3)
+    token = TokenSigner([SECRET.encode()]).sign(JobRef(Placement.SCHEDULED, key))
+    opened = get_session().create_client(
+        "dynamodb", region_name=REGION, endpoint_url=running.endpoint, aws_access_key_id="a", aws_secret_access_key="b"
+    )
+    async with opened as client:
+        store = DynamoTriggerStore(client, "dynein", SystemClock(), Telemetry(), BUCKET_WIDTH_MS)
+        assert await store.add([Trigger(key, token, encode_job(Job(queue, "stranded")))]) == []
+    return token

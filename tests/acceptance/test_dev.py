@@ -1,0 +1,197 @@
+"""``dynein dev`` as a newcomer meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from tests.acceptance.fleet import Result, free_port, monotonic, until
+from tests.acceptance.test_bootstrap import refusal
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+READY_S = 20.0
+STOP_S = 6.0
+ARRIVAL = re.compile(r"^(?P<at>[\d:.]{12})  (?P<queue>\S+) +\+(?P<late_ms>\d+) ms  (?P<name>.{22}) (?P<body>.*)$")
+
+
+class Dev:
+    """One ``dynein dev`` with a terminal's view of it: a line at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int, engine_port: int, data: Path) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self.engine_port = engine_port
+        self.data = data
+        self.lines: list[str] = []
+
+    async def line(self, wanted: Callable[[str], object], within_s: float = READY_S) -> str:
+        """The next line that is wanted."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(within_s):
+            while raw := await self.process.stdout.readline():
+                self.lines.append(raw.decode().rstrip("\n"))
+                if wanted(self.lines[-1]):
+                    return self.lines[-1]
+        raise AssertionError(f"it ended before that line: {self.lines}")
+
+    async def rest(self) -> list[str]:
+        """All that is still to come, until it ends."""
+        assert self.process.stdout is not None
+        self.lines += (await self.process.stdout.read()).decode().splitlines()
+        return self.lines
+
+    async def stop(self) -> None:
+        """Ctrl-C."""
+        began = monotonic()
+        self.process.send_signal(signal.SIGINT)
+        lines = await self.rest()
+        assert await self.process.wait() == 0, lines
+        assert monotonic() - began < STOP_S
+        assert lines[-1] == "stopped"
+        assert not any("WARNING" in line for line in lines), lines
+
+    async def submit(self, **job: object) -> dict[str, object]:
+        """POST a job."""
+        async with aiohttp.ClientSession() as http, http.post(f"{self.url}/v1/jobs", json=job) as answer:
+            assert answer.status == 202, await answer.text()
+            accepted: dict[str, object] = await answer.json()
+            return accepted
+
+    def engines(self) -> list[int]:
+        """Processes that have this one's engine directory on their command line."""
+        found = subprocess.run(["ps", "-eww", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
+        return [int(line.split()[0]) for line in found.splitlines() if "roto-server" in line and str(self.data) in line]
+
+
+@contextlib.asynccontextmanager
+async def dev(data: Path, *options: str) -> AsyncIterator[Dev]:
+    port, engine_port = free_port(), free_port()
+    arguments = ["--port", str(port), "--engine-port", str(engine_port), "--engine", "roto", "--data", str(data)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dynein", "dev", *arguments, *options,
+        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        yield Dev(process, port, engine_port, data)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("DYNEIN_", "AWS_"))}
+
+
+def is_ready(line: str) -> bool:
+    return line.startswith("ready  API http")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def sample_run(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
+    """Begun before all tests: its sample jobs arrive while others wait for something else."""
+    async with dev(tmp_path_factory.mktemp("sample"), "--exit-after-sample") as run:
+        yield run
+
+
+async def test_ctrl_c_stops_it_at_once_even_while_samples_are_on_their_way(tmp_path: Path) -> None:
+    async with dev(tmp_path) as run:
+        await run.line(lambda line: "due  sample IMMEDIATE" in line)
+        assert len(run.engines()) == 1
+        await run.stop()
+        assert not any("error" in line or "Traceback" in line for line in run.lines), run.lines
+        assert run.engines() == []
+
+
+async def test_a_job_outlives_a_restart(tmp_path: Path) -> None:
+    async with dev(tmp_path, "--no-sample", "--queue", "mine") as run:
+        await run.line(is_ready)
+        accepted = await run.submit(queue="mine", body="kept", name="kept", policy="SCHEDULED", delay=9)
+        await run.stop()
+        assert not any("kept" in line for line in run.lines)
+    async with dev(tmp_path, "--no-sample", "--queue", "mine") as run:
+        shown = ARRIVAL.match(await run.line(ARRIVAL.match))
+        assert shown is not None
+        assert (shown["queue"], shown["name"].strip(), shown["body"]) == ("mine", "kept", "kept")
+        assert int(shown["late_ms"]) < 5_000
+        assert [line.split()[0] for line in run.lines[1:5]] == ["verified"] * 4
+        async with aiohttp.ClientSession() as http, http.get(f"{run.url}/v1/jobs/{accepted['token']}") as answer:
+            assert answer.status == 200, "tokens stay valid"
+            assert (await answer.json())["state"] == "released"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tie a child to its parent's death")
+async def test_killed_it_leaves_no_engine_behind_and_its_data_can_be_used(tmp_path: Path) -> None:
+    async with dev(tmp_path, "--no-sample", "--no-consumer") as run:
+        await run.line(is_ready)
+        accepted = await run.submit(queue="demo", body="kept", policy="SCHEDULED", delay="1h")
+
+        async def stored() -> bool:
+            async with aiohttp.ClientSession() as http, http.get(f"{run.url}/v1/jobs/{accepted['token']}") as answer:
+                return bool((await answer.json())["state"] == "scheduled")
+
+        await until(stored, "the job is stored", 10)
+        assert len(run.engines()) == 1
+        run.process.kill()
+        await run.process.wait()
+
+        async def gone() -> bool:
+            return run.engines() == []
+
+        await until(gone, "the engine has ended too", 5)
+    async with dev(tmp_path, "--no-sample", "--no-consumer") as run:
+        await run.line(is_ready)
+        async with aiohttp.ClientSession() as http, http.delete(f"{run.url}/v1/jobs/{accepted['token']}") as answer:
+            assert (await answer.json())["state"] == "cancelled"
+
+
+async def test_a_port_in_use_is_told_and_nothing_is_left_running(tmp_path: Path) -> None:
+    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    try:
+        for option, fix in (("--port", "--port or DYNEIN_PORT"), ("--engine-port", "--engine-port")):
+            async with dev(tmp_path, option, str(port)) as run:
+                lines = await run.rest()
+                code = await run.process.wait()
+                refused = Result(code, "", "".join(f"{line}\n" for line in lines))
+                assert refusal(refused) == f"port {port} on 127.0.0.1 is in use; choose another with {fix}"
+                assert run.engines() == []
+    finally:
+        taken.close()
+        await taken.wait_closed()
+
+
+async def test_it_shows_a_sample_of_each_policy_arriving_and_exits(sample_run: Dev) -> None:
+    run = sample_run
+    async with asyncio.timeout(60):
+        lines = await run.rest()
+        assert await run.process.wait() == 0, lines
+        arrivals = [found for found in map(ARRIVAL.match, lines) if found is not None]
+        assert sorted(found["name"].strip() for found in arrivals) == [
+            "sample AUTO",
+            "sample IMMEDIATE",
+            "sample SCHEDULED",
+            "sample SCHEDULED",
+            "sample SQS_DELAYED",
+        ]
+        for found in arrivals:
+            assert found["queue"] == "demo"
+            assert json.loads(found["body"]) == {"hello": found["name"].strip()}
+            assert int(found["late_ms"]) < 1_000
+        assert not any("\x1b" in line or "Traceback" in line for line in lines)
+        assert any(line.startswith(f"  curl -s {run.url}/v1/jobs -d ") for line in lines), "what to paste next"
+        assert lines[-1] == "stopped"
+        assert run.engines() == []

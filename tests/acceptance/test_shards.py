@@ -1,0 +1,60 @@
+"""More shards while everything runs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from dynein.token import TokenSigner
+from tests.acceptance.fleet import QUICK, SECRET, fleet, until
+from tests.acceptance.load import Accepted, Load
+
+BEFORE, AFTER = 6, 10
+NOTICED_S = 15.0
+"""The API reads the shard count every ten seconds."""
+
+
+def shard(job: Accepted) -> int:
+    return TokenSigner([SECRET.encode()]).verify(job.token).key.shard
+
+
+def soon(number: int) -> dict[str, Any]:
+    """Held in hand, or stored, about half of them each."""
+    return {"policy": "SCHEDULED", "delay": 1 + number % 50 / 10}
+
+
+async def test_the_shard_count_is_raised_under_load_and_the_new_shards_are_on_time(tmp_path: Path) -> None:
+    async with fleet(tmp_path, bootstrapped=False) as running:
+        running.environment |= QUICK
+        running.environment.pop("DYNEIN_SHARD_COUNT")
+        await running.command("bootstrap", DYNEIN_SHARD_COUNT=str(BEFORE))
+        front, *dispatchers = await asyncio.gather(
+            running.start("api", "ingester"), running.start("dispatcher"), running.start("dispatcher")
+        )
+
+        async def owned() -> list[int]:
+            return [int(await running.metric(process, "dynein_leases_held")) for process in dispatchers]
+
+        async def shared_fairly(shards: int) -> bool:
+            return sorted(await owned()) == [shards // 2, shards - shards // 2]
+
+        await until(lambda: shared_fairly(BEFORE), "the shards are shared", 15)
+        load = Load(running, "sharded")
+        load.apis = [front.url]
+
+        async def new_shards_used() -> bool:
+            return {shard(job) for job in load.accepted.values()} >= set(range(AFTER))
+
+        async with load.consumed():
+            async with load.running(soon, clients=4):
+                output = await running.command("bootstrap", DYNEIN_SHARD_COUNT=str(AFTER))
+                assert f"{AFTER} shards (before: {BEFORE})" in output
+                await until(lambda: shared_fairly(AFTER), "the new shards have owners", 5)
+                await until(new_shards_used, "the API puts jobs on the new shards", NOTICED_S)
+            await load.settled(within_s=15)
+        assert load.duplicated() == {}
+        assert load.latest() < 2_000
+        stored = await running.metric(front, "dynein_jobs_ingested_total")
+        assert stored >= len(load.accepted)
+        print(f"\n{len(load.accepted)} jobs, latest {load.latest()} ms")  # noqa: T201
