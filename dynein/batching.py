@@ -24,6 +24,19 @@ class _Submission(NamedTuple, Generic[ItemT, ResultT]):
     future: asyncio.Future[ResultT]
 
 
+class Batch(list[ItemT], Generic[ItemT, ResultT]):
+    """What ``flush`` gets: the items, and a way to answer one of them before the rest."""
+
+    def __init__(self, submissions: Sequence[_Submission[ItemT, ResultT]]) -> None:
+        super().__init__(submission.item for submission in submissions)
+        self._futures = [submission.future for submission in submissions]
+
+    def settle(self, index: int, result: ResultT) -> None:
+        """Give the item at ``index`` its result now; what ``flush`` returns for it later no longer counts."""
+        if not self._futures[index].done():
+            self._futures[index].set_result(result)
+
+
 class GroupCommit(Generic[ItemT, ResultT]):
     """Batches submissions into calls of ``flush``.
 
@@ -36,7 +49,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
 
     def __init__(
         self,
-        flush: Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]],
+        flush: Callable[[Batch[ItemT, ResultT]], Awaitable[Sequence[ResultT]]],
         *,
         entries_max: int,
         waiting_max: int,
@@ -139,7 +152,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
 
     async def _fly(self, batch: list[_Submission[ItemT, ResultT]]) -> None:
         try:
-            results = await self._flush([submission.item for submission in batch])
+            results = await self._flush(Batch(batch))
             assert len(results) == len(batch), (len(results), len(batch))
         except asyncio.CancelledError:
             for submission in batch:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from dynein.backoff import pause_s
-from dynein.batching import GroupCommit
+from dynein.batching import Batch, GroupCommit
 from dynein.clock import Clock, sleep_unless
 from dynein.dead_letters import DeadLetterQueue
 from dynein.directory import Directory
@@ -90,7 +90,7 @@ class Lane:
             in_flight_max=1 if queue.endswith(".fifo") else limits.lane_in_flight_max,
         )
 
-    async def _deliver(self, parcels: list[Parcel]) -> list[Outcome]:
+    async def _deliver(self, parcels: Batch[Parcel, Outcome]) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
         pending = list(range(len(parcels)))
         while pending:
@@ -106,6 +106,11 @@ class Lane:
                 if not pending:
                     break
             failures = await self._try([parcels[i] for i in pending], where)
+            for i, failure in zip(pending, failures, strict=True):
+                if failure is None:
+                    # Known at once, though the rest may be tried for a while yet: until its trigger is removed, a crash
+                    # or a handover would send it again.
+                    parcels.settle(i, Outcome.SENT)
             pending = await self._settle(parcels, pending, failures, outcomes)
         return [outcomes[i] for i in range(len(parcels))]
 

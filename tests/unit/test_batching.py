@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynein.batching import GroupCommit
+from dynein.batching import Batch, GroupCommit
 from dynein.errors import Overloaded, Unavailable
 
 
@@ -316,3 +316,20 @@ async def test_a_cancelled_call_cancels_its_submitters_and_the_next_batch_still_
     assert doomed.cancelled()
     callee.answer(1)
     assert await waiting == "B"
+
+
+async def test_an_item_may_be_answered_before_the_rest_of_its_batch() -> None:
+    rest = asyncio.Event()
+
+    async def flush(items: Batch[str, str]) -> list[str]:
+        items.settle(1, "early")
+        await rest.wait()
+        return [f"late {item}" for item in items]
+
+    commits: GroupCommit[str, str] = GroupCommit(flush, entries_max=3, waiting_max=10)
+    first, second = commits.submit("a"), commits.submit("b")
+    assert await second == "early"
+    assert not first.done()
+    rest.set()
+    assert await first == "late a"
+    assert second.result() == "early"

@@ -181,7 +181,8 @@ async def test_only_the_failed_entries_are_sent_again(world: World) -> None:
     world.faults.fail_entries_next("send", [1], code="InternalError")
     futures = world.submit("a", "0", "1", "2")
     await world.clock.settle()
-    assert [future.done() for future in futures] == [False] * 3, "a batch is settled as one"
+    # What was acknowledged is known at once. Else a handover or a crash meanwhile would send it twice.
+    assert [future.done() for future in futures] == [True, False, True]
     assert [await world.outcome(future) for future in futures] == [Outcome.SENT] * 3
     assert world.queues.messages("a") == ["0", "2", "1"]
 

@@ -430,6 +430,16 @@ async def test_only_the_messages_that_failed_are_repeated() -> None:
     assert [decode_job(a.trigger.record).body[0] for a in api.arrivals()] == ["0", "2", "3", "1"]
 
 
+async def test_a_doubt_outlasts_a_later_refusal() -> None:
+    """The first try was taken though nobody heard it: "throttled, nothing was accepted" would be a lie."""
+    api = Api()
+    api.queues.faults.lose_answer_next("send", Unavailable("no answer"))
+    api.queues.faults.fail_next("send", Throttled("slow down"), times=2)
+    with pytest.raises(Unavailable, match="accepted all the same"):
+        await api.clock.result_of(api.accept(policy="SCHEDULED", delay=3600), within_s=5)
+    assert len(api.arrivals()) == 1
+
+
 async def test_an_inbound_queue_that_stays_away_is_told() -> None:
     api = Api()
     api.queues.faults.go_down(Unavailable("no answer"), verb="send")
