@@ -163,7 +163,8 @@ class TriggerStore(Protocol):
     async def move(self, key: TriggerKey, to: Trigger) -> Moved | Tombstone:
         """Replace the trigger at ``key`` by ``to`` (same shard) and leave a tombstone that says where it went.
 
-        All in one transaction, which also counts a late write, so that a new due time behind the read mark is found.
+        All in one transaction. It counts a late write too if the new due time is behind the read mark, and only then:
+        each makes the owner read all its open buckets again.
         Returns the tombstone found there if the job was cancelled or moved before. ``to.record`` is ignored: the
         stored record moves along.
         """

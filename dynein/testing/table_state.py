@@ -121,7 +121,8 @@ class TableState:
         self.put_trigger(to._replace(record=trigger.record))
         # A job that moves back to where it was meets the tombstone it left there, which would stop it for good.
         self._partition(to.key).drop(sort_key(to.key, Kind.TOMBSTONE))
-        self._set(record._replace(late_writes=record.late_writes + 1))
+        if to.key.due_at_ms <= record.read_mark_ms:
+            self._set(record._replace(late_writes=record.late_writes + 1))
         return Moved.MOVED
 
     def page(self, bucket: int, shard: int, from_ms: int, until_ms: int, limit: int, resume: bytes | None) -> Page:

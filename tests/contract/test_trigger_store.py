@@ -402,6 +402,15 @@ class TestMove:
         await shards.raise_hold_mark(0, T0 + 1000)
         assert await store.move(trigger.key, moved(trigger, T0 + 500)) is Moved.MOVED
 
+    async def test_ahead_of_the_read_mark_counts_none(self, store: TriggerStore, shards: ShardRecords) -> None:
+        mine = await raise_read_mark(shards, T0)
+        trigger = trigger_at(T0 + 5000)
+        await store.add([trigger])
+        assert await store.move(trigger.key, moved(trigger, T0 + 2000)) is Moved.MOVED
+        renewed = await shards.renew(mine, read_mark_ms=T0, retired_before=mine.retired_before)
+        assert renewed is not None
+        assert renewed.late_writes == mine.late_writes
+
     async def test_behind_the_read_mark_counts_a_late_write(self, store: TriggerStore, shards: ShardRecords) -> None:
         """The owner has read that range already; the count makes it look again."""
         trigger = trigger_at(T0 + 5 * MINUTE_MS)
