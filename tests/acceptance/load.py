@@ -14,6 +14,7 @@ import aiohttp
 from tests.acceptance.fleet import Fleet, now_ms, pause, until
 
 RETRY_PAUSE_S = 0.05
+RETRIES_MAX = 400
 
 
 class Accepted(NamedTuple):
@@ -43,7 +44,7 @@ class Load:
     async def post(self, **job: Any) -> Accepted:
         """Post one job until it is accepted."""
         body = str(next(self._numbers))
-        for tries in itertools.count():
+        for tries in range(RETRIES_MAX):
             api = self.apis[tries % len(self.apis)]
             with contextlib.suppress(aiohttp.ClientConnectionError):
                 async with self.fleet.http.post(
@@ -56,7 +57,7 @@ class Load:
                     assert answer.status == 503, await answer.text()
             self.retries += 1
             await pause(RETRY_PAUSE_S)
-        raise AssertionError
+        raise AssertionError(f"job {body} was not accepted by any of {self.apis}")
 
     @contextlib.asynccontextmanager
     async def running(
