@@ -7,6 +7,7 @@ last part of a name (``_s``, ``_ms``, ``_bytes``). Relations between settings ar
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +28,7 @@ CONFIG_VARIABLE = "DYNEIN_CONFIG"
 URL_VARIABLE = "DYNEIN_URL"
 """Where the command line finds the API; no setting of a process."""
 ROLES = ("api", "ingester", "dispatcher")
+_SERVICE_LINK = re.compile(r"DYNEIN_(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT_\d+_(?:TCP|UDP)(?:_.*)?)")
 Role = Literal["api", "ingester", "dispatcher"]
 
 
@@ -218,6 +220,11 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         raise InvalidSettings(f"{CONFIG_VARIABLE} names {path}, which is not a file")
     known = {f"DYNEIN_{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE, URL_VARIABLE}
     unknown = sorted(name for name in os.environ if name.upper().startswith("DYNEIN_") and name.upper() not in known)
+    if any(_SERVICE_LINK.fullmatch(name.upper()) for name in unknown):
+        raise InvalidSettings(
+            f"{', '.join(unknown)}: Kubernetes sets these in every pod beside a Service named dynein, and with them "
+            "DYNEIN_PORT. Set enableServiceLinks: false in the pod's spec"
+        )
     if unknown:
         raise InvalidSettings(
             f"{', '.join(unknown)}: no such setting. The settings are listed by `dynein settings`; "

@@ -100,3 +100,11 @@ def test_the_reference_lists_every_setting_with_its_meaning() -> None:
         assert f"| `DYNEIN_{name.upper()}` |" in page
         assert field.description
         assert field.description in page
+
+
+def test_what_kubernetes_injects_for_a_service_of_our_name_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNEIN_PORT", "tcp://10.0.0.1:8080")
+    monkeypatch.setenv("DYNEIN_PORT_8080_TCP_ADDR", "10.0.0.1")
+    monkeypatch.setenv("DYNEIN_SERVICE_HOST", "10.0.0.1")
+    with pytest.raises(InvalidSettings, match="enableServiceLinks: false"):
+        load_settings()
