@@ -97,7 +97,7 @@ async def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
 
 
 _OWNER = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from pathlib import Path
 from dynein.engine import EmbeddedEngine
 
@@ -106,6 +106,8 @@ async def main():
         print(engine.port, os.getpgid(engine._child.pid), flush=True)
         await asyncio.Event().wait()
 
+# A shell that starts a job in the background has it ignore SIGINT, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     asyncio.run(main())
 except KeyboardInterrupt:
