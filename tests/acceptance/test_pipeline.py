@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tests.acceptance.fleet import Fleet, fleet
 
-JOBS = int(os.environ.get("DYNEIN_ACCEPTANCE_JOBS", "6000"))
+JOBS = int(os.environ.get("ACCEPTANCE_JOBS", "6000"))
 """The full-size run is 20,000."""
-SPREAD_S = float(os.environ.get("DYNEIN_ACCEPTANCE_SPREAD_S", "30"))
+SPREAD_S = float(os.environ.get("ACCEPTANCE_SPREAD_S", "30"))
 """The full-size run spreads due times over 60 s."""
 CLIENTS = 64
 QUEUES = 10
