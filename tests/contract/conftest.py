@@ -17,6 +17,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -211,7 +212,8 @@ def _moto() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _roto(directory: Path) -> Iterator[str]:
-    program = shutil.which("roto-server")
+    # Beside the interpreter first: a virtual environment need not be activated.
+    program = shutil.which("roto-server", path=str(Path(sys.executable).parent)) or shutil.which("roto-server")
     if program is None:
         pytest.skip("roto-aws has no wheel for this platform")
     with socket.socket() as probe:
