@@ -25,7 +25,7 @@ from dynein.clock import Clock
 from dynein.directory import Directory
 from dynein.errors import Unavailable
 from dynein.inbound import Entry, pack
-from dynein.partition import TriggerKey
+from dynein.partition import DUE_MAX_MS, TriggerKey
 from dynein.queue import OutgoingMessage, Queues
 from dynein.trigger import Trigger
 from dynein.trigger_store import Page, ShardRecord, ShardRecords, TriggerStore
@@ -138,14 +138,11 @@ def requeue_by(queues: Queues, directory: Directory, inbound_queue: str) -> Requ
 async def _pages(store: TriggerStore, bucket: int, shard: int) -> AsyncIterator[Page]:
     resume: bytes | None = None
     while True:
-        page = await store.read(bucket, shard, from_ms=0, until_ms=_FOREVER_MS, limit=_PAGE, resume=resume)
+        page = await store.read(bucket, shard, from_ms=0, until_ms=DUE_MAX_MS - 1, limit=_PAGE, resume=resume)
         yield page
         resume = page.resume
         if resume is None:
             return
-
-
-_FOREVER_MS = (1 << 48) - 2
 
 
 def _judge(

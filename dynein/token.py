@@ -14,7 +14,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -43,11 +42,6 @@ class JobRef(NamedTuple):
 
     placement: Placement
     key: TriggerKey
-
-
-def new_job_id() -> bytes:
-    """96 random bits."""
-    return os.urandom(JOB_ID_BYTES)
 
 
 def parse(token: str) -> JobRef:

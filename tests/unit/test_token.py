@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynein.errors import InvalidToken
 from dynein.partition import DUE_MAX_MS, JOB_ID_BYTES, TriggerKey
-from dynein.token import TOKEN_CHARS, JobRef, Placement, TokenSigner, new_job_id, parse
+from dynein.token import TOKEN_CHARS, JobRef, Placement, TokenSigner, parse
 
 OLD, NEW = b"an old secret of enough bytes", b"a new secret of enough bytes"
 SIGNER = TokenSigner([NEW])
@@ -111,9 +111,3 @@ def test_tokens_outlive_a_rotation() -> None:
 def test_secrets_too_few_or_too_short(secrets: list[bytes]) -> None:
     with pytest.raises(ValueError, match="secret"):
         TokenSigner(secrets)
-
-
-def test_job_ids_are_new() -> None:
-    ids = [new_job_id() for _ in range(1000)]
-    assert len(set(ids)) == 1000
-    assert {len(job_id) for job_id in ids} == {JOB_ID_BYTES}
