@@ -27,10 +27,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     token: str
     create_id: str
-    """Names one accepted create call. For a prepared token, the first create to be ingested wins.
+    """Names one accepted create call of a prepared token: the first to be ingested wins.
 
-    Empty when the job is not being created but put back on its way (``dynein audit --repair``): its claim was made long
-    ago, by a create whose id nobody knows any more.
+    Empty where nothing is to be told apart: the token was made with the job; or the job is put back on its way
+    (``dynein audit --repair``), its claim made long ago by a create whose id nobody knows any more.
     """
     record: msgspec.Raw
 

@@ -16,8 +16,8 @@ from dynein.dead_letters import DeadLetterQueue
 from dynein.directory import Directory
 from dynein.errors import DyneinError, Retryable
 from dynein.job import Job
-from dynein.outgoing import outgoing_message
-from dynein.queue import ENTRIES_MAX, Destination, OutgoingMessage, Queues, SendFailure, message_bytes
+from dynein.outgoing import outgoing_bytes, outgoing_message
+from dynein.queue import ENTRIES_MAX, Destination, OutgoingMessage, Queues, SendFailure
 from dynein.telemetry import Telemetry
 from dynein.trigger import Trigger
 
@@ -260,5 +260,4 @@ def _message(parcel: Parcel, *, fifo: bool) -> OutgoingMessage:
 
 
 def _weigh(parcel: Parcel) -> int:
-    message = _message(parcel, fifo=False)
-    return message_bytes(message.body, message.attributes)
+    return outgoing_bytes(parcel.job, parcel.trigger.key.due_at_ms)

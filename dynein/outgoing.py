@@ -7,7 +7,8 @@ needs none of them, and a library of ours never.
 from __future__ import annotations
 
 from dynein.job import Attribute, Job
-from dynein.queue import ATTRIBUTES_MAX, OutgoingMessage
+from dynein.queue import ATTRIBUTES_MAX, OutgoingMessage, message_bytes, utf8_bytes
+from dynein.token import TOKEN_CHARS
 
 PREFIX = "dynein-"
 TOKEN_ATTRIBUTE = "dynein-token"
@@ -16,6 +17,11 @@ DUE_AT_ATTRIBUTE = "dynein-due-at"
 NAME_ATTRIBUTE = "dynein-name"
 ENCODING_ATTRIBUTE = "dynein-encoding"
 """Present, with the value ``base64``, when the job was submitted with ``body_base64``: the body is that base64 text."""
+
+_TOKEN_BYTES = len(TOKEN_ATTRIBUTE) + len("String") + TOKEN_CHARS
+_DUE_AT_BYTES = len(DUE_AT_ATTRIBUTE) + len("Number")
+_NAME_BYTES = len(NAME_ATTRIBUTE) + len("String")
+_ENCODING_BYTES = len(ENCODING_ATTRIBUTE) + len("String") + len("base64")
 
 
 def own_attributes_count(*, named: bool, base64: bool) -> int:
@@ -26,6 +32,14 @@ def own_attributes_count(*, named: bool, base64: bool) -> int:
 def user_attributes_max(*, named: bool, base64: bool) -> int:
     """How many attributes such a job may bring."""
     return ATTRIBUTES_MAX - own_attributes_count(named=named, base64=base64)
+
+
+def outgoing_bytes(job: Job, due_at_ms: int) -> int:
+    """The size of `outgoing_message`, as `dynein.queue.message_bytes` counts it, without making the message."""
+    size = message_bytes(job.body, job.attributes) + _TOKEN_BYTES + _DUE_AT_BYTES + len(str(due_at_ms))
+    if job.name is not None:
+        size += _NAME_BYTES + utf8_bytes(job.name)
+    return size + _ENCODING_BYTES if job.body_is_base64 else size
 
 
 def outgoing_message(job: Job, token: str, due_at_ms: int, *, fifo: bool, delay_s: int = 0) -> OutgoingMessage:

@@ -58,10 +58,16 @@ def message_bytes(body: str, attributes: Mapping[str, Attribute]) -> int:
     Source: SQS API reference, SendMessage ("message size includes ... attributes"). A Binary value counts as its raw
     bytes; counting its base64 text, as here, is never less.
     """
-    size = len(body.encode("utf-8"))
+    size = utf8_bytes(body)
     for name, attribute in attributes.items():
-        size += len(name.encode("utf-8")) + len(attribute.type.encode("utf-8")) + len(attribute.value.encode("utf-8"))
+        size += utf8_bytes(name) + utf8_bytes(attribute.type) + utf8_bytes(attribute.value)
     return size
+
+
+def utf8_bytes(text: str) -> int:
+    """How long ``text`` is in UTF-8."""
+    # Whether a str is ASCII is one of its flags: no need to encode most bodies only to count.
+    return len(text) if text.isascii() else len(text.encode("utf-8"))
 
 
 class Queues(Protocol):

@@ -13,9 +13,9 @@ from dynein.api.placement import PLACEMENT_OF, When, due_at_ms, due_by_token_ms,
 from dynein.api.schemas import JobRequest
 from dynein.errors import InvalidField, InvalidToken
 from dynein.job import Attribute, Job, Policy, encode_job
-from dynein.outgoing import outgoing_message
+from dynein.outgoing import outgoing_bytes
 from dynein.partition import TriggerKey
-from dynein.queue import Destination, OutgoingMessage, message_bytes
+from dynein.queue import Destination
 from dynein.token import JobRef, Placement, TokenSigner
 
 PREPARED_VALID_MS = MS_PER_DAY
@@ -29,9 +29,9 @@ class Draft(NamedTuple):
     token: str
     policy: Policy
     due_at_ms: int
-    message: OutgoingMessage
-    """As it will be delivered, but for its delay."""
+    job: Job
     message_bytes: int
+    """The size of the message that will be delivered."""
     record: bytes
     """The job as `dynein.job.encode_job` wrote it; empty unless it is SCHEDULED."""
 
@@ -70,9 +70,9 @@ def draft(
         cancellable=bool(request.cancellable),
         prepared=prepared is not None,
     )
-    token = request.token or signer.sign(JobRef(PLACEMENT_OF[policy], key._replace(due_at_ms=due_ms)))
-    message = outgoing_message(job, token, due_ms, fifo=destination.fifo)
-    size = message_bytes(message.body, message.attributes)
+    new = TriggerKey(due_ms, key.job_id, key.shard)
+    token = request.token or signer.sign(JobRef(PLACEMENT_OF[policy], new))
+    size = outgoing_bytes(job, due_ms)
     scheduled = policy is Policy.SCHEDULED
     record = encode_job(job) if scheduled else b""
     checks.sizes(
@@ -82,7 +82,7 @@ def draft(
         message_bytes_max=bounds.message_bytes_max,
         scheduled=scheduled,
     )
-    return Draft(token, policy, due_ms, message, size, record)
+    return Draft(token, policy, due_ms, job, size, record)
 
 
 def _job(request: JobRequest, destination: Destination) -> tuple[Job, str]:
@@ -90,10 +90,10 @@ def _job(request: JobRequest, destination: Destination) -> tuple[Job, str]:
     base64_body = field == "body_base64"
     if request.name is not None:
         checks.job_name(request.name)
-    attributes: dict[str, Attribute] = {
-        name: decode_attribute(name, raw) for name, raw in (request.attributes or {}).items()
-    }
-    checks.attributes(attributes, named=request.name is not None, base64_body=base64_body)
+    attributes: dict[str, Attribute] = {}
+    if request.attributes:
+        attributes = {name: decode_attribute(name, raw) for name, raw in request.attributes.items()}
+        checks.attributes(attributes, named=request.name is not None, base64_body=base64_body)
     _ids(request, fifo=destination.fifo)
     job = Job(
         queue=request.queue,
@@ -109,33 +109,28 @@ def _job(request: JobRequest, destination: Destination) -> tuple[Job, str]:
 
 def _body(request: JobRequest) -> tuple[str, str]:
     """The body's text, and the field that had it."""
-    given = [
-        field
-        for field, present in (
-            ("body", request.body is not None),
-            ("json", request.json is not UNSET),
-            ("body_base64", request.body_base64 is not None),
-        )
-        if present
-    ]
-    if len(given) != 1:
-        raise InvalidField(
-            given[1] if given else "body",
-            f"cannot be sent together with {given[0]}." if given else "is missing.",
-            "Send exactly one of body, json and body_base64.",
-        )
-    (field,) = given
-    if request.body is not None:
-        text = request.body
-    elif request.body_base64 is not None:
-        text = request.body_base64
-        checks.base64_text(field, text)
-        return text, field
-    else:
-        assert request.json is not UNSET
-        text = _json_text(bytes(request.json))
-    checks.text(field, text)
-    return text, field
+    body, json, body_base64 = request.body, request.json, request.body_base64
+    if (body is not None) + (json is not UNSET) + (body_base64 is not None) != 1:
+        raise _not_one_body(request)
+    if body is not None:
+        checks.text("body", body)
+        return body, "body"
+    if body_base64 is not None:
+        checks.base64_text("body_base64", body_base64)
+        return body_base64, "body_base64"
+    assert json is not UNSET
+    text = _json_text(bytes(json))
+    checks.text("json", text)
+    return text, "json"
+
+
+def _not_one_body(request: JobRequest) -> InvalidField:
+    given = [field for field in ("body", "json", "body_base64") if getattr(request, field) not in (None, UNSET)]
+    return InvalidField(
+        given[1] if given else "body",
+        f"cannot be sent together with {given[0]}." if given else "is missing.",
+        "Send exactly one of body, json and body_base64.",
+    )
 
 
 def _json_text(raw: bytes) -> str:

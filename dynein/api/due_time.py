@@ -6,6 +6,7 @@ Everything rounds up to the next millisecond: rounding down would be early.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from decimal import Decimal
 
@@ -48,6 +49,8 @@ def parse_delay_ms(delay: float | str) -> int:
     """How long from now, in milliseconds. A bare number is seconds. Raises `InvalidField` for ``delay``."""
     if isinstance(delay, str):
         return _parse_delay_text(delay.strip())
+    if isinstance(delay, int) and delay >= 0:
+        return delay * MS_PER_S
     # repr of a float is the shortest text that reads back as it: what the caller wrote, without binary noise.
     milliseconds = _up(Decimal(repr(delay)) * MS_PER_S)
     if milliseconds < 0:
@@ -72,7 +75,13 @@ def parse_run_at_ms(run_at: int | str) -> int:
 
 def format_rfc3339(at_ms: int) -> str:
     """UTC with milliseconds: ``2030-01-31T09:00:00.000Z``. For times up to the end of year 9999."""
-    return (_EPOCH + dt.timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, millisecond = divmod(at_ms, MS_PER_S)
+    return f"{_format_second(second)}.{millisecond:03d}Z"
+
+
+@functools.lru_cache(maxsize=1024)  # the jobs of a batch are often due within a few seconds
+def _format_second(at_s: int) -> str:
+    return (_EPOCH + dt.timedelta(seconds=at_s)).isoformat()[: len("2030-01-31T09:00:00")]
 
 
 def _parse_delay_text(text: str) -> int:

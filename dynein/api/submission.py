@@ -7,6 +7,7 @@ import base64
 import logging
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -33,6 +34,7 @@ from dynein.directory import Directory
 from dynein.errors import AccessDenied, DyneinError, NotBootstrapped, Unavailable, UnknownQueue
 from dynein.inbound import Entry
 from dynein.job import Policy
+from dynein.outgoing import outgoing_message
 from dynein.partition import JOB_ID_BYTES, TriggerKey, shard_of
 from dynein.queue import Destination, Queues
 from dynein.settings import Settings
@@ -129,11 +131,14 @@ class Submissions:
         now_ms = self._clock.now_ms()
         destinations = await self._resolve([request.queue for request in requests])
         leaving = [self._leave(request, destinations[request.queue], now_ms) for request in requests]
-        outcomes: list[Accepted | DyneinError] = []
-        for departure in leaving:
-            outcome = departure if isinstance(departure, DyneinError) else await _arrive(*departure)
-            self._count(outcome)
-            outcomes.append(outcome)
+        outcomes = [
+            departure if isinstance(departure, DyneinError) else await _arrive(*departure) for departure in leaving
+        ]
+        for policy, accepted in Counter(o.policy for o in outcomes if isinstance(o, Accepted)).items():
+            self._telemetry.accepted.labels(policy.value).inc(accepted)
+        for outcome in outcomes:
+            if isinstance(outcome, DyneinError):
+                self.count_refused(outcome)
         return outcomes
 
     async def prepare(self, request: PrepareRequest) -> Prepared:
@@ -157,8 +162,8 @@ class Submissions:
         return await self._existing.move(token, request)
 
     def count_refused(self, error: DyneinError) -> None:
-        """Count a job that was refused before it came here: it could not be read."""
-        self._count(error)
+        """Count a refused job: one refused here, or one that could not even be read."""
+        self._telemetry.refused.labels(problem_of(error, "").code).inc()
 
     async def _resolve(self, queues: Sequence[str]) -> dict[str, Destination | DyneinError]:
         """Every queue's destination, or why there is none."""
@@ -193,10 +198,13 @@ class Submissions:
                 return destination
             ready = draft(request, destination, now_ms, self._new_key(), self._signer, self._bounds)
             if ready.policy is Policy.SCHEDULED:
-                entry = Entry(ready.token, self._create_id(), msgspec.Raw(ready.record))
+                # Only creates of a prepared token may be many, and need to be told apart.
+                create_id = "" if request.token is None else self._create_id()
+                entry = Entry(ready.token, create_id, msgspec.Raw(ready.record))
                 return ready, self._inbound.submit(entry, near=ready.due_at_ms - now_ms <= self._near_ms)
             until_ms = ready.due_at_ms if ready.policy is Policy.SQS_DELAYED else None
-            direct = Direct(ready.message, ready.message_bytes, until_ms, request.queue)
+            message = outgoing_message(ready.job, ready.token, ready.due_at_ms, fifo=destination.fifo)
+            direct = Direct(message, ready.message_bytes, until_ms, request.queue)
             return ready, self._direct.submit(destination.url, direct, fifo=destination.fifo)
         except DyneinError as error:
             return error
@@ -207,12 +215,6 @@ class Submissions:
 
     def _create_id(self) -> str:
         return base64.urlsafe_b64encode(self._random_bytes(_CREATE_ID_BYTES)).rstrip(b"=").decode("ascii")
-
-    def _count(self, outcome: Accepted | DyneinError) -> None:
-        if isinstance(outcome, DyneinError):
-            self._telemetry.refused.labels(problem_of(outcome, "").code).inc()
-        else:
-            self._telemetry.accepted.labels(outcome.policy.value).inc()
 
 
 async def _arrive(ready: Draft, answered: asyncio.Future[Answer]) -> Accepted | DyneinError:

@@ -9,11 +9,14 @@ from dynein.outgoing import (
     ENCODING_ATTRIBUTE,
     NAME_ATTRIBUTE,
     TOKEN_ATTRIBUTE,
+    outgoing_bytes,
     outgoing_message,
     own_attributes_count,
     user_attributes_max,
 )
-from dynein.queue import ATTRIBUTES_MAX
+from dynein.partition import DUE_MAX_MS
+from dynein.queue import ATTRIBUTES_MAX, message_bytes
+from dynein.token import TOKEN_CHARS
 
 ATTRIBUTES = st.dictionaries(
     st.text("abc", min_size=1), st.builds(Attribute, type=st.just("String"), value=st.text(min_size=1)), max_size=6
@@ -39,6 +42,25 @@ def test_the_body_is_untouched_and_the_users_attributes_are_all_there(
     assert job.attributes == attributes
     assert len(ours) == own_attributes_count(named=name is not None, base64=base64)
     assert len(ours) + user_attributes_max(named=name is not None, base64=base64) == ATTRIBUTES_MAX
+
+
+@given(
+    body=st.text(),
+    attributes=ATTRIBUTES,
+    name=st.none() | st.text(min_size=1),
+    base64=st.booleans(),
+    due_at_ms=st.integers(0, DUE_MAX_MS),
+)
+def test_the_size_of_a_message_is_known_without_making_it(
+    body: str,
+    attributes: dict[str, Attribute],
+    name: str | None,
+    base64: bool,  # noqa: FBT001 - hypothesis names them
+    due_at_ms: int,
+) -> None:
+    job = Job("q", body, name=name, attributes=attributes, body_is_base64=base64)
+    message = outgoing_message(job, "T" * TOKEN_CHARS, due_at_ms, fifo=False)
+    assert outgoing_bytes(job, due_at_ms) == message_bytes(message.body, message.attributes)
 
 
 def test_on_a_fifo_queue_the_token_is_the_deduplication_id_unless_the_user_gave_one() -> None:

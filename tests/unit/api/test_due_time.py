@@ -159,7 +159,8 @@ def test_times_that_are_none_say_why(run_at: int | str, said: str) -> None:
 
 @given(INSTANTS, st.integers(-23 * 60 - 59, 23 * 60 + 59))
 def test_a_time_means_the_same_in_every_offset(instant: dt.datetime, offset_min: int) -> None:
-    at_ms = int(instant.timestamp()) * 1000 + -(-instant.microsecond // 1000)
+    since_epoch = instant - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # exact, as a float of seconds is not
+    at_ms = -(-since_epoch // dt.timedelta(milliseconds=1))
     local = instant.replace(tzinfo=None) + dt.timedelta(minutes=offset_min) if instant.year < 9999 else None
     assert parse_run_at_ms(instant.isoformat()) == at_ms
     if local is not None:
