@@ -22,7 +22,7 @@ PACK_OVERHEAD_BYTES = 32
 """Upper bound of what a packed message adds to its entries."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One job in a packed message."""
 
     token: str
@@ -45,7 +45,7 @@ class _Pack(msgspec.Struct, frozen=True):
     entries: list[Entry] = msgspec.field(name="jobs")
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """An unpacked entry: a trigger that is not stored yet."""
 
     trigger: Trigger

@@ -3,6 +3,9 @@
 A `Job` is encoded once, by the API, and travels as those bytes through inbound queue and trigger store until a
 dispatcher reads it: nobody in between pays for decoding it. The encoding is JSON with short keys, so that an operator
 can read an item in the console.
+
+``gc=False`` on what exists once a job, here and elsewhere: it cannot be part of a cycle, and the garbage collector need
+not walk through tens of thousands of them.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ class Policy(StrEnum):
     SCHEDULED = "SCHEDULED"
 
 
-class Attribute(msgspec.Struct, frozen=True, array_like=True):
+class Attribute(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A user's message attribute, as SQS types it. The value of a Binary attribute is base64 text."""
 
     type: str
@@ -32,7 +35,7 @@ class Attribute(msgspec.Struct, frozen=True, array_like=True):
     value: str
 
 
-class Job(msgspec.Struct, frozen=True, omit_defaults=True):
+class Job(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Everything needed to deliver a job, but for when (its `TriggerKey` says) and its token."""
 
     queue: str = msgspec.field(name="q")

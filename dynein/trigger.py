@@ -6,6 +6,16 @@ from typing import NamedTuple
 
 from dynein.partition import JOB_ID_BYTES, TriggerKey
 
+SLOT_BYTES = 4096
+
+
+def slots(record_bytes: int) -> int:
+    """What a job counts for where jobs in memory are bounded: one, and one more for every `SLOT_BYTES` of its record.
+
+    So that a bound on jobs is a bound on bytes too: bodies of 256 KiB must not take sixty times what was planned for.
+    """
+    return 1 + record_bytes // SLOT_BYTES
+
 
 class Trigger(NamedTuple):
     """One scheduled job at rest. ``record`` is the job as `dynein.job.encode_job` wrote it."""

@@ -42,7 +42,7 @@ class AttributeRequest(Struct, forbid_unknown_fields=True, frozen=True):
     value: Annotated[str, Meta(description="The value; base64 for Binary.")]
 
 
-class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, gc=False):
     """A job to submit. Exactly one of `body`, `json` and `body_base64` is needed."""
 
     queue: Annotated[str, Meta(description="Destination queue: name, or URL.", examples=["demo"])]
@@ -111,7 +111,7 @@ DueAt = Annotated[str, Meta(description="Due time, UTC.", examples=[DUE_EXAMPLE]
 DueAtMs = Annotated[int, Meta(description="Due time, milliseconds since 1970.", examples=[DUE_MS_EXAMPLE])]
 
 
-class Accepted(Struct, frozen=True):
+class Accepted(Struct, frozen=True, gc=False):
     """An accepted job: SQS has acknowledged it."""
 
     token: Token
@@ -180,7 +180,7 @@ class MovedJob(Struct, frozen=True):
     previous_token: Annotated[str, Meta(description="The token it had before.", examples=[TOKEN_EXAMPLE])]
 
 
-class BatchItem(Struct, frozen=True, omit_defaults=True):
+class BatchItem(Struct, frozen=True, omit_defaults=True, gc=False):
     """What came of one job of a batch: `token`, `policy` and the due time if it was accepted, else `problem`."""
 
     status: Annotated[

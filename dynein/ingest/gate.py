@@ -1,4 +1,7 @@
-"""How much at once and how fast: the bound on jobs in memory, and this ingester's share of the rate."""
+"""How much at once and how fast: the bound on jobs in memory, and this ingester's share of the rate.
+
+Room is counted in `dynein.trigger.slots`, the rate in jobs.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,20 @@ BURST_S = 1.0
 class Gate:
     """Lets messages in, in the order they came, as there is room for their jobs and tokens to pay for them.
 
-    A message larger than ``jobs_max`` is let in when nothing else is inside.
+    A message larger than ``slots_max`` is let in when nothing else is inside.
     """
 
-    def __init__(self, clock: Clock, *, jobs_max: int, rate_per_s: float) -> None:
+    def __init__(self, clock: Clock, *, slots_max: int, rate_per_s: float) -> None:
         self._clock = clock
-        self._jobs_max = jobs_max
+        self._slots_max = slots_max
         self._tokens = TokenBucket(rate_per_s, clock.monotonic(), burst_s=BURST_S)
         self._order = asyncio.Lock()
         self._changed = asyncio.Event()
         self._closed = asyncio.Event()
         self._outside = 0
         self.rate_per_s = rate_per_s
-        self.jobs = 0
-        """Jobs inside."""
+        self.slots = 0
+        """What the jobs inside take."""
 
     def set_rate(self, rate_per_s: float) -> None:
         """Change our share of the rate."""
@@ -39,7 +42,7 @@ class Gate:
         What we cannot take in yet is better off in the queue, where another ingester may get it.
         """
         while not self._closed.is_set():
-            if self._outside or self.jobs >= self._jobs_max:
+            if self._outside or self.slots >= self._slots_max:
                 await self._change()
             elif (wait_s := self._tokens.wait_s(self._clock.monotonic())) > 0:
                 await sleep_unless(self._closed, self._clock, wait_s)
@@ -57,11 +60,11 @@ class Gate:
         assert self._outside >= 0
         self._changed.set()
 
-    async def enter(self, jobs: int) -> bool:
+    async def enter(self, jobs: int, slots: int) -> bool:
         """Wait for one's turn, for room and for tokens. False, with nothing taken, once closed."""
         try:
             async with self._order:
-                while self.jobs and self.jobs + jobs > self._jobs_max and not self._closed.is_set():
+                while self.slots and self.slots + slots > self._slots_max and not self._closed.is_set():
                     await self._change()
                 while not self._closed.is_set():
                     wait_s = self._tokens.wait_s(self._clock.monotonic())
@@ -71,15 +74,15 @@ class Gate:
                 if self._closed.is_set():
                     return False
                 self._tokens.take(jobs, self._clock.monotonic())
-                self.jobs += jobs
+                self.slots += slots
                 return True
         finally:
             self.turn_away()
 
-    def leave(self, jobs: int) -> None:
+    def leave(self, slots: int) -> None:
         """The jobs of a message that got in are done with."""
-        self.jobs -= jobs
-        assert self.jobs >= 0
+        self.slots -= slots
+        assert self.slots >= 0
         self._changed.set()
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ from dynein.queue import Queues, Received
 from dynein.runner import run_passes
 from dynein.settings import Settings
 from dynein.telemetry import Telemetry
+from dynein.trigger import slots
 from dynein.trigger_store import ShardRecords, TriggerStore
 
 ENTRY_BYTES_MIN = 60
@@ -83,7 +84,7 @@ class Ingester:
         waiting_max = settings.held_jobs_max + settings.message_bytes_max // ENTRY_BYTES_MIN
         hold_window_ms = round(settings.hold_window_s * 1000)
         retrying = Retrying(clock, rng, self._ended)
-        self.gate = Gate(clock, jobs_max=settings.held_jobs_max, rate_per_s=settings.ingest_rate_per_s)
+        self.gate = Gate(clock, slots_max=settings.held_jobs_max, rate_per_s=settings.ingest_rate_per_s)
         self.hand = Hand(delivery, clock, telemetry, patience_s=settings.hold_window_s)
         self.visibility = Visibility(queues, inbound_url, clock, telemetry, timeout_s=settings.visibility_timeout_s)
         self._inbox = Inbox(
@@ -189,13 +190,14 @@ class Ingester:
             self._telemetry.ingested.labels("poison").inc()
             log.error("inbound message %s cannot be read and is dead-lettered: %s", message.message_id, error)  # noqa: TRY400 - the sentence says it all
         else:
-            if not await self.gate.enter(len(arrivals)):
+            room = sum(slots(len(arrival.trigger.record)) for arrival in arrivals)
+            if not await self.gate.enter(len(arrivals), room):
                 return False
             try:
                 progress = self._memory.recall(message.message_id)
                 await self._ingestion.finish(arrivals, progress, received_before=message.receive_count > 1)
             finally:
-                self.gate.leave(len(arrivals))
+                self.gate.leave(room)
         self._memory.finish(message.message_id)
         return True
 

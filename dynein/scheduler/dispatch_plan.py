@@ -123,24 +123,24 @@ def retire_before(first_open: int, empty: Mapping[int, int], late_writes: int, b
     return bucket
 
 
-def page_size(page_jobs_max: int, *, jobs_max: int, jobs: int, shard_jobs: int) -> int:
+def page_size(page_jobs_max: int, *, slots_max: int, slots: int, shard_slots: int) -> int:
     """How many triggers a shard may read now; 0: none until there is room.
 
-    ``jobs_max`` is the process's bound and ``jobs`` what it holds; ``shard_jobs`` is what this shard has read and not
-    yet begun to send. A shard may hold as much of that as is left free: one busy shard gets half of the memory, n busy
-    ones get an (n+1)th each, and a shard that holds nothing always finds room soon ("dynamic thresholds": Choudhury
-    and Hahne, 1998, for the buffers of a switch).
+    ``slots_max`` is the process's bound and ``slots`` what it holds, in `dynein.trigger.slots`; ``shard_slots`` is what
+    this shard has read and not yet begun to send. A shard may hold as much of that as is left free: one busy shard gets
+    half of the memory, n busy ones get an (n+1)th each, and a shard that holds nothing always finds room soon ("dynamic
+    thresholds": Choudhury and Hahne, 1998, for the buffers of a switch).
     """
-    size = min(page_jobs_max, max(1, jobs_max // 4))
-    free = jobs_max - jobs
-    if free < size or (shard_jobs and shard_jobs + size > free):
+    size = min(page_jobs_max, max(1, slots_max // 4))
+    free = slots_max - slots
+    if free < size or (shard_slots and shard_slots + size > free):
         return 0
     return size
 
 
-def lane_has_share(lane_jobs: int, *, jobs_max: int, lanes_jobs: int) -> bool:
-    """May one more due job of a destination stay in memory, where all destinations together have ``lanes_jobs``?
+def lane_has_share(lane_slots: int, *, slots_max: int, lanes_slots: int) -> bool:
+    """May one more due job of a destination stay in memory, where all destinations together take ``lanes_slots``?
 
     The same rule, within three quarters of the memory: however many destinations fail, the rest can be read for.
     """
-    return lane_jobs < jobs_max * 3 // 4 - lanes_jobs
+    return lane_slots < slots_max * 3 // 4 - lanes_slots

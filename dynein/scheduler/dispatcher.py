@@ -94,7 +94,7 @@ class Dispatcher:
         readers = self._readers.values()
         return Snapshot(
             shards=sorted(self._keeper.held),
-            read_ahead_jobs=self._memory.jobs,
+            read_ahead_jobs=self._jobs_in_hand(),
             overdue_jobs=self._sender.overdue(),
             full_queues=sorted({queue for reader in readers for queue in reader.hand.let_go}),
             undecodable=sum(len(reader.reported) for reader in readers),
@@ -142,7 +142,7 @@ class Dispatcher:
 
     async def _pass(self) -> float:
         wait_s = await self._keeper.run_once()
-        self._telemetry.read_ahead.set(self._memory.jobs)
+        self._telemetry.read_ahead.set(self._jobs_in_hand())
         return wait_s
 
     async def _drain(self, tasks: list[asyncio.Task[Any]], workers: list[asyncio.Task[Any]]) -> None:
@@ -187,6 +187,9 @@ class Dispatcher:
         )
         self._readers[lease.shard] = reader
         return reader
+
+    def _jobs_in_hand(self) -> int:
+        return sum(len(reader.hand) for reader in self._readers.values())
 
     def _forget(self, reader: ShardReader) -> None:
         if self._readers.get(reader.lease.shard) is reader:

@@ -23,7 +23,7 @@ from dynein.delivery import Outcome
 from dynein.job import Job
 from dynein.partition import TriggerKey, bucket_of
 from dynein.scheduler.dispatch_plan import page_size
-from dynein.trigger import Trigger
+from dynein.trigger import Trigger, slots
 
 
 class Validity(Protocol):
@@ -44,28 +44,32 @@ class Stage(Enum):
 
 
 class Memory:
-    """The process's bound on triggers in hand, and who waits for room."""
+    """The process's bound on triggers in hand, in `dynein.trigger.slots`, and who waits for room."""
 
-    def __init__(self, jobs_max: int, page_jobs_max: int) -> None:
-        self.jobs_max = jobs_max
-        self.jobs = 0
+    def __init__(self, slots_max: int, page_jobs_max: int) -> None:
+        self.slots_max = slots_max
+        self.slots = 0
         self._page_jobs_max = page_jobs_max
         self._waiting: deque[Callable[[], None]] = deque()
         self._freed = 0
 
-    def reserve_page(self, shard_jobs: int) -> int:
+    def reserve_page(self, shard_slots: int) -> int:
         """Set room aside for a page and say how large it may be (0: no room now). Give back what is not needed."""
-        size = page_size(self._page_jobs_max, jobs_max=self.jobs_max, jobs=self.jobs, shard_jobs=shard_jobs)
-        self.jobs += size
+        size = page_size(self._page_jobs_max, slots_max=self.slots_max, slots=self.slots, shard_slots=shard_slots)
+        self.slots += size
         return size
 
-    def give_back(self, jobs: int) -> None:
-        """``jobs`` triggers have left the hand, or were set aside for nothing."""
-        self.jobs -= jobs
-        assert self.jobs >= 0, self.jobs
-        self._freed += jobs
+    def give_back(self, slots: int) -> None:
+        """Triggers have left the hand, or room was set aside for nothing.
+
+        Negative where large triggers take more than was set aside for their page: by a page's bytes at most, which
+        DynamoDB limits to 1 MB.
+        """
+        self.slots -= slots
+        assert self.slots >= 0, self.slots
+        self._freed += max(0, slots)
         # Not at every single one: a page needs many.
-        if self._waiting and self._freed >= max(1, min(self._page_jobs_max, self.jobs_max) // 4):
+        if self._waiting and self._freed >= max(1, min(self._page_jobs_max, self.slots_max) // 4):
             self._freed = 0
             self._waiting.popleft()()
 
@@ -78,12 +82,13 @@ class Memory:
 class InHand:
     """One trigger in hand. ``job`` is ``None`` if its record cannot be read or need not be (it has a tombstone)."""
 
-    __slots__ = ("future", "hand", "job", "stage", "tried_at", "trigger")
+    __slots__ = ("future", "hand", "job", "slots", "stage", "tried_at", "trigger")
 
     def __init__(self, hand: Hand, trigger: Trigger, job: Job | None) -> None:
         self.hand = hand
         self.trigger = trigger
         self.job = job
+        self.slots = slots(len(trigger.record))
         self.stage = Stage.READ
         self.tried_at = 0.0
         self.future: asyncio.Future[Outcome] | None = None
@@ -105,7 +110,7 @@ class Hand:
         self.clock = clock
         self.closed = False
         self.scheduled = 0
-        """How many wait for their due time."""
+        """What those take that wait for their due time."""
         self.let_go: dict[str, int] = {}
         """By destination queue: the earliest due time of a trigger that was let go and has to be read again.
 
@@ -159,7 +164,7 @@ class Hand:
             self._buckets[bucket] = left
         else:
             del self._buckets[bucket]
-        self._memory.give_back(1)
+        self._memory.give_back(entry.slots)
 
     def let_go_of(self, entry: InHand) -> None:
         """Forget an entry whose trigger is still stored, and remember to read it again."""

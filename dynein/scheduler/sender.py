@@ -73,17 +73,20 @@ class Sender:
         self._killed = asyncio.Event()
         self._fatal: asyncio.Future[None] | None = None
         self._has_drained = has_drained
-        self._lane_jobs: dict[str, int] = {}
+        self._lane_slots: dict[str, int] = {}
+        """What the due triggers of each destination take in memory."""
+        self._lanes_slots = 0
         self._low_marks: dict[str, int] = {}
-        """Destinations with triggers let go: how few due ones make it worth while to read those again before a tick."""
+        """Destinations with triggers let go: how little left in their lanes makes it worth while to read those again
+        before a tick."""
         self.in_lanes = 0
         """Due triggers whose delivery has not ended."""
         # Both hold entries in hand only, so `Memory` bounds them.
         self._removals: GroupCommit[InHand, None] = GroupCommit(
-            self._remove, entries_max=REMOVE_MAX, waiting_max=memory.jobs_max, in_flight_max=REMOVALS_IN_FLIGHT_MAX
+            self._remove, entries_max=REMOVE_MAX, waiting_max=memory.slots_max, in_flight_max=REMOVALS_IN_FLIGHT_MAX
         )
         self._unreadable: GroupCommit[tuple[InHand, str], None] = GroupCommit(
-            self._dead_letter, entries_max=ENTRIES_MAX, waiting_max=memory.jobs_max
+            self._dead_letter, entries_max=ENTRIES_MAX, waiting_max=memory.slots_max
         )
 
     # --- what readers ask -------------------------------------------------------------------------------------------
@@ -99,7 +102,7 @@ class Sender:
             self._submit(entry)
             return
         self._heap.push(due_at_ms, entry)
-        entry.hand.scheduled += 1
+        entry.hand.scheduled += entry.slots
         if self._sleeping_until_ms is None or due_at_ms < self._sleeping_until_ms:
             self._earlier.set()
 
@@ -163,7 +166,7 @@ class Sender:
         """Submit everything that is due."""
         submitted = 0
         while (entry := self._heap.pop_due(self._clock.now_ms())) is not None:
-            entry.hand.scheduled -= 1
+            entry.hand.scheduled -= entry.slots
             self._submit(entry)
             submitted += 1
             if submitted % _SUBMITS_A_TURN == 0:
@@ -187,21 +190,23 @@ class Sender:
             return
         entry.stage = Stage.IN_LANE
         entry.future = future
-        self._lane_jobs[queue] = self._lane_jobs.get(queue, 0) + 1
+        self._lane_slots[queue] = self._lane_slots.get(queue, 0) + entry.slots
+        self._lanes_slots += entry.slots
         self.in_lanes += 1
         future.add_done_callback(partial(self._delivered, entry, queue))
 
     def _let_go(self, entry: InHand, queue: str) -> None:
-        self._low_marks.setdefault(queue, self._lane_jobs.get(queue, 0) // 4)
+        self._low_marks.setdefault(queue, self._lane_slots.get(queue, 0) // 4)
         entry.hand.let_go_of(entry)
 
     def _delivered(self, entry: InHand, queue: str, future: asyncio.Future[Outcome]) -> None:
         self.in_lanes -= 1
-        left = self._lane_jobs[queue] - 1
+        self._lanes_slots -= entry.slots
+        left = self._lane_slots[queue] - entry.slots
         if left:
-            self._lane_jobs[queue] = left
+            self._lane_slots[queue] = left
         else:
-            del self._lane_jobs[queue]
+            del self._lane_slots[queue]
         entry.future = None
         if left <= self._low_marks.get(queue, -1):
             del self._low_marks[queue]
@@ -220,7 +225,9 @@ class Sender:
             self.remove(entry)
 
     def _has_share(self, queue: str) -> bool:
-        return lane_has_share(self._lane_jobs.get(queue, 0), jobs_max=self._memory.jobs_max, lanes_jobs=self.in_lanes)
+        return lane_has_share(
+            self._lane_slots.get(queue, 0), slots_max=self._memory.slots_max, lanes_slots=self._lanes_slots
+        )
 
     # --- group commits ----------------------------------------------------------------------------------------------
 

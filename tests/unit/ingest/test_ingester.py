@@ -815,12 +815,12 @@ async def test_it_stops_receiving_when_its_hand_is_full(world: World) -> None:
     process.start()
     await world.clock.settle()
     assert process.ingester.hand.jobs == 8
-    assert process.ingester.gate.jobs == 8
+    assert process.ingester.gate.slots == 8
     assert world.inbound_visible() >= 30, "what cannot be taken in is left to others"
     seen = 0
     for _ in range(100):
         await world.clock.advance(0.1)
-        assert process.ingester.gate.jobs <= 10
+        assert process.ingester.gate.slots <= 10
         seen = max(seen, len(process.ingester.visibility))
     assert seen <= 10 + 10, "one receive's worth besides what is inside"
     assert len(world.delivered) == 200

@@ -113,12 +113,12 @@ async def test_a_crew_tells_its_first_failure() -> None:
 
 async def enter(gate: Gate, jobs: int) -> bool:
     gate.announce()
-    return await gate.enter(jobs)
+    return await gate.enter(jobs, jobs)
 
 
 async def test_a_gate_lets_in_by_room_in_order() -> None:
     clock = ManualClock()
-    gate = Gate(clock, jobs_max=10, rate_per_s=1000.0)
+    gate = Gate(clock, slots_max=10, rate_per_s=1000.0)
     assert await enter(gate, 6)
     big = asyncio.ensure_future(enter(gate, 8))
     small = asyncio.ensure_future(enter(gate, 1))
@@ -129,18 +129,31 @@ async def test_a_gate_lets_in_by_room_in_order() -> None:
     await clock.settle()
     assert big.done()
     assert small.done()
-    assert gate.jobs == 9
+    assert gate.slots == 9
+
+
+async def test_a_large_job_takes_the_room_of_many_and_pays_for_one() -> None:
+    clock = ManualClock()
+    gate = Gate(clock, slots_max=10, rate_per_s=1.0)
+    gate.announce()
+    assert await gate.enter(1, 9)
+    other = asyncio.ensure_future(enter(gate, 2))
+    await clock.settle()
+    assert not other.done()
+    gate.leave(9)
+    await clock.advance(1.0)
+    assert other.done()
 
 
 async def test_a_gate_invites_only_when_nobody_is_outside_and_there_is_room() -> None:
     clock = ManualClock()
-    gate = Gate(clock, jobs_max=10, rate_per_s=1000.0)
+    gate = Gate(clock, slots_max=10, rate_per_s=1000.0)
     assert await gate.until_inviting()
     gate.announce()
     inviting = asyncio.ensure_future(gate.until_inviting())
     await clock.settle()
     assert not inviting.done()
-    assert await gate.enter(10)
+    assert await gate.enter(10, 10)
     await clock.settle()
     assert not inviting.done(), "full"
     gate.leave(3)
@@ -150,7 +163,7 @@ async def test_a_gate_invites_only_when_nobody_is_outside_and_there_is_room() ->
 
 async def test_a_gate_invites_nobody_while_in_debt() -> None:
     clock = ManualClock()
-    gate = Gate(clock, jobs_max=1000, rate_per_s=10.0)
+    gate = Gate(clock, slots_max=1000, rate_per_s=10.0)
     assert await enter(gate, 50)
     inviting = asyncio.ensure_future(gate.until_inviting())
     await clock.advance(4.05)
@@ -161,7 +174,7 @@ async def test_a_gate_invites_nobody_while_in_debt() -> None:
 
 async def test_a_closed_gate_turns_everybody_away() -> None:
     clock = ManualClock()
-    gate = Gate(clock, jobs_max=10, rate_per_s=1000.0)
+    gate = Gate(clock, slots_max=10, rate_per_s=1000.0)
     assert await enter(gate, 10)
     waiting = [asyncio.ensure_future(enter(gate, 1)) for _ in range(3)]
     inviting = asyncio.ensure_future(gate.until_inviting())
@@ -170,7 +183,7 @@ async def test_a_closed_gate_turns_everybody_away() -> None:
     await clock.settle()
     assert [task.result() for task in waiting] == [False] * 3
     assert inviting.result() is False
-    assert gate.jobs == 10
+    assert gate.slots == 10
 
 
 # --- shard view ---------------------------------------------------------------------------------------------------

@@ -110,14 +110,14 @@ def test_shards_that_want_more_share_memory_evenly_and_never_pass_its_bound(
 ) -> None:
     held = [0] * shards
     for _ in range(10_000):
-        sizes = [page_size(page_jobs_max, jobs_max=jobs_max, jobs=sum(held), shard_jobs=jobs) for jobs in held]
+        sizes = [page_size(page_jobs_max, slots_max=jobs_max, slots=sum(held), shard_slots=jobs) for jobs in held]
         if not any(sizes):
             break
         wanting = next(i for i in sorted(range(shards), key=held.__getitem__) if sizes[i])
         held[wanting] += sizes[wanting]
         assert sum(held) <= jobs_max
     assert any(held), "an empty memory always takes a page"
-    page = page_size(page_jobs_max, jobs_max=jobs_max, jobs=0, shard_jobs=0)
+    page = page_size(page_jobs_max, slots_max=jobs_max, slots=0, shard_slots=0)
     assert max(held) - min(held) <= page
 
 
@@ -125,8 +125,8 @@ def test_shards_that_want_more_share_memory_evenly_and_never_pass_its_bound(
 def test_any_number_of_failing_destinations_leaves_memory_to_read_for_the_rest(jobs_max: int, failing: int) -> None:
     lanes = [0] * failing
     while growing := [
-        i for i, jobs in enumerate(lanes) if lane_has_share(jobs, jobs_max=jobs_max, lanes_jobs=sum(lanes))
+        i for i, jobs in enumerate(lanes) if lane_has_share(jobs, slots_max=jobs_max, lanes_slots=sum(lanes))
     ]:
         lanes[min(growing, key=lanes.__getitem__)] += 1
     assert sum(lanes) <= jobs_max * 3 // 4
-    assert page_size(10**9, jobs_max=jobs_max, jobs=sum(lanes), shard_jobs=0) > 0
+    assert page_size(10**9, slots_max=jobs_max, slots=sum(lanes), shard_slots=0) > 0

@@ -9,7 +9,7 @@ import pytest
 from dynein.dead_letters import read_dead_letter
 from dynein.errors import AccessDenied, Throttled, Unavailable, UnknownQueue
 from dynein.partition import TriggerKey
-from dynein.trigger import Trigger
+from dynein.trigger import SLOT_BYTES, Trigger
 from dynein.trigger_store import Cancelled
 from tests.unit.scheduler.world import DLQ, WIDTH_MS, World
 
@@ -305,6 +305,21 @@ class TestMemory:
             assert world.now_ms < due + 600_000
         assert 60 < most <= 120
         assert sorted(map(int, world.bodies())) == list(range(2_000))
+
+    async def test_large_jobs_take_the_room_of_many(self, make_world: MakeWorld) -> None:
+        world = make_world(read_ahead_jobs_max=220, page_jobs_max=5, shard_count=4)
+        (process,) = world.start("p")
+        due = world.now_ms + 8_000
+        body = "x" * 10 * SLOT_BYTES
+        await world.store(*[world.trigger(due + i, body, shard=i % 4) for i in range(200)])
+        most = 0
+        while world.table.triggers():
+            await world.clock.advance(0.01)
+            most = max(most, process.dispatcher.snapshot().read_ahead_jobs)
+            assert world.now_ms < due + 600_000
+        # 220 places hold 20 jobs of eleven places each, and each shard may have had one page under way.
+        assert 10 < most <= 20 + 4 * 5
+        assert len(world.bodies()) == 200
 
     async def test_one_busy_shard_leaves_room_for_the_others(self, make_world: MakeWorld) -> None:
         world = make_world(read_ahead_jobs_max=200, page_jobs_max=20)
