@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
+from collections.abc import Callable
 
 from dynein.clock import Clock
 from dynein.dead_letters import DeadLetterQueue
@@ -55,8 +56,10 @@ class Delivery:
     ) -> None:
         self.role = role
         self._stopping = asyncio.Event()
+        self.when_failing: list[Callable[[str], None]] = []
+        """Called with the queue's name whenever a destination fails."""
         self._context = LaneContext(
-            role, queues, directory, dead_letters, clock, telemetry, limits, rng, self._stopping
+            role, queues, directory, dead_letters, clock, telemetry, limits, rng, self._stopping, self.when_failing
         )
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
 
@@ -66,6 +69,11 @@ class Delivery:
         if lane is not None:
             return lane.batcher.waiting < self._context.limits.lane_waiting_max
         return len(self._lanes) < LANES_MAX or any(lane.batcher.idle for lane in self._lanes.values())
+
+    def is_failing(self, queue: str) -> bool:
+        """Has the last that was heard of ``queue`` been a failure?"""
+        lane = self._lanes.get(queue)
+        return lane is not None and lane.failing_since is not None
 
     def submit(self, parcel: Parcel) -> asyncio.Future[Outcome]:
         """Send a due parcel. Raises `Overloaded` when its lane is full: it stays stored, ask again later."""

@@ -67,6 +67,8 @@ class LaneContext(NamedTuple):
     limits: Limits
     rng: random.Random
     stopping: asyncio.Event
+    failed: list[Callable[[str], None]]
+    """Called with the queue's name at each failure of a lane."""
 
 
 class Lane:
@@ -232,6 +234,8 @@ class Lane:
         self._failed_at = now
         if self.failing_since is None or restart_budget:
             self.failing_since = now
+        for tell in self._context.failed:
+            tell(self._queue)
         if now < self._resume_at:
             return  # another call of this lane has just failed too: one outage, one step of backoff
         self._failures += 1

@@ -84,6 +84,7 @@ def _format_second(at_s: int) -> str:
     return (_EPOCH + dt.timedelta(seconds=at_s)).isoformat()[: len("2030-01-31T09:00:00")]
 
 
+@functools.lru_cache(maxsize=1024)  # services use few delays
 def _parse_delay_text(text: str) -> int:
     if not text or len(text) > DELAY_CHARS_MAX:
         raise InvalidField("delay", f"must have 1 to {DELAY_CHARS_MAX} characters.", _DELAY_FIX)

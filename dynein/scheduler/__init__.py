@@ -39,8 +39,9 @@ a dispatcher joins                     the others release what exceeds their sha
                                        is on its way.
 a read fails                           it is repeated at the next tick, from the same page.
 a removal fails, or part of it         what is left is repeated under backoff, and stays in hand until it succeeds.
-a destination fails or is slow         its lane fills; its further due triggers are let go, and read again from the
+a destination fails                    its lane fills; its further due triggers are let go, and read again from the
                                        earliest of them when the lane has room. Other destinations do not notice.
+a destination is slow                  its further due triggers wait in memory, for ten seconds at most; then as above.
 an outage has left a backlog           buckets are read oldest first, page after page, as fast as memory frees up. What
                                        is found empty on the way is retired in one go.
 a trigger was stored late              its writer counts it on the shard record; the next renewal shows that, and every

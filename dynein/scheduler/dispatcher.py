@@ -142,6 +142,7 @@ class Dispatcher:
 
     async def _pass(self) -> float:
         wait_s = await self._keeper.run_once()
+        self._sender.let_go_of_slow()
         self._telemetry.read_ahead.set(self._jobs_in_hand())
         return wait_s
 

@@ -15,16 +15,20 @@ from dynein.clock import Clock, sleep_unless
 from dynein.dead_letters import DeadLetterQueue
 from dynein.delivery import Delivery, Outcome, Parcel
 from dynein.errors import DyneinError, Overloaded, Stop
+from dynein.job import Job
 from dynein.partition import TriggerKey
 from dynein.queue import ENTRIES_MAX
 from dynein.scheduler.dispatch_plan import lane_has_share
 from dynein.scheduler.due_heap import DueHeap
 from dynein.scheduler.hand import Hand, InHand, Memory, Stage
+from dynein.scheduler.parking import Parking
 from dynein.telemetry import OTHER, Telemetry
 from dynein.trigger_store import REMOVE_MAX, TriggerStore
 
 ROLE = "dispatcher"
 REMOVALS_IN_FLIGHT_MAX = 8
+PARKED_MAX_S = 10.0
+"""A destination with due triggers parked for longer is slow: it must not take memory from others."""
 _SUBMITS_A_TURN = 500
 """Due triggers submitted before other tasks get their turn."""
 _LOOK_AGAIN_S = 1.0
@@ -80,7 +84,9 @@ class Sender:
         """Destinations with triggers let go: how little left in their lanes makes it worth while to read those again
         before a tick."""
         self.in_lanes = 0
-        """Due triggers whose delivery has not ended."""
+        """Due triggers in lanes: their delivery has not ended."""
+        self._parking = Parking()
+        delivery.when_failing.append(self._let_go_parked)
         # Both hold entries in hand only, so `Memory` bounds them.
         self._removals: GroupCommit[InHand, None] = GroupCommit(
             self._remove, entries_max=REMOVE_MAX, waiting_max=memory.slots_max, in_flight_max=REMOVALS_IN_FLIGHT_MAX
@@ -92,8 +98,11 @@ class Sender:
     # --- what readers ask -------------------------------------------------------------------------------------------
 
     def has_room(self, queue: str) -> bool:
-        """Would a due trigger for ``queue`` be taken now?"""
-        return self._has_share(queue) and self._delivery.has_room(queue)
+        """Would a due trigger for ``queue`` be taken now? If not, ``has_drained`` will be called for it."""
+        if self._has_share(queue) and self._delivery.has_room(queue):
+            return True
+        self._mark_low(queue)
+        return False
 
     def schedule(self, entry: InHand) -> None:
         """Send it when it is due: now, if it is."""
@@ -121,10 +130,21 @@ class Sender:
         """A shard was given up or lost: forget all that is not on its way."""
         hand.close()
         self._heap.discard(lambda entry: entry.hand is hand)
+        self._parking.discard(hand)
 
     def overdue(self) -> int:
         """Triggers in hand whose due time has passed and whose delivery has not ended."""
-        return self.in_lanes + (self._heap.next_due_ms is not None and self._heap.next_due_ms < self._clock.now_ms())
+        parked = len(self._parking)
+        return (
+            self.in_lanes
+            + parked
+            + (self._heap.next_due_ms is not None and self._heap.next_due_ms < self._clock.now_ms())
+        )
+
+    def let_go_of_slow(self) -> None:
+        """Destinations that take long keep no more of the memory than their lanes. Called once a tick."""
+        for queue in self._parking.waiting_since(self._clock.monotonic() - PARKED_MAX_S):
+            self._let_go_parked(queue)
 
     # --- the agent --------------------------------------------------------------------------------------------------
 
@@ -180,24 +200,53 @@ class Sender:
         if not hand.lease.valid():
             hand.let_go_of(entry)
             return
-        if queue in hand.let_go or not self._has_share(queue):
-            self._let_go(entry, queue)
-            return
+        if queue in hand.let_go:
+            self._let_go(entry, queue)  # behind the older ones that were let go before
+        elif queue in self._parking or not self._to_lane(entry, job):
+            if self._lane_slots.get(queue) and not self._delivery.is_failing(queue):
+                self._parking.add(queue, entry, self._clock.monotonic())
+            else:
+                self._let_go(entry, queue)
+
+    def _to_lane(self, entry: InHand, job: Job) -> bool:
+        """Give it to its lane, if that has room for it."""
+        queue = job.queue
+        if not self._has_share(queue):
+            return False
         try:
             future = self._delivery.submit(Parcel(entry.trigger, job, entry.may_send))
         except Overloaded:
-            self._let_go(entry, queue)
-            return
+            return False
         entry.stage = Stage.IN_LANE
         entry.future = future
         self._lane_slots[queue] = self._lane_slots.get(queue, 0) + entry.slots
         self._lanes_slots += entry.slots
         self.in_lanes += 1
         future.add_done_callback(partial(self._delivered, entry, queue))
+        return True
+
+    def _refill(self, queue: str) -> None:
+        """The lane has room again: next come those that were parked for it."""
+        while (entry := self._parking.first(queue)) is not None:
+            assert entry.job is not None
+            if not entry.hand.lease.valid():
+                self._parking.take_first(queue)
+                entry.hand.let_go_of(entry)
+            elif self._to_lane(entry, entry.job):
+                self._parking.take_first(queue)
+            else:
+                return
+
+    def _let_go_parked(self, queue: str) -> None:
+        for entry in self._parking.take_all(queue):
+            self._let_go(entry, queue)
 
     def _let_go(self, entry: InHand, queue: str) -> None:
-        self._low_marks.setdefault(queue, self._lane_slots.get(queue, 0) // 4)
+        self._mark_low(queue)
         entry.hand.let_go_of(entry)
+
+    def _mark_low(self, queue: str) -> None:
+        self._low_marks.setdefault(queue, self._lane_slots.get(queue, 0) // 4)
 
     def _delivered(self, entry: InHand, queue: str, future: asyncio.Future[Outcome]) -> None:
         self.in_lanes -= 1
@@ -208,6 +257,8 @@ class Sender:
         else:
             del self._lane_slots[queue]
         entry.future = None
+        if queue in self._parking:
+            self._refill(queue)
         if left <= self._low_marks.get(queue, -1):
             del self._low_marks[queue]
             self._has_drained(queue)

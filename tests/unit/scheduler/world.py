@@ -16,6 +16,7 @@ from dynein.scheduler import Dispatcher
 from dynein.settings import Settings
 from dynein.telemetry import Telemetry
 from dynein.testing import FakeQueues, FakeTriggerTable, Faults, ManualClock
+from dynein.testing.faults import Call
 from dynein.testing.queues import Sent
 from dynein.token import JobRef, Placement, TokenSigner
 from dynein.trigger import Trigger
@@ -34,13 +35,29 @@ class Landed(NamedTuple):
     at_ms: int
 
 
+class Network(Faults):
+    """Takes a while for calls, if a test says so: for all, or for those to one target."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.takes_s = 0.0
+        self.target_takes_s: dict[str, float] = {}
+
+    async def before(self, call: Call) -> None:
+        await super().before(call)
+        takes_s = self.target_takes_s.get(call.target, self.takes_s)
+        if takes_s:
+            await self._clock.sleep(takes_s)
+
+
 class Process:
     """One dispatcher process."""
 
     def __init__(self, world: World, name: str, settings: Settings) -> None:
         self.name = name
-        self.table_faults = Faults()
-        self.queue_faults = Faults()
+        self.table_faults = Network(world.clock)
+        self.queue_faults = Network(world.clock)
         self.telemetry = Telemetry()
         self.stopping = asyncio.Event()
         clock = world.clock
