@@ -20,7 +20,8 @@ How a job goes through
     (bytes)   (fields)        │                                               └─► InboundSender ─► inbound queue
                               └─► ExistingJobs: get, cancel, move ─► trigger store, shard records
 
-`Submissions` (with `ExistingJobs` behind it) is the whole service without HTTP; `routes` and `app` put HTTP around it.
+`Submissions` (with `ExistingJobs` behind it) is the whole service without HTTP; `routes` and `app` put HTTP around it,
+`shortcut` takes POSTs past the framework.
 `due_time`, `placement`, `checks`, `decoding` and `drafting` are pure. `schemas` are the types on the wire, `openapi`
 the document made of them, `problems` every way to fail.
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
 
 from dynein import __version__
 from dynein.api.intake import Envelope
@@ -16,6 +17,7 @@ from dynein.api.openapi import openapi_document
 from dynein.api.ops import Lifecycle, ops_routes
 from dynein.api.problems import headers_of, make, problem_of, respond
 from dynein.api.routes import job_routes
+from dynein.api.shortcut import Shortcut
 from dynein.api.submission import Submissions
 from dynein.errors import DyneinError
 from dynein.settings import Settings
@@ -31,7 +33,7 @@ def create_app(
 ) -> FastAPI:
     """The application of one process; without ``submissions`` (no ``api`` role), only probes and metrics."""
     serves_api = submissions is not None
-    app = FastAPI(
+    app = _Application(
         title="Dynein",
         version=__version__,
         redirect_slashes=False,
@@ -40,7 +42,9 @@ def create_app(
         openapi_url="/openapi.json" if serves_api else None,
     )
     if submissions is not None:
-        app.router.routes.extend(job_routes(submissions, lifecycle, settings))
+        routes = job_routes(submissions, lifecycle, settings)
+        app.router.routes.extend(routes)
+        app.shortcut = Shortcut(routes, on_error=_on_dynein_error, on_disconnect=_on_disconnect)
     app.router.routes.extend(ops_routes(readiness, telemetry))
     document = openapi_document(settings)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to bring one's own
@@ -49,6 +53,16 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_middleware(Envelope)
     return app
+
+
+class _Application(FastAPI):
+    shortcut: Shortcut | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.shortcut is not None and self.shortcut.takes(scope):
+            await self.shortcut.answer(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 async def _on_dynein_error(request: Request, error: Exception) -> Response:
