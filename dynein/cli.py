@@ -27,6 +27,7 @@ from dynein.console import (
     print_redrive,
     print_steps,
 )
+from dynein.cores import usable_cores
 from dynein.errors import DyneinError, Unavailable
 from dynein.settings import CONFIG_VARIABLE, ROLES, Settings, load_settings, reference_markdown
 
@@ -48,9 +49,14 @@ def main() -> None:
     try:
         app()
     except DyneinError as error:
-        hint = ". See DYNEIN_REGION and DYNEIN_ENDPOINT_URL" if isinstance(error, Unavailable) else ""
-        print_error(str(error).rstrip(".") + hint)
+        print_failure(error)
         sys.exit(1)
+
+
+def print_failure(error: DyneinError) -> None:
+    """One sentence for people."""
+    hint = ". See DYNEIN_REGION and DYNEIN_ENDPOINT_URL" if isinstance(error, Unavailable) else ""
+    print_error(str(error).rstrip(".") + hint)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback signature
@@ -80,17 +86,29 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (DYNEIN_HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (DYNEIN_PORT).")] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Processes that share port and work; auto: one a core (DYNEIN_WORKERS)."),
+    ] = None,
 ) -> None:
     """Run roles of the service.
 
     Until SIGTERM or Ctrl-C: it then finishes or hands over what it has in hand. A second one ends it at once.
     """
-    from dynein.service import Service  # noqa: PLC0415 - keeps `dynein submit` quick to start
-
     roles = list(role or ROLES)
     for wrong in [r for r in roles if r not in ROLES]:
         usage_error(f"--role {wrong}: no such role; there are {', '.join(ROLES)}")
-    settings = load_settings(_given(host=host, port=port))
+    given = _given(host=host, port=port)
+    settings = load_settings({**given, **_given(workers=workers)})
+    processes = settings.workers or usable_cores()
+    if processes > 1:
+        from dynein.logs import configure_logging  # noqa: PLC0415
+        from dynein.workers import Workers  # noqa: PLC0415
+
+        configure_logging(settings.log_format, settings.log_level, worker="parent")
+        raise typer.Exit(Workers(settings, roles, processes, given).run())
+    from dynein.service import Service  # noqa: PLC0415 - keeps `dynein submit` quick to start
+
     _run(lambda stopping: Service(settings, roles).run(stopping), settings)
 
 

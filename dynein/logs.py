@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Literal
 
@@ -27,13 +28,33 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(fields, enc_hook=str).decode("utf-8")
 
 
-def configure_logging(log_format: Literal["console", "json"], level: str) -> None:
-    """Set up the process's logging, once, from the composition root."""
+class _Origin(logging.Filter):
+    """Puts on each record which process it is from."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.worker = self._worker
+        record.pid = record.process
+        return True
+
+
+def configure_logging(log_format: Literal["console", "json"], level: str, *, worker: str | None = None) -> None:
+    """Set up the process's logging, once, from the composition root.
+
+    ``worker``: which of several processes this is; each line then says so, and its process id.
+    """
     handler = logging.StreamHandler(sys.stderr)
+    who = ""
+    if worker is not None:
+        who = f" [{worker} {os.getpid()}]"
+        handler.addFilter(_Origin(worker))
     if log_format == "json":
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s{who} %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -10,14 +10,14 @@ dispatcher drain from the first moment, side by side with that. The process ends
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
+import gc
 import logging
 import os
 import random
 import secrets
 import socket
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple
 
 import uvicorn
 from fastapi import FastAPI
@@ -28,14 +28,17 @@ from dynein.api.ops import Lifecycle, Readiness
 from dynein.api.submission import Submissions
 from dynein.aws import Clients, clients
 from dynein.clock import Clock, SystemClock, sleep_unless
+from dynein.connections import Connections
 from dynein.dead_letters import DeadLetterQueue
 from dynein.delivery import Delivery, Limits
 from dynein.directory import Directory
 from dynein.dynamodb_shards import DynamoRoster, DynamoShardRecords
 from dynein.dynamodb_store import DynamoTriggerStore
 from dynein.dynamodb_table import verify_layout
-from dynein.errors import InvalidSettings, NotBootstrapped, Stop, UnknownQueue
+from dynein.errors import InvalidSettings, NotBootstrapped, UnknownQueue
+from dynein.http_server import Server, SharingServer
 from dynein.ingest.ingester import Ingester
+from dynein.listener import LISTEN_BACKLOG, listen, url_of
 from dynein.membership import Membership
 from dynein.runner import run_passes
 from dynein.scheduler.dispatcher import Dispatcher
@@ -45,15 +48,33 @@ from dynein.telemetry import Telemetry
 from dynein.token import TokenSigner
 from dynein.trigger_store import Layout
 
-LISTEN_BACKLOG = 2048
-
 log = logging.getLogger(__name__)
 
 
-class Service:
-    """One process. ``bind`` may be called before ``run``, so that a taken port is reported before anything starts."""
+class Sharing(NamedTuple):
+    """The port, when sibling processes serve it too."""
 
-    def __init__(self, settings: Settings, roles: Sequence[str], *, clock: Clock | None = None) -> None:
+    listener: socket.socket
+    connections: Connections
+    worker: int
+    """Number of this process among them."""
+
+
+class Service:
+    """One process. ``bind`` may be called before ``run``, so that a taken port is reported before anything starts.
+
+    ``sharing``: the port is taken already, and shared.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        roles: Sequence[str],
+        *,
+        clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
+        sharing: Sharing | None = None,
+    ) -> None:
         if "api" in roles and not settings.secrets:
             raise InvalidSettings(
                 "DYNEIN_TOKEN_SECRETS is needed by the api role: it signs job tokens. Make one with: "
@@ -63,35 +84,23 @@ class Service:
         self._roles = roles
         self._clock = clock or SystemClock()
         self._rng = random.Random()  # noqa: S311 - jitter, not secrecy
-        self._socket: socket.socket | None = None
-        self.telemetry = Telemetry()
+        self._sharing = sharing
+        self._socket = sharing.listener if sharing is not None else None
+        self.telemetry = telemetry or Telemetry()
+        self.server: Server | None = None
+        """The HTTP server, while it runs."""
         self.started = asyncio.Event()
         """Set once the port answers."""
 
     def bind(self) -> None:
         """Take the port. Raises `Stop` when it is in use."""
-        settings = self._settings
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.host, settings.port))
-            # Two may bind with SO_REUSEADDR, but only one may listen. Who connects now waits until we serve.
-            listener.listen(LISTEN_BACKLOG)
-        except OSError as error:
-            listener.close()
-            where = f"port {settings.port} on {settings.host}"
-            if error.errno == errno.EADDRINUSE:
-                raise Stop(f"{where} is in use; choose another with --port or DYNEIN_PORT") from error
-            raise Stop(f"{where} cannot be listened on ({error.strerror}); see --host and --port") from error
-        self._socket = listener
+        self._socket = listen(self._settings.host, self._settings.port)
 
     @property
     def url(self) -> str:
         """Where the API answers, once bound."""
         assert self._socket is not None, "bind first"
-        host, port = self._socket.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return url_of(self._socket)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until ``stopping`` is set, then drain. Raises `Stop` when a person has to act."""
@@ -101,6 +110,7 @@ class Service:
             layout = await verify_layout(aws.dynamodb, self._settings, self._clock, self.telemetry)
             parts = _Parts(self._settings, aws, layout, self._clock, self.telemetry, self._rng)
             await parts.check_queues()
+            _collect_garbage_seldom()
             await self._run_all(parts, stopping)
 
     async def _run_all(self, parts: _Parts, stopping: asyncio.Event) -> None:
@@ -151,7 +161,11 @@ class Service:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(self._settings.drain_s),
         )
-        server = _Server(config)
+        if self._sharing is not None:
+            server: Server = SharingServer(config, *self._sharing)
+        else:
+            server = Server(config)
+        self.server = server
         serving = asyncio.ensure_future(server.serve(sockets=[self._socket]))
         try:
             while not server.started and not serving.done():
@@ -167,12 +181,15 @@ class Service:
             await serving
 
 
-class _Server(uvicorn.Server):
-    """Signals are the command line's business, not the HTTP server's."""
+def _collect_garbage_seldom() -> None:
+    """Tens of thousands of jobs in hand are not garbage: walking through them again and again cost half of the CPU.
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    With CPython's defaults (700, 10, 10) every few hundred jobs read start a collection. What was loaded until now
+    stays for good, so it is not looked at any more at all.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 class _Parts:

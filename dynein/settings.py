@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from dynein.errors import InvalidSettings
@@ -22,6 +22,7 @@ from dynein.token import SECRET_BYTES_MIN
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
+WORKERS_MAX = 256
 NEW_TABLE_BUCKET_WIDTH_S = 60
 NEW_TABLE_SHARD_COUNT = 16
 CONFIG_VARIABLE = "DYNEIN_CONFIG"
@@ -30,6 +31,10 @@ URL_VARIABLE = "DYNEIN_URL"
 ROLES = ("api", "ingester", "dispatcher")
 _SERVICE_LINK = re.compile(r"DYNEIN_(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT_\d+_(?:TCP|UDP)(?:_.*)?)")
 Role = Literal["api", "ingester", "dispatcher"]
+
+
+def _auto_as_zero(value: object) -> object:
+    return 0 if value == "auto" else value
 
 
 class Settings(BaseSettings):
@@ -51,6 +56,11 @@ class Settings(BaseSettings):
     )
     call_timeout_s: Seconds = Field(5.0, description="Longest an AWS call may take before it counts as unanswered.")
     connections_max: Count = Field(64, description="Open connections to each AWS service.")
+    aws_client: Literal["wire", "aiobotocore"] = Field(
+        "wire",
+        description="Who makes the calls that jobs pass through. `wire`: Dynein itself, at a fraction of the CPU cost; "
+        "`aiobotocore`: the AWS SDK, as for all other calls. Behind a proxy (`HTTPS_PROXY`) it is always the SDK.",
+    )
 
     # --- Layout: recorded in the table; when set, checked against that at start -------------------------------------
     bucket_width_s: Count | None = Field(
@@ -103,7 +113,11 @@ class Settings(BaseSettings):
     hold_window_s: Seconds = Field(
         7.0, description="A job due within this at ingest is held in hand and sent at its due millisecond, not stored."
     )
-    held_jobs_max: Count = Field(20_000, description="Most jobs in one ingester's hand; past it, it stops receiving.")
+    held_jobs_max: Count = Field(
+        20_000,
+        description="Most jobs in one ingester's hand; past it, it stops receiving. A large job counts for more: one "
+        "for each 4 KiB.",
+    )
 
     # --- Dispatcher -----------------------------------------------------------------------------------------------
     lease_ttl_s: Seconds = Field(
@@ -119,7 +133,10 @@ class Settings(BaseSettings):
         description="How far ahead the read mark stands. From then on a job can no longer be cancelled; its trigger is "
         "read a tick later.",
     )
-    read_ahead_jobs_max: Count = Field(50_000, description="Most triggers in one dispatcher's memory.")
+    read_ahead_jobs_max: Count = Field(
+        50_000,
+        description="Most triggers in one dispatcher's memory. A large one counts for more: one for each 4 KiB.",
+    )
     page_jobs_max: Count = Field(250, description="Triggers a Query page.")
     retire_grace_s: Seconds = Field(
         300.0,
@@ -138,6 +155,11 @@ class Settings(BaseSettings):
     )
 
     # --- Process --------------------------------------------------------------------------------------------------
+    workers: Annotated[int, BeforeValidator(_auto_as_zero), Field(ge=0, le=WORKERS_MAX)] = Field(
+        1,
+        description="Processes that `dynein serve` runs, sharing port, rate and shards. 0 or `auto`: one a usable "
+        "core. Bounds and connections are each process's own.",
+    )
     member_ttl_s: Seconds = Field(
         8.0, description="A process whose beat stands still for this long no longer counts for its fair share."
     )

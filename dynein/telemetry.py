@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 OTHER = "other"
 QUEUE_LABELS_MAX = 100
@@ -12,9 +15,14 @@ LATENESS_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 
 
 class Telemetry:
-    """One process's metrics, on a registry of its own (so that tests and simulated processes do not share)."""
+    """One process's metrics, on a registry of its own (so that tests and simulated processes do not share).
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    ``workers_directory``: where this process and its siblings keep their values (`dynein.worker`); they report as one,
+    so every gauge says how its values combine (``multiprocess_mode``).
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, workers_directory: Path | None = None) -> None:
+        self._workers_directory = workers_directory
         self.registry = registry if registry is not None else CollectorRegistry()
         r = self.registry
         self.accepted = Counter("dynein_jobs_accepted_total", "Jobs accepted by the API", ["policy"], registry=r)
@@ -51,9 +59,11 @@ class Telemetry:
         self.send_failures = Counter(
             "dynein_send_failures_total", "Failed sends to destination queues, by error code", ["code"], registry=r
         )
-        self.held = Gauge("dynein_held_jobs", "Jobs in the ingester's hand", registry=r)
-        self.read_ahead = Gauge("dynein_read_ahead_jobs", "Triggers in the dispatcher's memory", registry=r)
-        self.leases = Gauge("dynein_leases_held", "Shards this process owns", registry=r)
+        self.held = Gauge("dynein_held_jobs", "Jobs in the ingester's hand", registry=r, multiprocess_mode="livesum")
+        self.read_ahead = Gauge(
+            "dynein_read_ahead_jobs", "Triggers in the dispatcher's memory", registry=r, multiprocess_mode="livesum"
+        )
+        self.leases = Gauge("dynein_leases_held", "Shards this process owns", registry=r, multiprocess_mode="livesum")
         self.lease_events = Counter(
             "dynein_lease_events_total", "Leases taken, released and lost", ["event"], registry=r
         )
@@ -63,7 +73,33 @@ class Telemetry:
         self.aws_calls = Counter(
             "dynein_aws_calls_total", "Calls to SQS and DynamoDB", ["operation", "outcome"], registry=r
         )
+        # Of `dynein serve --workers`, by number. Connections are those of workers that live: count them for who does.
+        self.worker_connections = Gauge(
+            "dynein_worker_connections",
+            "HTTP connections of each worker that lives",
+            ["worker"],
+            registry=r,
+            multiprocess_mode="livesum",
+        )
+        self.worker_requests = Counter(
+            "dynein_worker_requests_total", "HTTP requests, by worker", ["worker"], registry=r
+        )
+        self.worker_cpu = Counter("dynein_worker_cpu_seconds_total", "CPU time used, by worker", ["worker"], registry=r)
+        self.worker_starts = Counter(
+            "dynein_worker_starts_total",
+            "Times a worker has become ready; the first is no restart",
+            ["worker"],
+            registry=r,
+        )
         self._queues: dict[str, str] = {}
+
+    def exposition(self) -> bytes:
+        """All metrics as text for Prometheus; those of all workers where there is more than one."""
+        if self._workers_directory is None:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together, str(self._workers_directory))  # type: ignore[no-untyped-call]
+        return generate_latest(together)
 
     def queue_label(self, queue: str) -> str:
         """``queue`` as a label value, or ``other`` once `QUEUE_LABELS_MAX` have been given out."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -123,7 +123,7 @@ def ops_routes(readiness: Callable[[], Awaitable[list[str]]], telemetry: Telemet
         return Response(b'{"status":"ready"}', media_type="application/json")
 
     async def metrics(_: Request) -> Response:
-        return Response(generate_latest(telemetry.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(telemetry.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return [
         Route("/healthz", healthz, methods=["GET"]),
