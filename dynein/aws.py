@@ -1,5 +1,6 @@
-"""The AWS SDK, set up once for SQS and DynamoDB: clients, one bound and one count for each call, one error mapping.
+"""AWS, set up once for SQS and DynamoDB: clients, one bound and one count for each call, one error mapping.
 
+A client is the SDK's, or, by default, `dynein.wire`'s with the SDK's behind it: the same methods, answers and errors.
 The SDK never retries here. Whoever makes a call knows what repeating it means (which entries of a batch, whether a
 lease is still worth renewing), so retrying is theirs; a second retry loop below would only hide how slow AWS is.
 """
@@ -7,9 +8,12 @@ lease is still worth renewing), so retrying is theirs; a second retry loop below
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession, get_session
@@ -28,17 +32,22 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 from botocore.parsers import ResponseParserError
+from botocore.utils import get_environ_proxies
 
 from dynein import __version__
+from dynein.clock import Clock, SystemClock
 from dynein.errors import AccessDenied, DyneinError, InvalidSettings, NotBootstrapped, Throttled, Unavailable
 from dynein.settings import Settings
 from dynein.telemetry import Telemetry
+from dynein.wire.client import wire_client
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
     from types_aiobotocore_sqs import SQSClient
 
 ResultT = TypeVar("ResultT")
+
+log = logging.getLogger(__name__)
 
 _SERVER_ERROR = 500
 _FORBIDDEN = 403
@@ -94,6 +103,17 @@ _DENIED_CODES = frozenset(
         "UnrecognizedClientException",
     }
 )
+_CLOCK_CODES = frozenset(
+    {
+        "InvalidSignatureException",
+        "RequestExpired",
+        "RequestInTheFuture",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+    }
+)
+"""Those that a wrong clock is a cause of. We do not go by AWS's clock instead, as some SDKs do: whoever is minutes off
+would send jobs minutes early or late, and must not go on."""
 RESULT_CODES = frozenset(
     {"ConditionalCheckFailedException", "TransactionCanceledException", "TransactionConflictException"}
 )
@@ -108,27 +128,31 @@ class Clients(NamedTuple):
 
 
 @asynccontextmanager
-async def clients(settings: Settings) -> AsyncIterator[Clients]:
+async def clients(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Clients]:
     """Open clients for one process; closed on leaving. Raises `InvalidSettings` when no region is to be found."""
     session = get_session()
-    async with sqs_client(settings, session) as sqs, dynamodb_client(settings, session) as dynamodb:
+    async with sqs_client(settings, session, clock) as sqs, dynamodb_client(settings, session, clock) as dynamodb:
         yield Clients(sqs, dynamodb)
 
 
 @asynccontextmanager
-async def sqs_client(settings: Settings, session: AioSession | None = None) -> AsyncIterator[SQSClient]:
+async def sqs_client(
+    settings: Settings, session: AioSession | None = None, clock: Clock | None = None
+) -> AsyncIterator[SQSClient]:
     """An SQS client. Its read timeout leaves room for a long poll (`Settings.receive_wait_s`)."""
     read_timeout_s = settings.call_timeout_s + settings.receive_wait_s
     endpoint_url = settings.sqs_endpoint_url or settings.endpoint_url
-    async with _open("sqs", settings, session, endpoint_url, read_timeout_s) as client:
+    async with _open("sqs", settings, session, clock, endpoint_url, read_timeout_s) as client:
         yield client
 
 
 @asynccontextmanager
-async def dynamodb_client(settings: Settings, session: AioSession | None = None) -> AsyncIterator[DynamoDBClient]:
+async def dynamodb_client(
+    settings: Settings, session: AioSession | None = None, clock: Clock | None = None
+) -> AsyncIterator[DynamoDBClient]:
     """A DynamoDB client."""
     endpoint_url = settings.dynamodb_endpoint_url or settings.endpoint_url
-    async with _open("dynamodb", settings, session, endpoint_url, settings.call_timeout_s) as client:
+    async with _open("dynamodb", settings, session, clock, endpoint_url, settings.call_timeout_s) as client:
         yield client
 
 
@@ -137,9 +161,11 @@ async def _open(
     service: Literal["sqs", "dynamodb"],
     settings: Settings,
     session: AioSession | None,
+    clock: Clock | None,
     endpoint_url: str | None,
     read_timeout_s: float,
 ) -> AsyncIterator[Any]:
+    session = session or get_session()
     config = AioConfig(
         connect_timeout=settings.call_timeout_s,
         read_timeout=read_timeout_s,
@@ -150,14 +176,32 @@ async def _open(
         parameter_validation=False,
         user_agent_extra=f"dynein/{__version__}",
     )
-    opening = (session or get_session()).create_client(
-        service, region_name=settings.region, endpoint_url=endpoint_url, config=config
-    )
+    opening = session.create_client(service, region_name=settings.region, endpoint_url=endpoint_url, config=config)
     try:
-        async with opening as client:
-            yield client
+        async with opening as sdk:
+            if settings.aws_client == "aiobotocore" or _is_behind_a_proxy(sdk):
+                yield sdk
+                return
+            wire = wire_client(
+                sdk,
+                await session.get_credentials(),
+                clock or SystemClock(),
+                connections_max=settings.connections_max,
+                ca_bundle=session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"),
+            )
+            async with wire as client:
+                yield client
     except NoRegionError as error:
         raise InvalidSettings("no AWS region: set DYNEIN_REGION (or AWS_REGION, or the profile's region)") from error
+
+
+def _is_behind_a_proxy(sdk: Any) -> bool:  # noqa: ANN401 - the SDK makes its clients' classes at run time
+    """Whether the environment (``HTTPS_PROXY``, ``NO_PROXY``) puts a proxy before the service: left to the SDK."""
+    url: str = sdk.meta.endpoint_url
+    if urlsplit(url).scheme not in get_environ_proxies(url):
+        return False
+    log.info("%s is reached through a proxy: the SDK makes all calls to it (aws_client=aiobotocore)", url)
+    return True
 
 
 def error_code(error: BaseException) -> str:
@@ -178,7 +222,7 @@ def aws_error(operation: str, error: Exception) -> DyneinError | None:
     match error:
         case ClientError():
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            return _answered(code, status, sentence)
+            return _answered(code, status, sentence, error)
         case NoCredentialsError() | PartialCredentialsError() | NoAuthTokenError() | TokenRetrievalError() | SSOError():
             return AccessDenied(f"{sentence}. Give the process AWS credentials (environment, profile or role)")
         case HTTPClientError() | ConnectionError() | CredentialRetrievalError() | MetadataRetrievalError():
@@ -189,7 +233,7 @@ def aws_error(operation: str, error: Exception) -> DyneinError | None:
             return None
 
 
-def _answered(code: str, status: int, sentence: str) -> DyneinError | None:
+def _answered(code: str, status: int, sentence: str, error: ClientError) -> DyneinError | None:
     if code in RESULT_CODES:
         return None
     if code in THROTTLING_CODES:
@@ -197,10 +241,20 @@ def _answered(code: str, status: int, sentence: str) -> DyneinError | None:
     if code == "ResourceNotFoundException":
         return NotBootstrapped(f"{sentence}. The table is missing: run `dynein bootstrap`, or correct DYNEIN_TABLE")
     if code in _DENIED_CODES or status == _FORBIDDEN:
-        return AccessDenied(sentence)
+        return AccessDenied(f"{sentence}{_about_the_clock(code, error)}")
     if code in _UNAVAILABLE_CODES or status >= _SERVER_ERROR:
         return Unavailable(sentence)
     return None
+
+
+def _about_the_clock(code: str, error: ClientError) -> str:
+    if code not in _CLOCK_CODES:
+        return ""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders") or {}
+    return (
+        f". If this machine's clock is minutes off (clock skew; AWS's says {headers.get('date', 'nothing')}), set it: "
+        "requests are signed with the time, and jobs are sent by it"
+    )
 
 
 class AwsCalls:

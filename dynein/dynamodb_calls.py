@@ -47,7 +47,8 @@ class DynamoCalls:
     async def get(self, key: Item) -> Item | None:
         """One item, strongly consistent."""
         answer = await self.run("GetItem", self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True))
-        return dict(answer["Item"]) if "Item" in answer else None
+        item = answer.get("Item")
+        return dict(item) if item is not None else None
 
     async def get_many(self, keys: Sequence[Item]) -> list[Item]:
         """Those of ``keys`` that exist, strongly consistent, in no order. Keys may repeat.
@@ -61,8 +62,8 @@ class DynamoCalls:
         while wanted:
             request: Any = {self.table: {"Keys": wanted[:GET_MAX], "ConsistentRead": True}}
             answer = await self.run("BatchGetItem", self.client.batch_get_item(RequestItems=request))
-            found += [dict(item) for items in answer.get("Responses", {}).values() for item in items]
-            left = [dict(key) for rest in answer.get("UnprocessedKeys", {}).values() for key in rest["Keys"]]
+            found += [dict(item) for items in (answer.get("Responses") or {}).values() for item in items]
+            left = [dict(key) for rest in (answer.get("UnprocessedKeys") or {}).values() for key in rest["Keys"]]
             wanted = left + wanted[GET_MAX:]
             if left:
                 failures += 1
@@ -77,7 +78,7 @@ class DynamoCalls:
         answer = await self.run("BatchWriteItem", self.client.batch_write_item(RequestItems=items))
         return {
             identity(request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"])
-            for left in answer.get("UnprocessedItems", {}).values()
+            for left in (answer.get("UnprocessedItems") or {}).values()
             for request in left
         }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dynein.clock import Clock
@@ -128,11 +128,8 @@ class DynamoTriggerStore:
         if resume is not None:
             request["ExclusiveStartKey"] = key_item(pk, resume)
         answer = await self._calls.run("Query", self._calls.client.query(**request))
-        page = Page([], [], [], None)
-        for item in answer["Items"]:
-            self._sort_into(page, item, bucket, shard, past)
         last = answer.get("LastEvaluatedKey")
-        return page._replace(resume=bytes(identity(last)[1])) if last else page
+        return self._page(answer["Items"], bucket, shard, past, resume=identity(last)[1] if last else None)
 
     async def remove(self, keys: Sequence[TriggerKey]) -> list[TriggerKey]:
         """Remove up to `REMOVE_MAX` triggers; returns those not removed. Keys may repeat."""
@@ -242,23 +239,28 @@ class DynamoTriggerStore:
                 return sorted(places)
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    def _sort_into(self, page: Page, item: Mapping[str, Any], bucket: int, shard: int, past: bytes) -> None:
-        _, sk = identity(item)
-        if sk >= past:
-            return  # BETWEEN includes its upper bound; only a record of somebody else's can stand right on it
-        try:
-            key, kind = parse_sort_key(sk, shard)
-        except ValueError:
-            page.undecodable.append(stray_key(sk, shard))
-            return
-        if bucket_of(key.due_at_ms, self._width_ms) != bucket:
-            page.undecodable.append(key)  # in a bucket that its key does not lead to: it could never be removed
-        elif kind is Kind.TOMBSTONE:
-            page.tombstones.append(read_tombstone(item, key))
-        elif (trigger := read_trigger(item, key)) is not None:
-            page.triggers.append(trigger)
-        else:
-            page.undecodable.append(key)
+    def _page(
+        self, items: Iterable[Mapping[str, Any]], bucket: int, shard: int, past: bytes, *, resume: bytes | None
+    ) -> Page:
+        page = Page([], [], [], resume)
+        for item in items:
+            sk = item["sk"]["B"]
+            if sk >= past:
+                continue  # BETWEEN includes its upper bound; only a record of somebody else's can stand right on it
+            try:
+                key, kind = parse_sort_key(sk, shard)
+            except ValueError:
+                page.undecodable.append(stray_key(sk, shard))
+                continue
+            if bucket_of(key.due_at_ms, self._width_ms) != bucket:
+                page.undecodable.append(key)  # in a bucket that its key does not lead to: it could never be removed
+            elif kind is Kind.TOMBSTONE:
+                page.tombstones.append(read_tombstone(item, key))
+            elif (trigger := read_trigger(item, key)) is not None:
+                page.triggers.append(trigger)
+            else:
+                page.undecodable.append(key)
+        return page
 
     async def _find_with_record(self, key: TriggerKey) -> tuple[Found, ShardRecord]:
         """What stands at ``key``, and the record of its shard."""

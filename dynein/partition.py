@@ -34,6 +34,9 @@ class Kind(IntEnum):
     TRIGGER = 1
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+
+
 class TriggerKey(NamedTuple):
     """Names one trigger. Sorts by due time."""
 
@@ -72,8 +75,10 @@ def parse_sort_key(raw: bytes, shard: int) -> tuple[TriggerKey, Kind]:
     """Inverse of `sort_key`. Raises `ValueError` for bytes that are not one."""
     if len(raw) != _SORT_KEY_BYTES:
         raise ValueError(f"a sort key has {_SORT_KEY_BYTES} bytes, this one has {len(raw)}")
-    due_at_ms = int.from_bytes(raw[:DUE_BYTES], "big")
-    return TriggerKey(due_at_ms, raw[DUE_BYTES:-1], shard), Kind(raw[-1])
+    kind = _KINDS.get(raw[-1])
+    if kind is None:
+        raise ValueError(f"no kind of record is {raw[-1]}")
+    return TriggerKey(int.from_bytes(raw[:DUE_BYTES], "big"), raw[DUE_BYTES:-1], shard), kind
 
 
 def range_after(due_at_ms: int) -> bytes:

@@ -25,8 +25,9 @@ _AWS_HOST = re.compile(
 _LEGACY_HOME = "us-east-1"
 """The region that ``queue.amazonaws.com`` stands for."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_EMULATOR_SUFFIX = ".localstack.cloud"
-"""LocalStack hands out URLs under this domain, whatever address it is reached by."""
+_EMULATOR_SUFFIXES = (".localhost", ".localstack.cloud")
+"""Emulators hand out URLs under these domains, whatever address they are reached by: fauxqs under the first, which is
+always the own machine (RFC 6761), LocalStack under the second."""
 
 
 def is_url(queue: str) -> bool:
@@ -81,4 +82,4 @@ class QueueAddresses:
         if host == self._endpoint_host:
             return True
         # An emulator may be reached by another name than the one it hands out, from inside a container for example.
-        return not self._endpoint_is_aws and (host in _LOOPBACK or host.endswith(_EMULATOR_SUFFIX))
+        return not self._endpoint_is_aws and (host in _LOOPBACK or host.endswith(_EMULATOR_SUFFIXES))

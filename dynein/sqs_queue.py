@@ -106,7 +106,7 @@ class SqsQueues:
             ),
             timeout_s=wait_s + self._call_timeout_s,
         )
-        return [_received(message) for message in answer.get("Messages", ())]
+        return [_received(message) for message in answer.get("Messages") or ()]
 
     async def delete(self, url: str, receipts: Sequence[str]) -> list[SendFailure | None]:
         """See `dynein.queue.Queues.delete`. Deleting again what is deleted is acknowledged."""
@@ -214,10 +214,10 @@ def _is_about_the_key(code: str) -> bool:
 
 
 def _failure(failed: Mapping[str, Any]) -> SendFailure:
-    code = str(failed.get("Code", "Unknown")).removeprefix("AWS.SimpleQueueService.")
+    code = str(failed.get("Code") or "Unknown").removeprefix("AWS.SimpleQueueService.")
     passing = _is_throttling(code) or _is_about_the_key(code) or code in _INVISIBLE_CODES
     permanent = bool(failed.get("SenderFault")) and not passing
-    return SendFailure(code, str(failed.get("Message", "")), permanent)
+    return SendFailure(code, str(failed.get("Message") or ""), permanent)
 
 
 def _entry(entry_id: str, message: OutgoingMessage) -> dict[str, Any]:
@@ -242,12 +242,12 @@ def _received(message: Mapping[str, Any]) -> Received:
     return Received(
         message_id=message["MessageId"],
         receipt=message["ReceiptHandle"],
-        body=message.get("Body", ""),
-        receive_count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
+        body=message.get("Body") or "",
+        receive_count=int((message.get("Attributes") or {}).get("ApproximateReceiveCount", 1)),
         attributes={
             name: Attribute(value["DataType"], base64.b64encode(value["BinaryValue"]).decode("ascii"))
             if value["DataType"].startswith("Binary")
             else Attribute(value["DataType"], value["StringValue"])
-            for name, value in message.get("MessageAttributes", {}).items()
+            for name, value in (message.get("MessageAttributes") or {}).items()
         },
     )

@@ -37,6 +37,11 @@ class Placement(IntEnum):
     """SCHEDULED, with a token made before the job, so that its create can be retried."""
 
 
+_PLACEMENTS = tuple(Placement)
+# The standard alphabet's + and / would be a second spelling of ours: they become characters that no base64 has.
+_TO_STANDARD_BASE64 = bytes.maketrans(b"-_+/", b"+/??")
+
+
 class JobRef(NamedTuple):
     """What a token says."""
 
@@ -49,23 +54,36 @@ def parse(token: str) -> JobRef:
 
     Raises `InvalidToken` when the string is not of a token's form.
     """
-    if len(token) != TOKEN_CHARS:
-        raise InvalidToken(f"a job token has {TOKEN_CHARS} characters, this one has {len(token)}")
-    if "+" in token or "/" in token:  # a second spelling, which b64decode would take
+    raw = _decoded(token)
+    if raw[0] >= len(_PLACEMENTS):
         raise InvalidToken("the string is not a job token")
-    try:
-        raw = base64.b64decode(token, altchars=b"-_", validate=True)
-        placement = Placement(raw[0])
-    except (binascii.Error, ValueError) as error:
-        raise InvalidToken("the string is not a job token") from error
     return JobRef(
-        placement,
+        _PLACEMENTS[raw[0]],
         TriggerKey(
             due_at_ms=int.from_bytes(raw[1 : 1 + DUE_BYTES], "big"),
             job_id=raw[3 + DUE_BYTES : _BODY_BYTES],
             shard=int.from_bytes(raw[1 + DUE_BYTES : 3 + DUE_BYTES], "big"),
         ),
     )
+
+
+def names(token: str, key: TriggerKey) -> bool:
+    """Whether `parse` would read ``token``, and find ``key`` in it. Asked for every trigger that is written or read."""
+    try:
+        raw = _decoded(token)
+    except InvalidToken:
+        return False
+    wanted = key.due_at_ms.to_bytes(DUE_BYTES, "big") + key.shard.to_bytes(2, "big") + key.job_id
+    return raw[1:_BODY_BYTES] == wanted and raw[0] < len(_PLACEMENTS)
+
+
+def _decoded(token: str) -> bytes:
+    if len(token) != TOKEN_CHARS:
+        raise InvalidToken(f"a job token has {TOKEN_CHARS} characters, this one has {len(token)}")
+    try:
+        return binascii.a2b_base64(token.encode("ascii").translate(_TO_STANDARD_BASE64), strict_mode=True)
+    except ValueError as error:  # not ASCII, or not base64
+        raise InvalidToken("the string is not a job token") from error
 
 
 class TokenSigner:

@@ -44,6 +44,7 @@ def test_an_arn_is_refused_with_what_to_give_in_its_place() -> None:
         (EMULATOR, "http://127.0.0.1:4566/000000000000/a"),
         (EMULATOR, "http://sqs.us-east-1.localhost.localstack.cloud:4566/000000000000/a"),
         (EMULATOR, "http://localhost:4566/queue/us-east-1/000000000000/a"),
+        (EMULATOR, "http://sqs.us-east-1.localhost:4566/000000000000/a"),
     ],
 )
 def test_urls_of_sqs_and_of_the_own_endpoint(addresses: QueueAddresses, url: str) -> None:

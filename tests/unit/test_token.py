@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynein.errors import InvalidToken
 from dynein.partition import DUE_MAX_MS, JOB_ID_BYTES, TriggerKey
-from dynein.token import TOKEN_CHARS, JobRef, Placement, TokenSigner, parse
+from dynein.token import TOKEN_CHARS, JobRef, Placement, TokenSigner, names, parse
 
 OLD, NEW = b"an old secret of enough bytes", b"a new secret of enough bytes"
 SIGNER = TokenSigner([NEW])
@@ -37,6 +37,24 @@ def test_what_is_signed_is_read_back(ref: JobRef) -> None:
     assert parse(token) == ref
     assert len(token) == TOKEN_CHARS
     assert re.fullmatch(r"[A-Za-z0-9_-]+", token)
+
+
+@given(refs, refs, st.text(max_size=TOKEN_CHARS + 1) | st.text(min_size=TOKEN_CHARS, max_size=TOKEN_CHARS))
+@example(REF, REF, "é" * TOKEN_CHARS)
+@example(REF, REF, "_" * TOKEN_CHARS)
+@example(REF, REF, "A" * (TOKEN_CHARS - 2) + "==")
+def test_whether_a_token_names_a_job_is_what_parsing_it_says(ref: JobRef, other: JobRef, text: str) -> None:
+    token = SIGNER.sign(ref)
+    assert names(token, ref.key)
+    assert names(token, other.key) == (ref.key == other.key)
+    for candidate in (text, token[:4] + text[4:], token[:28] + text[28:], token.replace("-", "+").replace("_", "/")):
+        try:
+            key = parse(candidate).key
+        except InvalidToken:
+            assert not names(candidate, ref.key)
+        else:
+            assert names(candidate, key)
+            assert names(candidate, ref.key) == (key == ref.key)
 
 
 @given(refs)
