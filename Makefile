@@ -26,6 +26,29 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 
 install: $(VENV)/.test ## Make the environment, with everything the tests need
 
+# Engines that only the tests use. Where the tool that installs one is missing, its tests are skipped, and say so.
+ENGINES := .engines
+ENGINE_PINS := tests/engines
+
+$(ENGINES)/npm/.installed: $(ENGINE_PINS)/package.json $(ENGINE_PINS)/package-lock.json
+	@if ! command -v npm >/dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'; then \
+		echo "no fauxqs and dynalite: they need Node 20 or newer and npm"; exit 0; fi; \
+	echo "installing fauxqs and dynalite into $(@D), once"; \
+	mkdir -p $(@D) && cp $^ $(@D) && \
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@
+
+$(ENGINES)/elasticmq/.installed: $(ENGINE_PINS)/pom.xml
+	@if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then \
+		echo "no ElasticMQ: it needs Java (17 is what CI has) and Maven"; exit 0; fi; \
+	echo "installing ElasticMQ into $(@D), once"; rm -rf $(@D); \
+	mvn -B -q -Dstyle.color=never -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D) && touch $@
+
+$(ENGINES)/ministack/.installed: $(ENGINE_PINS)/ministack.txt
+	@echo "installing ministack into $(@D), once"; rm -rf $(@D); $(PYTHON) -m venv $(@D) && \
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< && touch $@
+
+engines: $(ENGINES)/npm/.installed $(ENGINES)/elasticmq/.installed $(ENGINES)/ministack/.installed ## Install more SQS and DynamoDB engines for the tests
+
 dev: $(VENV)/.dev ## Run everything in one process and watch sample jobs arrive
 	@$(BIN)/dynein dev
 
@@ -40,10 +63,16 @@ lint: install ## Linters and types
 	@$(BIN)/dynein settings --markdown | diff -u docs/reference/settings.md - || \
 		{ echo "docs/reference/settings.md is out of date: make reference"; exit 1; }
 
+bench: install ## Run all benchmarks (about half an hour; `make bench-quick` sees that they work)
+	@$(BIN)/python -m benchmarks
+
+bench-quick: install
+	@$(BIN)/python -m benchmarks --quick --results benchmarks/results/quick
+
 reference: install ## Rewrite the reference pages that are made from the code
 	@$(BIN)/dynein settings --markdown > docs/reference/settings.md
 
-clean: ## Remove the environment and the embedded engine's data
-	@rm -rf $(VENV) .dynein
+clean: ## Remove the environment, the engines and their data
+	@rm -rf $(VENV) $(ENGINES) .dynein
 
-.PHONY: help install dev test lint reference clean
+.PHONY: help install engines dev test lint bench bench-quick reference clean

@@ -214,9 +214,9 @@ def _command(wanted: str) -> tuple[str, list[str]]:
         if roto is not None:
             return "roto", [roto]
         if wanted == "roto":
-            raise Stop("roto-server is not installed: pip install 'dynein[dev-engine]', or use --engine moto")
+            raise Stop("roto-server is not installed: pip install 'dynein[engine]', or use --engine moto")
     if importlib.util.find_spec("moto") is None:
-        raise Stop("no embedded engine is installed: pip install 'dynein[dev-engine]'")
+        raise Stop("no embedded engine is installed: pip install 'dynein[engine]'")
     return "moto", [sys.executable, "-m", "moto.server"]
 
 

@@ -23,6 +23,8 @@ from dynein.trigger_store import (
 
 MARKER_TTL_S = 15 * 86400.0
 """How long tombstones and claims are kept: longer than SQS can keep an inbound message (14 days)."""
+PAGE_BYTES_MAX = 1024 * 1024
+"""DynamoDB ends a Query page here, however few records that is."""
 
 
 class _Stored(NamedTuple):
@@ -134,6 +136,7 @@ class TableState:
         start = bisect_left(order, range_from(from_ms)) if resume is None else bisect_right(order, resume)
         end = bisect_left(order, range_after(until_ms))
         examined = order[start : min(end, start + limit)]
+        page_bytes = 0
         for raw_key in examined:
             key, kind = parse_sort_key(raw_key, shard)
             stored = partition.records[raw_key]
@@ -141,6 +144,9 @@ class TableState:
                 page.tombstones.extend([t for t in [self.tombstone(key)] if t is not None])
             elif isinstance(stored.content, Trigger):
                 page.triggers.append(stored.content)
+                page_bytes += len(stored.content.record)
+                if page_bytes > PAGE_BYTES_MAX:
+                    return page._replace(resume=raw_key)
             else:
                 page.undecodable.append(key)
         # As DynamoDB: a full page says "go on" even if nothing follows.

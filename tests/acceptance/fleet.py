@@ -10,21 +10,23 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import aiohttp
+from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
 from dynein.engine import EmbeddedEngine
 
 if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb import DynamoDBClient
     from types_aiobotocore_sqs import SQSClient
 
 REGION = "us-east-1"
-START_PATIENCE_S = 30.0
+START_PATIENCE_S = 90.0
 SECRET = "acceptance-test-secret-of-enough-bytes"
 QUICK = {
     "DYNEIN_CALL_TIMEOUT_S": "2",
@@ -121,9 +123,10 @@ class Process:
 class Fleet:
     """An engine with queues and table, and whatever processes a test starts on it."""
 
-    def __init__(self, directory: Path, endpoint: str, http: aiohttp.ClientSession) -> None:
+    def __init__(self, directory: Path, engine: EmbeddedEngine, http: aiohttp.ClientSession) -> None:
         self.directory = directory
-        self.endpoint = endpoint
+        self.engine = engine
+        self.endpoint = endpoint = engine.endpoint_url
         self.http = http
         self.processes: list[Process] = []
         self.environment = {
@@ -192,15 +195,35 @@ class Fleet:
         await started.ready(self.http)
         return started
 
-    def sqs(self) -> AbstractAsyncContextManager[SQSClient]:
+    async def stop_engine(self, *, kill: bool = False) -> None:
+        """Stop the engine, or end it as a crash would; `start_engine` brings it back where it was."""
+        if kill:
+            self.engine.kill()
+        await self.engine.__aexit__(None, None, None)
+
+    async def start_engine(self) -> None:
+        """Start it again: same data, same port."""
+        await self.engine.__aenter__()
+
+    def endpoint_of(self, service: str) -> str:
+        """Where the processes find SQS or DynamoDB."""
+        return self.environment.get(f"DYNEIN_{service.upper()}_ENDPOINT_URL", self.endpoint)
+
+    def sqs(self, config: AioConfig | None = None) -> AbstractAsyncContextManager[SQSClient]:
         """A plain SQS client on the engine: what a consumer would use."""
         return get_session().create_client(
             "sqs",
-            region_name=REGION,
-            endpoint_url=self.endpoint,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
+            region_name=REGION, endpoint_url=self.endpoint_of("sqs"), config=config,
+            aws_access_key_id="test", aws_secret_access_key="test",
+        )  # fmt: skip
+
+    def dynamodb(self, config: AioConfig | None = None) -> AbstractAsyncContextManager[DynamoDBClient]:
+        """A plain DynamoDB client on the engine: what an operator would use."""
+        return get_session().create_client(
+            "dynamodb",
+            region_name=REGION, endpoint_url=self.endpoint_of("dynamodb"), config=config,
+            aws_access_key_id="test", aws_secret_access_key="test",
+        )  # fmt: skip
 
     async def metric(self, process: Process, name: str) -> float:
         """The sum over all labels of one metric of a process."""
@@ -218,13 +241,22 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def fleet(directory: Path, *, bootstrapped: bool = True) -> AsyncIterator[Fleet]:
-    """A fleet without processes."""
+async def fleet(
+    directory: Path, *, bootstrapped: bool = True, elsewhere: Mapping[str, str] | None = None
+) -> AsyncIterator[Fleet]:
+    """A fleet without processes, on the embedded engine.
+
+    ``elsewhere``: the URLs of other engines, by service (``sqs``, ``dynamodb``). The embedded one is then not started;
+    its address stays in the settings, so that whoever asks there in place of the service's own URL fails.
+    """
+    embedded = EmbeddedEngine(engine="roto", host="127.0.0.1", port=free_port(), data_dir=directory / "engine")
     async with (
-        EmbeddedEngine(engine="roto", host="127.0.0.1", port=free_port(), data_dir=directory / "engine") as engine,
+        embedded if elsewhere is None else contextlib.nullcontext(embedded) as engine,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
     ):
-        made = Fleet(directory, engine.endpoint_url, http)
+        made = Fleet(directory, engine, http)
+        for service, url in (elsewhere or {}).items():
+            made.environment[f"DYNEIN_{service.upper()}_ENDPOINT_URL"] = url
         if bootstrapped:
             await made.command("bootstrap")
         try:

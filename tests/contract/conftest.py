@@ -1,37 +1,21 @@
-"""Engines for the contract suite: every test runs over every implementation of the protocol it is about.
+"""Fixtures of the contract suite: an engine running, clients of it, and on them what the tests are about.
 
-======== ==============================================================================================================
-engine   what it is
-======== ==============================================================================================================
-fake     `dynein.testing`, in memory
-roto     roto-aws, a child process on a temporary directory: the embedded engine of ``dynein dev``
-moto     moto's server, in a thread of this process
-real     the AWS account of the environment's credentials, only when ``CONTRACT_REAL_AWS=1``: makes and deletes tables
-======== ==============================================================================================================
+`tests.contract.subjects` says what the suite runs over.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import threading
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from aiobotocore.session import AioSession, get_session
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+import pytest_asyncio
 
-from dynein.aws import dynamodb_client
+from dynein.aws import clients
 from dynein.clock import SystemClock
+from dynein.dynamodb_items import tombstone_item
 from dynein.dynamodb_shards import DynamoRoster, DynamoShardRecords
 from dynein.dynamodb_store import DynamoTriggerStore
 from dynein.dynamodb_table import bootstrap_table
@@ -39,21 +23,14 @@ from dynein.partition import Kind, TriggerKey, bucket_of, partition_key, sort_ke
 from dynein.settings import Settings, load_settings
 from dynein.telemetry import Telemetry
 from dynein.testing import FakeTriggerTable, ManualClock
-from dynein.trigger_store import Roster, ShardRecords, TriggerStore
+from dynein.trigger_store import Cancelled, Roster, ShardRecords, Tombstone, TriggerStore
+from tests import engines
 from tests.contract.samples import SHARDS, WIDTH_MS
+from tests.contract.subjects import CLIENTS, WITHOUT_TRANSACTIONS, Subject
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
-
-ENGINES = ("fake", "roto", "moto", *(("real",) if os.environ.get("CONTRACT_REAL_AWS") == "1" else ()))
-_START_PATIENCE_S = 30.0
-
-
-class EngineEndpoint(NamedTuple):
-    """Where an engine listens. ``url`` is ``None`` for the fake (nowhere) and for AWS (where the SDK says)."""
-
-    engine: str
-    url: str | None
+    from types_aiobotocore_sqs import SQSClient
 
 
 class EngineTable(NamedTuple):
@@ -65,32 +42,64 @@ class EngineTable(NamedTuple):
     roster: Roster
     spoil: Callable[[TriggerKey], Awaitable[None]]
     """Put a record at a trigger's place that is not one."""
+    entomb: Callable[[TriggerKey], Awaitable[None]]
+    """Cancel the job; where an engine cannot, put its tombstone as a cancel would."""
     grow: Callable[[int], Awaitable[None]]
     """Raise the shard count."""
 
 
-@pytest.fixture(scope="session", params=ENGINES)
-def engine_endpoint(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EngineEndpoint]:
-    """Each engine in turn, running."""
-    engine: str = request.param
+# --- engines and clients --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def endpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str | None]]:
+    """The URL of an engine, started when first asked for; ``None`` for AWS, whose URL the SDK knows."""
+    urls: dict[str, str] = {}
     with contextlib.ExitStack() as running:
-        url: str | None = None
-        if engine in {"roto", "moto"}:
-            running.enter_context(_credentials())
-            url = running.enter_context(_roto(tmp_path_factory.mktemp("roto")) if engine == "roto" else _moto())
-        yield EngineEndpoint(engine, url)
+
+        def url(engine: str) -> str | None:
+            if engine == "real":
+                return None
+            if engine not in urls:
+                try:
+                    urls[engine] = running.enter_context(engines.running(engine, tmp_path_factory.mktemp(engine)))
+                except engines.NotInstalled as why:
+                    pytest.skip(str(why))
+            return urls[engine]
+
+        yield url
 
 
-@pytest.fixture
-def engine_settings(engine_endpoint: EngineEndpoint) -> Settings:
-    """Settings that lead to the engine, with a table name of the test's own."""
-    return load_settings(
+@pytest.fixture(scope="session")
+def subject(request: pytest.FixtureRequest) -> Subject:
+    """Each implementation in turn; see `tests.contract.subjects.over`."""
+    made: Subject = request.param
+    return made
+
+
+class Opened(NamedTuple):
+    """An engine's clients, and the settings that led to it."""
+
+    settings: Settings
+    sqs: SQSClient
+    dynamodb: DynamoDBClient
+
+    def settings_of_a_test(self) -> Settings:
+        """The settings, with a table name of a test's own."""
+        return self.settings.model_copy(update={"table": f"dynein-contract-{uuid.uuid4().hex}"})
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def aws_clients(subject: Subject, endpoint_of: Callable[[str], str | None]) -> AsyncIterator[Opened | None]:
+    """Clients that settings lead to, opened once for each subject: that takes longer than a test. None for the fake."""
+    if subject.engine == "fake":
+        yield None
+        return
+    settings = load_settings(
         {
-            "region": None if engine_endpoint.engine == "real" else "us-east-1",
-            "endpoint_url": engine_endpoint.url,
-            "table": f"dynein-contract-{uuid.uuid4().hex}",
+            **CLIENTS[subject.client],
+            "region": None if subject.engine == "real" else engines.REGION,
+            "endpoint_url": endpoint_of(subject.engine),
             "bucket_width_s": WIDTH_MS // 1000,
             "shard_count": SHARDS,
             # A busy machine is no failure.
@@ -99,34 +108,63 @@ def engine_settings(engine_endpoint: EngineEndpoint) -> Settings:
             "visibility_timeout_s": 60,
         }
     )
-
-
-@pytest.fixture(scope="session")
-def sdk_session(engine_endpoint: EngineEndpoint) -> AioSession:  # noqa: ARG001 - a session keeps its first credentials
-    """One SDK session for each engine: it reads the service models from disk once."""
-    return get_session()
+    with pytest.MonkeyPatch.context() as environment:
+        if subject.engine != "real":
+            for name, value in engines.CREDENTIALS.items():
+                environment.setenv(name, value)
+        async with clients(settings) as opened:
+            ours = type(opened.sqs).__module__.startswith("dynein.wire")
+            assert ours == (subject.client == "wire"), "no stand-in: a proxy in the environment makes it the SDK's"
+            yield Opened(settings, opened.sqs, opened.dynamodb)
 
 
 @pytest.fixture
-async def dynamodb(engine_settings: Settings, sdk_session: AioSession) -> AsyncIterator[DynamoDBClient]:
+def opened(aws_clients: Opened | None) -> Opened:
+    """The same, for tests that have no fake."""
+    assert aws_clients is not None
+    return aws_clients
+
+
+@pytest.fixture
+def engine_settings(opened: Opened) -> Settings:
+    """Settings that lead to the engine, with a table name of the test's own."""
+    return opened.settings_of_a_test()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def dynamodb(opened: Opened, engine_settings: Settings) -> AsyncIterator[DynamoDBClient]:
     """A client of the engine; the test's table is deleted afterwards."""
-    async with dynamodb_client(engine_settings, sdk_session) as client:
-        yield client
-        with contextlib.suppress(client.exceptions.ResourceNotFoundException):
-            await client.delete_table(TableName=engine_settings.table)
+    async with without_table_afterwards(opened.dynamodb, engine_settings.table):
+        yield opened.dynamodb
+
+
+@contextlib.asynccontextmanager
+async def without_table_afterwards(client: DynamoDBClient, table: str) -> AsyncIterator[None]:
+    """Deletes the table on leaving, if there is one."""
+    yield
+    with contextlib.suppress(client.exceptions.ResourceNotFoundException):
+        await client.delete_table(TableName=table)
 
 
 @pytest.fixture
-async def table(
-    engine_endpoint: EngineEndpoint, engine_settings: Settings, sdk_session: AioSession
-) -> AsyncIterator[EngineTable]:
-    if engine_endpoint.engine == "fake":
+def transactions(subject: Subject) -> None:
+    """See `tests.contract.subjects.needs_transactions`."""
+    if subject.engine in WITHOUT_TRANSACTIONS:
+        pytest.skip(WITHOUT_TRANSACTIONS[subject.engine])
+
+
+# --- what the tests are about ---------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def table(subject: Subject, aws_clients: Opened | None) -> AsyncIterator[EngineTable]:
+    if aws_clients is None:
         yield _fake_table()
         return
-    async with dynamodb_client(engine_settings, sdk_session) as client:
-        await bootstrap_table(client, engine_settings, SystemClock())
-        yield dynamo_table(engine_endpoint.engine, client, engine_settings)
-        await client.delete_table(TableName=engine_settings.table)
+    settings = aws_clients.settings_of_a_test()
+    async with without_table_afterwards(aws_clients.dynamodb, settings.table):
+        await bootstrap_table(aws_clients.dynamodb, settings, SystemClock())
+        yield dynamo_table(subject.engine, aws_clients.dynamodb, settings)
 
 
 @pytest.fixture
@@ -147,21 +185,30 @@ def roster(table: EngineTable) -> Roster:
 def dynamo_table(engine: str, client: DynamoDBClient, settings: Settings) -> EngineTable:
     """The adapters on a bootstrapped table."""
     clock, telemetry, name = SystemClock(), Telemetry(), settings.table
+    store = DynamoTriggerStore(client, name, clock, telemetry, WIDTH_MS)
 
     async def spoil(key: TriggerKey) -> None:
         pk = partition_key(bucket_of(key.due_at_ms, WIDTH_MS), key.shard)
         item: Any = {"pk": {"S": pk}, "sk": {"B": sort_key(key, Kind.TRIGGER)}, "job": {"S": "no token"}}
         await client.put_item(TableName=name, Item=item)
 
+    async def entomb(key: TriggerKey) -> None:
+        if engine in WITHOUT_TRANSACTIONS:
+            tombstone: Any = tombstone_item(Tombstone(key, None), clock.now_ms(), WIDTH_MS)
+            await client.put_item(TableName=name, Item=tombstone)
+        else:
+            assert await store.cancel(key) is Cancelled.CANCELLED
+
     async def grow(shard_count: int) -> None:
         await bootstrap_table(client, settings.model_copy(update={"shard_count": shard_count}), clock)
 
     return EngineTable(
         engine,
-        DynamoTriggerStore(client, name, clock, telemetry, WIDTH_MS),
+        store,
         DynamoShardRecords(client, name, clock, telemetry),
         DynamoRoster(client, name, clock, telemetry),
         spoil,
+        entomb,
         grow,
     )
 
@@ -172,71 +219,10 @@ def _fake_table() -> EngineTable:
     async def spoil(key: TriggerKey) -> None:
         fake.spoil(key)
 
+    async def entomb(key: TriggerKey) -> None:
+        assert await fake.cancel(key) is Cancelled.CANCELLED
+
     async def grow(shard_count: int) -> None:
         fake.raise_shard_count(shard_count)
 
-    return EngineTable("fake", fake, fake, fake, spoil, grow)
-
-
-@contextlib.contextmanager
-def _credentials() -> Iterator[None]:
-    """Engines take any credentials; the SDK insists on some."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        yield
-
-
-@contextlib.contextmanager
-def _moto() -> Iterator[str]:
-    app = DomainDispatcherApplication(create_backend_app)
-    lock = threading.Lock()
-
-    def one_table_call_at_a_time(environ: Any, start_response: Any) -> Any:
-        # moto deviates: it checks a condition and then writes, without a lock, so of two calls at a time both may win.
-        # SQS calls stay concurrent, or a long poll would block them all.
-        locked = environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB")
-        with lock if locked else contextlib.nullcontext():
-            return app(environ, start_response)
-
-    server = make_server("127.0.0.1", 0, one_table_call_at_a_time, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, name="moto")
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@contextlib.contextmanager
-def _roto(directory: Path) -> Iterator[str]:
-    # Beside the interpreter first: a virtual environment need not be activated.
-    program = shutil.which("roto-server", path=str(Path(sys.executable).parent)) or shutil.which("roto-server")
-    if program is None:
-        pytest.skip("roto-aws has no wheel for this platform")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "--port", str(port), "--data-dir", str(directory / "data")], stdout=log, stderr=log
-        )
-    try:
-        _wait_for_port(port, process, directory / "log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up_at = time.monotonic() + _START_PATIENCE_S  # noqa: TID251 - a real process
-    while process.poll() is None and time.monotonic() < give_up_at:  # noqa: TID251 - a real process
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.02)  # noqa: TID251 - polling a real process from outside
-    process.kill()
-    process.wait()
-    raise AssertionError(f"roto-server does not listen on {port}: {log.read_text()}")
+    return EngineTable("fake", fake, fake, fake, spoil, entomb, grow)

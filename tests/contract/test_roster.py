@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from dynein.trigger_store import Roster
+from tests.contract.subjects import TABLES, over
+
+pytestmark = over(TABLES)
 
 
 async def test_empty(roster: Roster) -> None:

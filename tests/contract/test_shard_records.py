@@ -7,6 +7,9 @@ import asyncio
 from dynein.trigger_store import Layout, ShardRecord, ShardRecords, TriggerStore
 from tests.contract.conftest import EngineTable
 from tests.contract.samples import BUCKET, SHARDS, T0, WIDTH_MS, trigger_at
+from tests.contract.subjects import TABLES, over
+
+pytestmark = over(TABLES)
 
 
 async def record_of(shards: ShardRecords, shard: int = 0) -> ShardRecord:

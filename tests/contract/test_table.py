@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import pytest_asyncio
 
 from dynein.clock import SystemClock
 from dynein.dynamodb_shards import DynamoRoster, DynamoShardRecords
@@ -20,15 +21,14 @@ from dynein.telemetry import Telemetry
 from dynein.testing import ManualClock
 from dynein.trigger import Trigger
 from dynein.trigger_store import Cancelled, Layout, Moved, Tombstone
-from tests.contract.conftest import ENGINES, EngineEndpoint, dynamo_table
+from tests.contract.conftest import EngineTable, dynamo_table
 from tests.contract.samples import BUCKET, SHARDS, T0, WIDTH_MS, moved, trigger_at
+from tests.contract.subjects import REAL_TABLES, needs_transactions, over
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
 
-pytestmark = pytest.mark.parametrize(
-    "engine_endpoint", [engine for engine in ENGINES if engine != "fake"], indirect=True, scope="session"
-)
+pytestmark = over(REAL_TABLES)
 
 DAY_S = 86_400
 CLOCK = SystemClock()
@@ -193,7 +193,6 @@ class TestVerify:
             table.store.find(trigger.key),
             table.store.tombstones([trigger.key]),
             table.store.claim(Arrival(trigger, "a", prepared=True)),
-            table.store.cancel(trigger.key),
             table.shards.layout(),
             table.shards.get([0]),
             table.shards.raise_hold_mark(0, T0),
@@ -205,11 +204,17 @@ class TestVerify:
             with pytest.raises(NotBootstrapped):
                 await call
 
+    @needs_transactions
+    async def test_a_missing_table_stops_a_cancel(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
+        with pytest.raises(NotBootstrapped):
+            await dynamo_table("", dynamodb, engine_settings).store.cancel(trigger_at(T0).key)
 
+
+@needs_transactions
 class TestMoveRaces:
     """`TriggerStore.move` looks first; these are decided by the conditions of its transaction alone."""
 
-    @pytest.fixture(autouse=True)
+    @pytest_asyncio.fixture(autouse=True, loop_scope="session")
     async def _a_stored_job(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
         await bootstrap_table(dynamodb, engine_settings, CLOCK)
         self.client, self.settings = dynamodb, engine_settings
@@ -281,15 +286,14 @@ class TestMoveRaces:
 
 
 class TestItems:
-    async def test_a_batch_may_name_a_key_twice(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
+    async def test_a_batch_may_name_a_key_twice(self, table: EngineTable) -> None:
         """DynamoDB itself refuses that."""
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
-        store = dynamo_table("", dynamodb, engine_settings).store
+        store = table.store
         trigger = trigger_at(T0)
         last = trigger._replace(record=b'{"q":"demo","b":"the last wins"}')
         assert await store.add([trigger, trigger, last]) == []
         assert (await store.find(trigger.key)).trigger == last
-        await store.cancel(trigger.key)
+        await table.entomb(trigger.key)
         assert len(await store.tombstones([trigger.key, trigger.key])) == 1
         await store.add([trigger])
         assert await store.remove([trigger.key, trigger.key]) == []
@@ -301,6 +305,7 @@ class TestItems:
         assert await store.remove([]) == []
         assert await store.tombstones([]) == []
 
+    @needs_transactions
     @pytest.mark.parametrize("now_ms", [T0 - 90 * DAY_S * 1000, T0 + 90 * DAY_S * 1000])
     async def test_markers_outlive_the_job_and_every_inbound_message(
         self, dynamodb: DynamoDBClient, engine_settings: Settings, now_ms: int
@@ -334,10 +339,10 @@ class TestItems:
         assert int(item["ttl"]["N"]) > T0 // 1000
 
     async def test_every_kind_of_unreadable_record_is_reported(
-        self, dynamodb: DynamoDBClient, engine_settings: Settings, engine_endpoint: EngineEndpoint
+        self, dynamodb: DynamoDBClient, engine_settings: Settings
     ) -> None:
         await bootstrap_table(dynamodb, engine_settings, CLOCK)
-        store = dynamo_table(engine_endpoint.engine, dynamodb, engine_settings).store
+        store = dynamo_table("", dynamodb, engine_settings).store
         good, other = trigger_at(T0 + 1), trigger_at(T0 + 1)
         await store.add([good])
         place = sort_key(other.key, Kind.TRIGGER)
