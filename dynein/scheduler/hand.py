@@ -59,15 +59,17 @@ class Memory:
         self.slots += size
         return size
 
-    def give_back(self, slots: int) -> None:
-        """Triggers have left the hand, or room was set aside for nothing.
-
-        Negative where large triggers take more than was set aside for their page: by a page's bytes at most, which
+    def take_more(self, slots: int) -> None:
+        """A large trigger takes more than the one slot set aside for it: all of a page's by its bytes at most, which
         DynamoDB limits to 1 MB.
         """
+        self.slots += slots
+
+    def give_back(self, slots: int) -> None:
+        """Triggers have left the hand, or room was set aside for nothing."""
         self.slots -= slots
         assert self.slots >= 0, self.slots
-        self._freed += max(0, slots)
+        self._freed += slots
         # Not at every single one: a page needs many.
         if self._waiting and self._freed >= max(1, min(self._page_jobs_max, self.slots_max) // 4):
             self._freed = 0
@@ -142,9 +144,10 @@ class Hand:
         return self._buckets
 
     def add(self, trigger: Trigger, job: Job | None) -> InHand:
-        """Take a trigger into hand. Its room in memory was set aside before."""
+        """Take a trigger into hand. One slot of memory was set aside for it before; what more it needs is taken now."""
         assert trigger.key not in self._entries, trigger.key
         entry = self._entries[trigger.key] = InHand(self, trigger, job)
+        self._memory.take_more(entry.slots - 1)
         bucket = bucket_of(trigger.key.due_at_ms, self._width_ms)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
         return entry

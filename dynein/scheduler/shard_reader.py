@@ -12,7 +12,7 @@ from dynein.clock import Clock
 from dynein.job import decode_job
 from dynein.partition import TriggerKey
 from dynein.scheduler.dispatch_plan import Walk, first_ms_of, last_ms_of, retire_before
-from dynein.scheduler.hand import Hand, InHand, Memory
+from dynein.scheduler.hand import Hand, Memory
 from dynein.scheduler.leases import Lease
 from dynein.scheduler.sender import Sender
 from dynein.trigger import Trigger
@@ -254,7 +254,7 @@ class ShardReader:
         return min((self.hand.let_go.pop(queue) for queue in queues), default=0)
 
     def _take_in(self, page: Page, cancelled: set[TriggerKey], removed: set[TriggerKey]) -> int:
-        """Take a page's triggers into hand; returns what room in memory they have taken.
+        """Take a page's triggers into hand; returns how many.
 
         Not those ``removed`` since the read began: the page may be older than their removal, and they would be sent
         twice.
@@ -265,25 +265,21 @@ class ShardReader:
             if key in self.hand or key in removed:
                 continue
             if key in cancelled:
-                entry = self.hand.add(trigger, None)
-                self._sender.remove(entry)
+                self._sender.remove(self.hand.add(trigger, None))
             else:
-                entry = self._take_in_one(trigger)
-            taken += entry.slots
+                self._take_in_one(trigger)
+            taken += 1
         for key in page.undecodable:
             self._report(key)
         return taken
 
-    def _take_in_one(self, trigger: Trigger) -> InHand:
+    def _take_in_one(self, trigger: Trigger) -> None:
         try:
             job = decode_job(trigger.record)
         except ValueError as error:
-            entry = self.hand.add(trigger, None)
-            self._sender.dead_letter(entry, str(error))
+            self._sender.dead_letter(self.hand.add(trigger, None), str(error))
         else:
-            entry = self.hand.add(trigger, job)
-            self._sender.schedule(entry)
-        return entry
+            self._sender.schedule(self.hand.add(trigger, job))
 
     def _report(self, key: TriggerKey) -> None:
         if key not in self.reported and len(self.reported) < _REPORTED_MAX:
