@@ -1,0 +1,208 @@
+"""Jobs a core-second: what an ingester and a dispatcher each cost, by the CPU clock of a real ``dynein serve``.
+
+The ingester is fed packed inbound messages of far-future jobs without end, and measured over stretches of time. The
+dispatcher finds triggers that are all due within one second, and is measured from before it reads ahead until the last
+is removed; what it does when idle (its ticks) was measured before and is taken off. *Stored* is how many other
+triggers, due later, the table holds meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import NamedTuple
+
+from benchmarks.harness import BUCKET_WIDTH_MS, SHARDS, Serve, Spent, Stub, aws_clients, client_setting, spending
+from benchmarks.results import Report, Table, median, options, spread
+from benchmarks.wall import now_ms, pause
+from dynein.settings import load_settings
+
+DAY_MS = 86_400_000
+INBOUND = "dynein-inbound"
+PACKED_JOBS = 200
+"""About what fits into 60 KiB."""
+LOADED_AT_ONCE = 5_000
+SETTLE_LOOKS_MAX = 20
+LEAD_MS = 2_000
+"""From loading triggers to their due time, beyond read-ahead: so that none of them is late when it is loaded."""
+LOAD_MS_A_JOB = 0.06
+"""What making one may take the stub on a slow day."""
+
+
+def due_from(count: int) -> int:
+    """When triggers that are loaded now may be due first."""
+    return now_ms() + int(load_settings().read_ahead_s * 1000) + LEAD_MS + int(count * LOAD_MS_A_JOB)
+
+
+class Sizes(NamedTuple):
+    stored: Sequence[int]
+    due: int
+    messages: int
+    window_s: float
+
+
+FULL = Sizes(stored=(1_000, 100_000, 1_000_000), due=20_000, messages=200, window_s=4.0)
+QUICK = Sizes(stored=(1_000,), due=500, messages=5, window_s=0.4)
+
+
+class Measured(NamedTuple):
+    jobs: int
+    spent: Spent
+
+
+@contextmanager
+def stored_stub(stored: int) -> Iterator[Stub]:
+    """A stub whose table holds ``stored`` triggers, due from tomorrow on."""
+    with Stub() as stub:
+        stub.bootstrap()
+        from_ms = now_ms() + DAY_MS
+        load(stub, stored, from_ms=from_ms, to_ms=from_ms + 7 * DAY_MS)
+        yield stub
+
+
+def load(stub: Stub, count: int, *, from_ms: int, to_ms: int, queues: int = 1) -> None:
+    """Store ``count`` triggers, in parts: the stub answers nobody while it makes one."""
+    for done in range(0, count, LOADED_AT_ONCE):
+        stub.ask(
+            "load", count=min(LOADED_AT_ONCE, count - done), shard_count=SHARDS, bucket_width_ms=BUCKET_WIDTH_MS,
+            from_ms=from_ms, to_ms=to_ms, queues=queues,
+        )  # fmt: skip
+
+
+def measure_ingester(stub: Stub, ingester: Serve, sizes: Sizes) -> Measured:
+    """Feed it, let it get into its stride, and measure a stretch."""
+    from_ms = now_ms() + 2 * DAY_MS
+    stub.ask(
+        "feed", queue=INBOUND, messages=sizes.messages, jobs_a_message=PACKED_JOBS, shard_count=SHARDS,
+        from_ms=from_ms, to_ms=from_ms + DAY_MS,
+    )  # fmt: skip
+    pause(sizes.window_s / 2)
+    stored_before = stub.ask("counts")["entries"].get("BatchWriteItem", 0)
+    with spending(stub, process=ingester) as spent:
+        pause(sizes.window_s)
+        while stub.ask("counts")["entries"].get("BatchWriteItem", 0) == stored_before:  # a small run, a busy machine
+            pause(0.1)
+    stub.ask("feed", queue=INBOUND, messages=0, jobs_a_message=0)
+    pause(0.3)  # what is in hand goes through
+    return Measured(int(spent.counts["entries"]["BatchWriteItem"]), spent)
+
+
+def measure_dispatcher(stub: Stub, dispatcher: Serve, sizes: Sizes, queues: int = 1) -> Measured:
+    """Load triggers due within one second, and measure until the last is removed, less what it does idle."""
+    stored = stub.ask("triggers")["triggers"]
+    with spending(stub, process=dispatcher) as idle:
+        pause(sizes.window_s)
+    due_ms = due_from(sizes.due)
+    load(stub, sizes.due, from_ms=due_ms, to_ms=due_ms + 999, queues=queues)
+    with spending(stub, process=dispatcher) as spent:
+        pause(max(0.0, (due_ms - now_ms()) / 1000))
+        while stub.ask("triggers")["triggers"] > stored:
+            pause(0.05)
+    return Measured(int(spent.counts["entries"]["SendMessageBatch"]), spent.less(idle))
+
+
+def settle(stub: Stub) -> None:
+    """Until a dispatcher that has just started has looked through the open time buckets, an hour of them."""
+    pause(1.0)
+    seen = 0
+    for _ in range(SETTLE_LOOKS_MAX):
+        before, seen = seen, stub.ask("counts")["requests"].get("Query", 0)
+        if seen - before <= 4 * SHARDS:  # ticks
+            return
+        pause(1.0)
+
+
+UNTHROTTLED = {"DYNEIN_INGEST_RATE_PER_S": "1000000"}
+MANY_QUEUES = 16
+MEASURES: dict[str, dict[str, Callable[[Stub, Serve, Sizes], Measured]]] = {
+    "ingester": {"ingester": measure_ingester},
+    "dispatcher": {
+        f"dispatcher, {MANY_QUEUES} destinations": partial(measure_dispatcher, queues=MANY_QUEUES),
+        "dispatcher, 1 destination": measure_dispatcher,
+    },
+}
+"""What is measured of each role, by the name of its row."""
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    given = options(__doc__, arguments, repeats=3)
+    sizes = QUICK if given.quick else FULL
+    report = Report("pipeline", given)
+    report.facts = {"jobs_counted": 0, "jobs_expected": 0, "targets": {}}
+    table = Table(
+        "pipeline",
+        "Jobs a core-second, stub engine",
+        "Median of repeats (least-greatest). *flat*: jobs a core-second over those at the least number stored, "
+        "median of the ratios within a repeat.",
+    )
+    with ExitStack() as stack:
+        stubs = {stored: stack.enter_context(stored_stub(stored)) for stored in sizes.stored}
+        measured: dict[_Shape, list[Measured]] = {}
+        for _ in range(given.repeats):
+            _measure_once(stubs, given, sizes, measured)
+    for shape, repeats in sorted(measured.items(), key=lambda pair: pair[0].row != "ingester"):
+        least = measured[shape._replace(stored=sizes.stored[0])]
+        flat = median(_rate(more) / _rate(few) for more, few in zip(repeats, least, strict=True))
+        table.add(**_row(shape, repeats, flat))
+        targets = report.facts["targets"].setdefault(shape.client, {})
+        targets[f"{shape.row} jobs a core-second"] = median(_rate(m) for m in least)
+        targets[f"{shape.row} flat"] = flat  # of the greatest number, which comes last
+        if shape.row != "ingester":  # what an ingester is fed has no end
+            report.facts["jobs_counted"] += sum(m.jobs for m in repeats)
+            report.facts["jobs_expected"] += sizes.due * len(repeats)
+    report.add(table)
+    report.write()
+
+
+class _Shape(NamedTuple):
+    row: str
+    client: str
+    stored: int
+
+
+def _measure_once(
+    stubs: dict[int, Stub], given: argparse.Namespace, sizes: Sizes, measured: dict[_Shape, list[Measured]]
+) -> None:
+    """Every figure once, one after the other, so that what the machine does meanwhile hits all alike.
+
+    Only the default AWS client is measured at every number stored.
+    """
+    clients = aws_clients(quick=given.quick)
+    for role, measures in MEASURES.items():
+        for client in clients:
+            for stored in sizes.stored if client == clients[-1] else sizes.stored[:1]:
+                stub = stubs[stored]
+                with Serve(stub, [role], UNTHROTTLED | client_setting(client)) as process:
+                    settle(stub)
+                    for row, measure in measures.items():
+                        measured.setdefault(_Shape(row, client, stored), []).append(measure(stub, process, sizes))
+                    process.stop()
+
+
+def _rate(measured: Measured) -> float:
+    return measured.jobs / measured.spent.cpu_s["process"]
+
+
+def _row(shape: _Shape, repeats: list[Measured], flat: float) -> dict[str, object]:
+    def a_job(figure: str) -> float:
+        return median(m.spent.total(figure) / m.jobs for m in repeats)
+
+    return {
+        "role": shape.row,
+        "AWS client": shape.client,
+        "stored": shape.stored,
+        "jobs a core-second": spread(_rate(m) for m in repeats),
+        "CPU µs a job": spread(1e6 * m.spent.cpu_s["process"] / m.jobs for m in repeats),
+        "flat": flat,
+        "requests a job": a_job("requests"),
+        "write units a job": a_job("write_units"),
+        "read units a job": a_job("read_units"),
+        "core %": median(m.spent.share("process") for m in repeats),
+        "stub core %": median(m.spent.share("stub") for m in repeats),
+    }
+
+
+if __name__ == "__main__":
+    run()
