@@ -4,110 +4,148 @@ from __future__ import annotations
 
 # ruff: noqa: T201 - it talks to a person at a terminal
 import argparse
+import os
 import sys
 import time
 from collections import Counter
 
-from tests.simulation.mutations import MUTATIONS, planted
+from tests.simulation.many import Totals, hunt, run_seeds
+from tests.simulation.mutations import MUTATIONS
 from tests.simulation.run import Outcome, simulate
+from tests.simulation.scenario import KINDS
+
+_FAILING_MAX = 10
+_TELL_EVERY_S = 10.0
+_INTERRUPTED = 130
 
 
 def main() -> int:
-    """Exit code 1 if there was any violation."""
+    """Exit code 1 if there was any violation, or a planted bug was not found."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seed", type=int, help="replay one run")
-    which.add_argument("--seeds", metavar="A:B", help="run seeds A to B-1")
+    which.add_argument("--seeds", metavar="A:B", type=_range, help="run seeds A to B-1")
     which.add_argument("--mutations", metavar="N", type=int, help="plant each known bug; find it within N seeds")
+    which.add_argument("--list-faults", action="store_true", help="say which kinds of faults there are")
+    parser.add_argument(
+        "--faults", metavar="KIND,...", type=_mix, help="these kinds of faults, in place of those a seed would choose"
+    )
+    parser.add_argument("--jobs", metavar="N", type=int, default=os.cpu_count() or 1, help="processes (default: cores)")
     parser.add_argument("--only", metavar="TEXT", default="", help="of the known bugs, those whose name contains TEXT")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     parser.add_argument("--grep", metavar="TEXT", help="print only the lines of the trace that contain TEXT")
-    parser.add_argument("--keep-going", action="store_true", help="do not stop after ten failing seeds")
+    parser.add_argument("--keep-going", action="store_true", help=f"do not stop after {_FAILING_MAX} failing seeds")
     arguments = parser.parse_args()
+    if arguments.list_faults:
+        for kind, what in KINDS.items():
+            print(f"{kind:13} {what}")
+        return 0
     if arguments.seed is not None:
-        return _replay(arguments.seed, trace=arguments.trace or bool(arguments.grep), grep=arguments.grep)
+        trace = arguments.trace or bool(arguments.grep)
+        return _replay(arguments.seed, arguments.faults, trace=trace, grep=arguments.grep)
     if arguments.mutations is not None:
-        return _hunt(arguments.mutations, arguments.only)
-    first, _, end = arguments.seeds.partition(":")
-    return _run(range(int(first), int(end)), keep_going=arguments.keep_going)
+        return _hunt(arguments.mutations, arguments.only, arguments.faults, arguments.jobs)
+    return _run(arguments.seeds, arguments.faults, arguments.jobs, keep_going=arguments.keep_going)
 
 
-def _replay(seed: int, *, trace: bool, grep: str | None) -> int:
-    outcome = simulate(seed, keep_trace=trace)
+def _range(text: str) -> range:
+    first, _, end = text.partition(":")
+    return range(int(first), int(end))
+
+
+def _mix(text: str) -> tuple[str, ...]:
+    kinds = tuple(kind.strip() for kind in text.split(",") if kind.strip())
+    for kind in kinds:
+        if kind not in KINDS:
+            raise argparse.ArgumentTypeError(f"{kind!r} is not a kind of fault; --list-faults says which there are")
+    return kinds
+
+
+def _replay(seed: int, mix: tuple[str, ...] | None, *, trace: bool, grep: str | None) -> int:
+    outcome = simulate(seed, mix, keep_trace=trace)
     for line in outcome.trace:
         if grep is None or grep in line:
             print(line)
-    print(_describe(outcome))
+    print(_describe(outcome, mix))
     return 1 if outcome.violations else 0
 
 
-def _run(seeds: range, *, keep_going: bool) -> int:
-    began = time.monotonic()  # noqa: TID251 - how long the person at the terminal waits
-    told = began
-    failed: list[int] = []
-    totals: Counter[str] = Counter()
-    virtual_s = 0.0
-    done = 0
-    for seed in seeds:
-        outcome = simulate(seed)
-        done += 1
-        totals.update(outcome.counts)
-        virtual_s += outcome.virtual_s
-        if outcome.violations:
-            failed.append(seed)
-            print(_describe(outcome), flush=True)
-            if len(failed) >= 10 and not keep_going:
-                break
-        now = time.monotonic()  # noqa: TID251
-        if now - told > 10:
-            told = now
-            print(
-                f"... {done} of {len(seeds)} seeds, {len(failed)} failed, {done / (now - began):.1f} a second",
-                flush=True,
-            )
-    took_s = time.monotonic() - began  # noqa: TID251
-    print(
-        f"{done} seeds, {len(failed)} failed{': ' + ', '.join(map(str, failed)) if failed else ''}; "
-        f"{virtual_s / 3600:.1f} hours simulated in {took_s:.0f} s; "
-        f"{totals['accepted']} jobs accepted, {totals['delivered']} delivered, "
-        f"{totals['duplicates']} explained duplicates, {totals['cancelled']} cancelled, {totals['moved']} moved, "
-        f"{totals['dead-lettered']} dead-lettered"
-    )
-    return 1 if failed else 0
-
-
-def _hunt(seeds_max: int, only: str) -> int:
-    missed = 0
-    for mutation in MUTATIONS:
-        if only not in mutation.name:
-            continue
-        with planted(mutation):
-            for seed in range(seeds_max):
-                outcome = simulate(seed)
-                if outcome.violations:
-                    print(f"found at seed {seed:3}: {mutation.name}\n    {outcome.violations[0]}", flush=True)
+def _run(seeds: range, mix: tuple[str, ...] | None, jobs: int, *, keep_going: bool) -> int:
+    began = told = time.monotonic()  # noqa: TID251 - how long the person at the terminal waits
+    totals = Totals()
+    interrupted = False
+    try:
+        for run in run_seeds(seeds, mix, jobs):
+            totals.add(run)
+            if run.outcome.violations:
+                print(_describe(run.outcome, mix), flush=True)
+                if len(totals.failed) >= _FAILING_MAX and not keep_going:
                     break
-            else:
-                missed += 1
-                print(f"NOT FOUND in {seeds_max} seeds: {mutation.name}", flush=True)
-    return 1 if missed else 0
+            now = time.monotonic()  # noqa: TID251
+            if now - told > _TELL_EVERY_S:
+                told = now
+                rate = totals.seeds / (now - began)
+                print(f"... {totals.seeds} of {len(seeds)} seeds, {len(totals.failed)} failed, {rate:.1f} a second")
+    except KeyboardInterrupt:
+        interrupted = True
+        print("interrupted: what follows is of the seeds that were run")
+    print(_summary(totals, time.monotonic() - began))  # noqa: TID251
+    if totals.failed:
+        return 1
+    return _INTERRUPTED if interrupted else 0
 
 
-def _describe(outcome: Outcome) -> str:
-    scenario = outcome.scenario
-    counts = ", ".join(f"{count} {what}" for what, count in sorted(outcome.counts.items()))
+def _hunt(seeds_max: int, only: str, mix: tuple[str, ...] | None, jobs: int) -> int:
+    names = [mutation.name for mutation in MUTATIONS if only in mutation.name]
+    found, cpu_s = 0, 0.0
+    for result in hunt(names, range(seeds_max), mix, jobs):
+        cpu_s += result.cpu_s
+        if result.found_at is None:
+            print(f"NOT FOUND in {seeds_max} seeds ({result.cpu_s:.1f} CPU s): {result.bug}", flush=True)
+        else:
+            found += 1
+            print(f"found at seed {result.found_at:3} ({result.cpu_s:.1f} CPU s): {result.bug}", flush=True)
+            print(f"    {result.violation}", flush=True)
+    print(f"{found} of {len(names)} planted bugs found, in {cpu_s:.0f} CPU s")
+    return 0 if found == len(names) else 1
+
+
+def _describe(outcome: Outcome, mix: tuple[str, ...] | None) -> str:
     verdict = "FAILED" if outcome.violations else "ok"
     lines = [
-        f"seed {scenario.seed}: {verdict}; faults: {', '.join(scenario.kinds) or 'none'}",
+        f"seed {outcome.seed}: {verdict}; faults: {', '.join(outcome.kinds) or 'none'}",
         f"  {outcome.virtual_s:.0f} s, {outcome.steps} steps, digest {outcome.digest}",
-        f"  at most {outcome.lateness_ms_max:.0f} ms late in good weather; {counts}",
+        f"  at most {outcome.lateness_ms_max:.0f} ms late in good weather; {_list(outcome.counts)}",
     ]
     lines += [f"  - {violation}" for violation in outcome.violations[:20]]
     if len(outcome.violations) > 20:
         lines.append(f"  - and {len(outcome.violations) - 20} more")
     if outcome.violations:
-        lines.append(f"  replay: python -m tests.simulation --seed {scenario.seed} --trace")
+        faults = "" if mix is None else f" --faults '{','.join(mix)}'"
+        lines.append(f"  replay: python -m tests.simulation --seed {outcome.seed}{faults} --trace")
     return "\n".join(lines)
+
+
+def _summary(totals: Totals, took_s: float) -> str:
+    counts = totals.counts
+    failed = f" at {', '.join(map(str, totals.failed))}" if totals.failed else ""
+    lines = [
+        (
+            f"{totals.seeds} seeds, {totals.violations} violations{failed}; "
+            f"{totals.virtual_s / 3600:.1f} hours simulated in {took_s:.0f} s ({totals.cpu_s:.0f} CPU s)"
+        ),
+        (
+            f"jobs: {counts['accepted']} accepted, {counts['delivered']} delivered, {counts['cancelled']} cancelled, "
+            f"{counts['moved']} moved, {counts['dead-lettered']} dead-lettered; "
+            f"{counts['duplicates']} duplicates, each explained"
+        ),
+        f"faults: {_list(totals.met)}",
+    ]
+    return "\n".join(lines)
+
+
+def _list(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()) if count)
 
 
 if __name__ == "__main__":

@@ -2,145 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from bisect import insort
+from collections.abc import Awaitable, Collection, Sequence
+from typing import TypeVar
 
 from dynein.inbound import Arrival
+from dynein.outgoing import TOKEN_ATTRIBUTE
 from dynein.partition import TriggerKey
 from dynein.queue import Depth, Destination, OutgoingMessage, Received, SendFailure
 from dynein.testing import FakeQueues, FakeTriggerTable
 from dynein.trigger import Trigger
 from dynein.trigger_store import Cancelled, Found, Layout, Moved, Page, ShardRecord, Tombstone
-from tests.simulation.network import FLIGHT, Flight, Wire
+from tests.simulation.evidence import Attempt, Evidence, Handover, Retirement
+from tests.simulation.flight import Flight
+from tests.simulation.network import Wire
+from tests.simulation.quirks import Torn
+
+ResultT = TypeVar("ResultT")
 
 QUEUES = "queues"
 TABLE = "table"
 
 
-class Observer:
-    """Takes down what happened at the engines, at the instant of its effect, for the auditor."""
-
-    def __init__(self, note: Callable[[str, str], None]) -> None:
-        self.note = note
-        self.receives: list[Receipt] = []
-        self.takes: list[Take] = []
-        self.adds: dict[str, list[Flight]] = {}
-        """By token: the calls that stored it."""
-        self.disturbances: dict[str, list[Disturbance]] = {}
-        """By process."""
-
-    def disturb(self, process: str, since: float, until: float, what: str) -> None:
-        """``process`` was hindered from ``since`` to ``until``."""
-        self.disturbances.setdefault(process, []).append(Disturbance(since, until, what))
-
-
-class Disturbance(NamedTuple):
-    """Something that befell a process."""
-
-    since: float
-    until: float
-    what: str
-
-
-class Receipt(NamedTuple):
-    """A message handed out."""
-
-    process: str
-    at: float
-    queue: str
-    message_id: str
-
-
-class Take(NamedTuple):
-    """A shard taken from an owner who had not released it, or free (``previous`` is ``None``)."""
-
-    at: float
-    shard: int
-    previous: str | None
-    owner: str
-
-
 class WiredQueues:
     """`dynein.queue.Queues` over a `Wire`."""
 
-    def __init__(self, queues: FakeQueues, wire: Wire, observer: Observer) -> None:
+    def __init__(self, queues: FakeQueues, wire: Wire, evidence: Evidence) -> None:
         self._queues = queues
         self._wire = wire
-        self._observer = observer
+        self._evidence = evidence
 
     async def resolve(self, queue: str) -> Destination:
         return await self._wire.call(QUEUES, "resolve", lambda: self._queues.resolve(queue))
 
     async def send(self, url: str, messages: Sequence[OutgoingMessage]) -> list[SendFailure | None]:
-        return await self._wire.call(QUEUES, "send", lambda: self._queues.send(url, messages))
+        flight = self._wire.draw(QUEUES, "send", url)
+        tokens = [m.attributes[TOKEN_ATTRIBUTE].value if TOKEN_ATTRIBUTE in m.attributes else "" for m in messages]
+        attempts = self._evidence.attempts(self._evidence.sends, flight, tokens)
+
+        async def send() -> list[SendFailure | None]:
+            return self._noted(attempts, await self._queues.send(url, messages))
+
+        return await self._wire.call(QUEUES, "send", send, flight=flight)
 
     async def receive(self, url: str, *, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
-        return await self._wire.call(
-            QUEUES,
-            "receive",
-            lambda: self._receive(url, entries_max, wait_s, visibility_timeout_s),
-            patience_s=wait_s,
-        )
+        flight = self._wire.draw(QUEUES, "receive", url)
 
-    async def _receive(self, url: str, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
-        received = await self._queues.receive(
-            url, entries_max=entries_max, wait_s=wait_s, visibility_timeout_s=visibility_timeout_s
-        )
-        now = self._wire.network.loop.time()
-        for message in received:
-            self._observer.receives.append(Receipt(self._wire.process.name, now, url, message.message_id))
-        return received
+        async def receive() -> list[Received]:
+            received = await self._queues.receive(
+                url, entries_max=entries_max, wait_s=wait_s, visibility_timeout_s=visibility_timeout_s
+            )
+            message_ids = [message.message_id for message in received]
+            for receipt in self._evidence.attempts(self._evidence.receipts, flight, message_ids):
+                receipt.took_effect(self._now())
+            return received
+
+        return await self._wire.call(QUEUES, "receive", receive, flight=flight, patience_s=wait_s)
 
     async def delete(self, url: str, receipts: Sequence[str]) -> list[SendFailure | None]:
-        return await self._wire.call(QUEUES, "delete", lambda: self._queues.delete(url, receipts))
+        flight = self._wire.draw(QUEUES, "delete", url)
+        attempts = self._evidence.attempts(self._evidence.deletes, flight, map(_message_id, receipts))
+
+        async def delete() -> list[SendFailure | None]:
+            return self._noted(attempts, await self._queues.delete(url, receipts))
+
+        return await self._wire.call(QUEUES, "delete", delete, flight=flight)
 
     async def extend(self, url: str, receipts: Sequence[str], visibility_timeout_s: int) -> list[SendFailure | None]:
-        return await self._wire.call(QUEUES, "extend", lambda: self._queues.extend(url, receipts, visibility_timeout_s))
+        flight = self._wire.draw(QUEUES, "extend", url)
+        attempts = self._evidence.attempts(self._evidence.extensions, flight, map(_message_id, receipts))
+
+        async def extend() -> list[SendFailure | None]:
+            return self._noted(attempts, await self._queues.extend(url, receipts, visibility_timeout_s))
+
+        return await self._wire.call(QUEUES, "extend", extend, flight=flight)
 
     async def depth(self, url: str) -> Depth:
         return await self._wire.call(QUEUES, "depth", lambda: self._queues.depth(url))
+
+    def _noted(self, attempts: list[Attempt], failures: list[SendFailure | None]) -> list[SendFailure | None]:
+        for attempt, failure in zip(attempts, failures, strict=True):
+            attempt.took_effect(self._now(), done=failure is None)
+        return failures
+
+    def _now(self) -> float:
+        return self._wire.network.loop.time()
+
+
+def _message_id(receipt: str) -> str:
+    return receipt.rpartition(".")[0]
+
+
+def _began_at(flight: Flight) -> float:
+    return flight.began_at
 
 
 class WiredTable:
     """`dynein.trigger_store`'s three protocols over a `Wire`."""
 
-    def __init__(self, table: FakeTriggerTable, wire: Wire, observer: Observer) -> None:
+    def __init__(self, table: FakeTriggerTable, wire: Wire, evidence: Evidence, torn: Torn) -> None:
         self._table = table
+        self._torn = torn
         self._wire = wire
-        self._observer = observer
+        self._evidence = evidence
 
     async def add(self, triggers: Sequence[Trigger]) -> list[Trigger]:
+        flight = self._wire.draw(TABLE, "add")
+        attempts = self._evidence.attempts(self._evidence.adds, flight, [trigger.key for trigger in triggers])
+
         async def add() -> list[Trigger]:
-            flight = FLIGHT.get()
-            assert flight is not None
-            for trigger in triggers:
-                self._observer.adds.setdefault(trigger.token, []).append(flight)
             unprocessed = await self._table.add(triggers)
-            for trigger in triggers:
-                done = "leaves unprocessed" if trigger in unprocessed else "stores"
-                self._observer.note(
-                    self._wire.process.name, f"{done} {trigger.token[12:24]} in shard {trigger.key.shard}"
-                )
+            for trigger, attempt in zip(triggers, attempts, strict=True):
+                stored = trigger not in unprocessed
+                attempt.took_effect(self._now(), done=stored)
+                verb = "stores" if stored else "leaves unprocessed"
+                self._note(f"{verb} {trigger.token[12:24]} in shard {trigger.key.shard}")
             return unprocessed
 
-        return await self._wire.call(TABLE, "add", add)
+        return await self._wire.call(TABLE, "add", add, flight=flight)
 
     async def read(
         self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int, resume: bytes | None = None
     ) -> Page:
-        return await self._wire.call(
-            TABLE,
-            "read",
-            lambda: self._table.read(bucket, shard, from_ms=from_ms, until_ms=until_ms, limit=limit, resume=resume),
-        )
+        flight = self._wire.draw(TABLE, "read")
+
+        async def read() -> Page:
+            page = await self._table.read(bucket, shard, from_ms=from_ms, until_ms=until_ms, limit=limit, resume=resume)
+            page = self._torn.show(page, self._now())
+            keys = [trigger.key for trigger in page.triggers]
+            for attempt in self._evidence.attempts(self._evidence.reads, flight, keys):
+                attempt.took_effect(self._now())
+            return page
+
+        return await self._wire.call(TABLE, "read", read, flight=flight)
 
     async def remove(self, keys: Sequence[TriggerKey]) -> list[TriggerKey]:
+        flight = self._wire.draw(TABLE, "remove")
+        attempts = self._evidence.attempts(self._evidence.removals, flight, keys)
+
         async def remove() -> list[TriggerKey]:
             left = await self._table.remove(keys)
-            self._observer.note(self._wire.process.name, f"removes {len(keys) - len(left)} of {len(keys)} triggers")
+            for key, attempt in zip(keys, attempts, strict=True):
+                attempt.took_effect(self._now(), done=key not in left)
+            self._note(f"removes {len(keys) - len(left)} of {len(keys)} triggers")
             return left
 
-        return await self._wire.call(TABLE, "remove", remove)
+        return await self._wire.call(TABLE, "remove", remove, flight=flight)
 
     async def find(self, key: TriggerKey) -> Found:
         return await self._wire.call(TABLE, "find", lambda: self._table.find(key))
@@ -152,10 +159,16 @@ class WiredTable:
         return await self._wire.call(TABLE, "claim", lambda: self._table.claim(arrival))
 
     async def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
-        return await self._wire.call(TABLE, "cancel", lambda: self._table.cancel(key))
+        return await self._wire.call(TABLE, "cancel", lambda: self._stop(key, self._table.cancel(key)))
 
     async def move(self, key: TriggerKey, to: Trigger) -> Moved | Tombstone:
-        return await self._wire.call(TABLE, "move", lambda: self._table.move(key, to))
+        return await self._wire.call(TABLE, "move", lambda: self._stop(key, self._table.move(key, to)))
+
+    async def _stop(self, key: TriggerKey, stopping: Awaitable[ResultT]) -> ResultT:
+        was_there = self._table.peek(key).trigger
+        result = await stopping
+        self._torn.stopped(key, was_there, self._now())
+        return result
 
     async def buckets(self) -> list[tuple[int, int]]:
         return await self._wire.call(TABLE, "buckets", self._table.buckets)
@@ -172,35 +185,38 @@ class WiredTable:
     async def take(self, seen: ShardRecord, owner: str) -> ShardRecord | None:
         async def take() -> ShardRecord | None:
             taken = await self._table.take(seen, owner)
-            self._observer.note(
-                self._wire.process.name, f"takes shard {seen.shard} from {seen.owner}: {'ok' if taken else 'lost race'}"
-            )
+            self._note(f"takes shard {seen.shard} from {seen.owner}: {'ok' if taken else 'lost race'}")
             if taken is not None:
-                self._observer.takes.append(Take(self._wire.network.loop.time(), seen.shard, seen.owner, owner))
+                self._evidence.handovers.append(Handover(self._now(), seen.shard, seen.owner, owner))
             return taken
 
-        return await self._wire.call(TABLE, "take", take)
+        flight = self._lease_call("take")
+        return self._renewed(flight, seen.shard, await self._wire.call(TABLE, "take", take, flight=flight))
 
     async def renew(self, mine: ShardRecord, *, read_mark_ms: int, retired_before: int) -> ShardRecord | None:
         async def renew() -> ShardRecord | None:
             renewed = await self._table.renew(mine, read_mark_ms=read_mark_ms, retired_before=retired_before)
             if renewed is None:
-                self._observer.note(self._wire.process.name, f"has lost shard {mine.shard}")
+                self._note(f"has lost shard {mine.shard}")
             elif renewed.retired_before > mine.retired_before:
-                self._observer.note(
-                    self._wire.process.name, f"retires shard {mine.shard} before bucket {renewed.retired_before}"
+                self._note(f"retires shard {mine.shard} before bucket {renewed.retired_before}")
+                self._evidence.retirements.append(
+                    Retirement(self._now(), mine.shard, renewed.retired_before, self._wire.process.name)
                 )
             return renewed
 
-        return await self._wire.call(TABLE, "renew", renew)
+        flight = self._lease_call("renew")
+        return self._renewed(flight, mine.shard, await self._wire.call(TABLE, "renew", renew, flight=flight))
 
     async def release(self, mine: ShardRecord) -> bool:
         async def release() -> bool:
             released = await self._table.release(mine)
-            self._observer.note(self._wire.process.name, f"releases shard {mine.shard}: {released}")
+            self._note(f"releases shard {mine.shard}: {released}")
+            if released:
+                self._evidence.handovers.append(Handover(self._now(), mine.shard, mine.owner, None))
             return released
 
-        return await self._wire.call(TABLE, "release", release)
+        return await self._wire.call(TABLE, "release", release, flight=self._lease_call("release"))
 
     async def raise_hold_mark(self, shard: int, hold_mark_ms: int) -> ShardRecord:
         return await self._wire.call(TABLE, "raise_hold_mark", lambda: self._table.raise_hold_mark(shard, hold_mark_ms))
@@ -208,9 +224,7 @@ class WiredTable:
     async def report_late(self, shard: int, bucket: int) -> bool:
         async def report() -> bool:
             open_still = await self._table.report_late(shard, bucket)
-            self._observer.note(
-                self._wire.process.name, f"reports a late write in shard {shard} bucket {bucket}: {open_still}"
-            )
+            self._note(f"reports a late write in shard {shard} bucket {bucket}: {open_still}")
             return open_still
 
         return await self._wire.call(TABLE, "report_late", report)
@@ -223,3 +237,19 @@ class WiredTable:
 
     async def leave(self, role: str, member: str) -> None:
         await self._wire.call(TABLE, "leave", lambda: self._table.leave(role, member))
+
+    def _lease_call(self, verb: str) -> Flight:
+        flight = self._wire.draw(TABLE, verb)
+        self._evidence.lease_calls.setdefault(flight.process, []).append(flight)
+        return flight
+
+    def _renewed(self, flight: Flight, shard: int, record: ShardRecord | None) -> ShardRecord | None:
+        if record is not None:
+            insort(self._evidence.renewals.setdefault((flight.process, shard), []), flight, key=_began_at)
+        return record
+
+    def _note(self, what: str) -> None:
+        self._evidence.note(self._wire.process.name, what)
+
+    def _now(self) -> float:
+        return self._wire.network.loop.time()

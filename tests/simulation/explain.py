@@ -1,115 +1,173 @@
-"""Which named fault explains that something happened twice. What no fault explains is a violation."""
+"""Which named fault explains that something happened twice. What no fault explains is a violation.
+
+A second send has a source: the page that showed its trigger once more, or the inbound message that came once more. So
+the question is never what else went wrong in a run, but why that page still showed the trigger, or why that message
+came again; and only what befell those who should have removed it, while they should have, is an answer.
+"""
 
 from __future__ import annotations
 
-from tests.simulation.engines import Receipt, Take
-from tests.simulation.network import Fate, Flight
-from tests.simulation.world import World
+from itertools import pairwise
 
-_TELLING = ("send", "remove", "renew", "take", "release", "delete", "extend", "receive", "add")
-"""Calls whose lost answer can make something happen twice."""
+from dynein.partition import TriggerKey
+from tests.simulation.agents import DEAD_LETTERS
+from tests.simulation.evidence import Attempt
+from tests.simulation.flight import Fate, Flight
+from tests.simulation.world import World
 
 
 class Explainer:
-    """Knows what befell whom, and when."""
+    """Judges by the evidence of a run that is over."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._carried_by: dict[str, list[str]] = {}
-        self._inbound_sends: dict[str, list[Flight]] = {}
-        self._failures: dict[str, list[tuple[float, Flight]]] = {}
-        self._quirks: dict[str, str] = {}
-        world.network.on_failure.append(self._failed)
-        world.faults.on_quirk.append(self._quirk)
+        self._evidence = world.evidence
 
-    def inbound(self, message_id: str, tokens: list[str], flight: Flight) -> None:
-        """A message entered the inbound queue."""
-        for token in tokens:
-            self._carried_by.setdefault(token, []).append(message_id)
-            self._inbound_sends.setdefault(token, []).append(flight)
-
-    def why(self, token: str, earlier: Flight, later: Flight, until: float) -> str | None:
-        """Why ``token``, sent in ``earlier``, was sent again in ``later``; both had taken effect by ``until``."""
-        if earlier.fate in (Fate.STRAGGLER, Fate.ANSWER_LOST, Fate.RESET) or not earlier.answered:
+    def why(self, key: TriggerKey, earlier: Flight, later: Flight) -> str | None:
+        """Why a job that ``earlier`` sent was sent again by ``later``."""
+        if not earlier.answered:
             return "the answer to a send was not heard"
-        lease_s = self._world.settings.lease_ttl_s + self._world.settings.call_timeout_s
-        befallen = self._befell(earlier.process, earlier.began_at - lease_s, until)
-        if befallen is not None:
-            return befallen
-        for disturbance in self._world.observer.disturbances.get(later.process, []):
-            # It did not notice that time had passed, so it trusted its lease for longer than it was worth.
-            suspended = disturbance.what == "suspended"
-            if suspended and disturbance.since <= later.began_at <= disturbance.until + lease_s:
-                return "the second sender had been suspended"
-        if any(not add.answered or add.fate is Fate.STRAGGLER for add in self._world.observer.adds.get(token, [])):
-            return "the answer to a write was not heard"
-        sends = self._inbound_sends.get(token, [])
-        if len(sends) > 1 and any(not send.answered for send in sends):
-            return "the answer to an inbound send was not heard"
-        return self._received_twice(token, until)
+        read = self._last_read(key, later)
+        received = self._last_receive(key, later)
+        if read is not None and (received is None or read.at > received[1].at):
+            return self._why_read(key, earlier, later, read)
+        if received is not None:
+            return self._why_came_again(key, later.began_at)
+        return None
 
-    def resurrected(self, token: str) -> bool:
+    def resurrected(self, key: TriggerKey) -> bool:
         """May the trigger of a job that was delivered stand in the table at the end?
 
         A write may come after its writer gave up, or its writer may have been killed before it could look whether the
         bucket was retired, while another ingester finished with the same inbound message. ``dynein audit`` finds it.
         """
-        writers = {process.name: process for process in self._world.processes}
-        return any(
-            add.fate is Fate.STRAGGLER or not add.answered or writers[add.process].died_at is not None
-            for add in self._world.observer.adds.get(token, [])
+        return any(self._unfinished(add) for add in self._evidence.adds.get(key, []))
+
+    # --- a trigger was read again -----------------------------------------------------------------------------------
+
+    def _last_read(self, key: TriggerKey, sending: Flight) -> Attempt | None:
+        """The page that the sender had the trigger from."""
+        if not self._may_be(sending, "dispatcher"):
+            return None
+        reads = self._evidence.reads.get(key, [])
+        mine = [r for r in reads if r.flight.process == sending.process and r.at <= sending.began_at]
+        return max(mine, key=lambda read: read.at, default=None)
+
+    def _why_read(self, key: TriggerKey, earlier: Flight, later: Flight, read: Attempt) -> str | None:
+        removed = [a for a in self._evidence.removals.get(key, []) if a.done and earlier.began_at <= a.at <= read.at]
+        if removed:
+            return self._why_rewritten(key, removed[0].at, read.at)
+        if self._may_be(earlier, "ingester"):
+            # It was stored as well as held in hand: its message came more than once.
+            again = self._why_came_again(key, read.at)
+            if again is not None:
+                return again
+        if read.at >= earlier.began_at:
+            if later.process == earlier.process and not self._changed_hands(key.shard, earlier.began_at, read.at):
+                return None  # it had it in hand, or was removing it: that it stood there still is no news
+            return self._why_not_removed(key, earlier, read.at)
+        # Both had it in hand at once: one of them did not notice that time had passed, so it trusted its lease for
+        # longer than it was worth.
+        befell = self._evidence.befell
+        since = earlier.began_at - self._lease_s
+        return befell(later.process, read.at, later.began_at, "suspended") or befell(
+            earlier.process, since, earlier.began_at, "suspended"
         )
 
-    def unexplained_takes(self) -> list[str]:
-        """Leases taken from owners whom nothing had befallen."""
-        lease_s = self._world.settings.lease_ttl_s
-        found = []
-        for take in self._world.observer.takes:
-            if take.previous is None or self._lease_may_end(take, lease_s):
-                continue
-            found.append(
-                f"shard {take.shard}: {take.owner} took it at {take.at:.3f} from {take.previous}, who was well"
-            )
-        return found
+    def _why_not_removed(self, key: TriggerKey, earlier: Flight, read_at: float) -> str | None:
+        """Why did the trigger stand there still, when it was read again?"""
+        befallen = self._evidence.befell(earlier.process, earlier.began_at, read_at) or self._evidence.befell(
+            earlier.process, earlier.began_at - self._lease_s, earlier.began_at, "suspended"
+        )
+        if befallen is not None:
+            return befallen
+        tried = [a for a in self._evidence.removals.get(key, []) if a.flight.process == earlier.process]
+        tried = [removal for removal in tried if removal.flight.began_at <= read_at]
+        if tried and self._in_trouble(tried[-1], read_at) and read_at - tried[-1].flight.began_at < self._retry_s:
+            return "a removal failed"
+        shard = [take for take in self._evidence.handovers if take.shard == key.shard and take.previous is not None]
+        if any(take.owner is not None and earlier.began_at <= take.at <= read_at for take in shard):
+            return "the lease was lost between send and removal"
+        return None
+
+    def _why_rewritten(self, key: TriggerKey, removed_at: float, read_at: float) -> str | None:
+        """Why was a trigger stored again that had been removed?"""
+        adds = [add for add in self._evidence.adds.get(key, []) if add.done and removed_at <= add.at <= read_at]
+        if not adds:
+            return None
+        writers = [add.flight.process for add in adds]
+        for add in self._evidence.adds[key]:
+            if add.flight.process in writers and self._in_trouble(add, adds[-1].at):
+                return "the answer to a write was not heard"
+        return self._why_came_again(key, read_at)
+
+    # --- an inbound message came again --------------------------------------------------------------------------------
+
+    def _last_receive(self, key: TriggerKey, sending: Flight) -> tuple[str, Attempt] | None:
+        """The receive that the sender had the job from: (message id, receive)."""
+        if not self._may_be(sending, "ingester"):
+            return None
+        received = self._evidence.received(key)
+        mine = [(m, r) for m, r in received if r.flight.process == sending.process and r.at <= sending.began_at]
+        return mine[-1] if mine else None
+
+    def _why_came_again(self, key: TriggerKey, until: float) -> str | None:
+        """Why was any message with the job received more than once?"""
+        for message in self._evidence.carriers.get(key, {}):
+            why = self._why_message_came_again(message, until)
+            if why is not None:
+                return why
+        return self._why_carried_twice(key)
+
+    def _why_carried_twice(self, key: TriggerKey) -> str | None:
+        carriers = self._evidence.carriers.get(key, {})
+        if len(carriers) > 1 and not all(sending.answered for sending in carriers.values()):
+            return "the answer to an inbound send was not heard"
+        return None
+
+    def _why_message_came_again(self, message: str, until: float) -> str | None:
+        if message in self._evidence.quirks:
+            return self._evidence.quirks[message]
+        receipts = [receipt for receipt in self._evidence.receipts.get(message, []) if receipt.at <= until]
+        for receipt, again in pairwise(receipts):
+            if not receipt.flight.answered:
+                return "inbound received twice: the answer to a receive was not heard"
+            befallen = self._evidence.befell(receipt.flight.process, receipt.flight.began_at, again.at)
+            if befallen is not None:
+                return f"inbound received twice: {befallen}"
+            for book, what in ((self._evidence.deletes, "a delete"), (self._evidence.extensions, "an extension")):
+                if any(self._in_trouble(a, again.at) for a in book.get(message, []) if a.flight.began_at >= receipt.at):
+                    return f"inbound received twice: {what} failed"
+        return None
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _quirk(self, what: str, message_id: str) -> None:
-        self._quirks.setdefault(message_id, what)
+    def _may_be(self, flight: Flight, role: str) -> bool:
+        """May the call be that role's? All roles of a process share one way to the dead-letter queue."""
+        process = next(p for p in self._world.processes if p.name == flight.process)
+        return role in process.roles if flight.role == DEAD_LETTERS else flight.role == role
 
-    def _failed(self, flight: Flight, at: float) -> None:
-        if flight.verb in _TELLING:
-            self._failures.setdefault(flight.process, []).append((at, flight))
+    @property
+    def _lease_s(self) -> float:
+        return self._world.settings.lease_ttl_s + self._world.settings.call_timeout_s
 
-    def _befell(self, process: str, since: float, until: float) -> str | None:
-        for disturbance in self._world.observer.disturbances.get(process, []):
-            if disturbance.since <= until and disturbance.until >= since:
-                return disturbance.what
-        for at, flight in self._failures.get(process, []):
-            if flight.began_at <= until and at >= since:
-                return f"the answer to a {flight.verb} was not heard"
-        return None
+    @property
+    def _retry_s(self) -> float:
+        """What failed is tried again within this time, or has been given up."""
+        return self._world.settings.backoff_max_s + self._world.settings.call_timeout_s + 1.0
 
-    def _received_twice(self, token: str, until: float) -> str | None:
-        for message_id in self._carried_by.get(token, []):
-            if message_id in self._quirks:
-                return self._quirks[message_id]
-            receipts = self._receipts(message_id, until)
-            for receipt in receipts[:-1]:
-                befallen = self._befell(receipt.process, receipt.at - 0.1, until)
-                if befallen is not None:
-                    return f"inbound received twice: {befallen}"
-        return None
+    def _changed_hands(self, shard: int, since: float, until: float) -> bool:
+        return any(h.shard == shard and since <= h.at <= until for h in self._evidence.handovers)
 
-    def _receipts(self, message_id: str, until: float) -> list[Receipt]:
-        return [r for r in self._world.observer.receives if r.message_id == message_id and r.at <= until]
+    def _in_trouble(self, attempt: Attempt, until: float) -> bool:
+        """Did a call go wrong, or take its time? That it was merely under way explains nothing."""
+        if not attempt.troubled(until):
+            return False
+        return not attempt.done or not attempt.flight.answered or self._slow(attempt.flight)
 
-    def _lease_may_end(self, take: Take, lease_s: float) -> bool:
-        assert take.previous is not None
-        owner = next(p for p in self._world.processes if p.name == take.previous)
-        if owner.died_at is not None and owner.died_at <= take.at:
-            return True
-        since = take.at - 2 * lease_s - self._world.settings.call_timeout_s
-        return self._befell(take.previous, since, take.at) is not None or any(
-            since <= at <= take.at for at in self._world.network.bad_renewals.get(take.previous, [])
-        )
+    def _slow(self, flight: Flight) -> bool:
+        return flight.there_s + flight.back_s > self._world.settings.tick_s / 2
+
+    def _unfinished(self, add: Attempt) -> bool:
+        writer = next(p for p in self._world.processes if p.name == add.flight.process)
+        return add.flight.fate is Fate.STRAGGLER or not add.flight.answered or writer.died_at is not None

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
-from contextvars import Context, ContextVar
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, Protocol, TypeVar
+
+ResultT = TypeVar("ResultT")
 
 
 class Gatekeeper(Protocol):
     """Decides whether a callback of its own may run now."""
 
-    def admits(self, handle: asyncio.Handle) -> bool:
-        """``False``: it is withheld, or never runs."""
+    running: bool
+    """``False``: its callbacks go to `withhold`."""
+
+    def withhold(self, callback: Callback) -> None:
+        """``callback`` was ready and did not run."""
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Told of every task that its code starts."""
@@ -34,91 +40,121 @@ class Livelock(Exception):
 STEPS_AN_INSTANT_MAX = 200_000
 
 
+class Callback:
+    """What `asyncio.Handle` and `asyncio.TimerHandle` are, less what a simulation has no use for."""
+
+    __slots__ = ("args", "context", "function", "off")
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], context: Context) -> None:
+        self.function = function
+        self.args = args
+        self.context = context
+        self.off = False
+
+    def cancel(self) -> None:
+        """Do not run."""
+        self.off = True
+
+    def cancelled(self) -> bool:
+        """Was it cancelled?"""
+        return self.off
+
+
 class SimulationLoop(asyncio.BaseEventLoop):
     """Runs callbacks in the order they became ready. When none is, time jumps to the next timer: nobody ever waits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._virtual_now = 0.0
+        self._stopping = False
+        self._now = 0.0
         self.steps = 0
-        self._steps_at_jump = 0
         self.ended = False
-        self._ready: Any
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._due: deque[Callback] = deque()
+        self._timers: list[tuple[float, int, Callback]] = []
         self._timers_set = 0
-        self.set_task_factory(_make_task)
 
     def time(self) -> float:
         """Virtual seconds since the run began."""
-        return self._virtual_now
+        return self._now
 
     def end(self) -> None:
         """From now on nothing is scheduled any more: code of the dead that is being tidied away finds no loop."""
         self.ended = True
-        for handle in [*self._ready, *(timer for _, _, timer in self._timers)]:
-            handle._cancelled = True
-        self._ready.clear()
+        self._due.clear()
         self._timers.clear()
+
+    def create_task(  # type: ignore[override]  # as asyncio's, without options of later versions
+        self, coro: Coroutine[Any, Any, ResultT], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[ResultT]:
+        task: asyncio.Task[ResultT] = asyncio.Task(coro, loop=self, name=name, context=context)
+        owner = OWNER.get() if context is None else context.get(OWNER)
+        if owner is not None:
+            owner.adopt(task)
+        return task
 
     def call_soon(  # type: ignore[override]  # typeshed pairs callback and arguments; nothing is gained by it here
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+    ) -> Callback:
+        entry = Callback(callback, args, copy_context() if context is None else context)
         if not self.ended:
-            self._ready.append(handle)
-        return handle
+            self._due.append(entry)
+        return entry
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+    ) -> Callback:
+        entry = Callback(callback, args, copy_context() if context is None else context)
         # Timers of one instant fire in the order they were set.
         self._timers_set += 1
-        heapq.heappush(self._timers, (when, self._timers_set, timer))
-        return timer
+        heapq.heappush(self._timers, (when, self._timers_set, entry))
+        return entry
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self._virtual_now + delay, callback, *args, context=context)
+    ) -> Callback:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def put_back(self, withheld: Iterable[Callback]) -> None:
+        """Make withheld callbacks ready."""
+        self._due.extend(withheld)
 
     def __del__(self) -> None:
         """Nothing to close: there is no selector, and no thread."""
 
     def _run_once(self) -> None:
-        ready = self._ready
-        if not ready:
-            self._jump()
-            self._steps_at_jump = self.steps
-        elif self.steps - self._steps_at_jump > STEPS_AN_INSTANT_MAX:
-            self._steps_at_jump = self.steps
-            raise Livelock(f"at {self._virtual_now:.4f}: {', '.join(sorted({_whose(handle) for handle in ready}))}")
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle._cancelled:
+        """All of the run, for asyncio's own loop around this one costs as much as a callback does."""
+        due, take_next, owner_of = self._due, self._due.popleft, OWNER
+        steps_max = self.steps + STEPS_AN_INSTANT_MAX
+        while not self._stopping:
+            if not due:
+                self._jump()
+                steps_max = self.steps + STEPS_AN_INSTANT_MAX
+            entry = take_next()
+            if entry.off:
                 continue
-            owner = handle._context.get(OWNER)
-            if owner is not None and not owner.admits(handle):
+            owner = entry.context.get(owner_of)
+            if owner is not None and not owner.running:
+                owner.withhold(entry)
                 continue
             self.steps += 1
-            handle._run()
+            if self.steps > steps_max:
+                raise Livelock(f"at {self._now:.4f}: {', '.join(sorted({_whose(entry) for entry in due}))}")
+            try:
+                entry.context.run(entry.function, *entry.args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as asyncio does
+                self.call_exception_handler({"message": f"in callback {entry.function}", "exception": error})
 
     def _jump(self) -> None:
-        timers = self._timers
-        while timers and timers[0][2]._cancelled:
-            heapq.heappop(timers)
+        timers, pop = self._timers, heapq.heappop
+        while timers and timers[0][2].off:
+            pop(timers)
         if not timers:
             raise Deadlock("no task is ready and no timer is set")
-        self._virtual_now = max(self._virtual_now, timers[0][0])
-        while timers and timers[0][0] <= self._virtual_now:
-            self._ready.append(heapq.heappop(timers)[2])
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Cancelled timers are passed over when their time comes."""
-
-    def put_back(self, handles: list[asyncio.Handle]) -> None:
-        """Make withheld callbacks ready."""
-        self._ready.extend(handles)
+        self._now = now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= now:
+            self._due.append(pop(timers)[2])
 
     def _process_events(self, event_list: Any) -> None:  # noqa: ARG002 - the signature is asyncio's
         raise AssertionError("a simulation does no I/O")
@@ -127,16 +163,8 @@ class SimulationLoop(asyncio.BaseEventLoop):
         pass
 
 
-def _whose(handle: Any) -> str:
-    owner = handle._context.get(OWNER)
-    task = getattr(handle._callback, "__self__", None)
-    what: Any = task.get_coro() if isinstance(task, asyncio.Task) else handle._callback
+def _whose(entry: Callback) -> str:
+    owner = entry.context.get(OWNER)
+    task = getattr(entry.function, "__self__", None)
+    what: Any = task.get_coro() if isinstance(task, asyncio.Task) else entry.function
     return f"{getattr(owner, 'name', 'engine')} {getattr(what, '__qualname__', what)}"
-
-
-def _make_task(loop: asyncio.AbstractEventLoop, work: Any, context: Context | None = None) -> asyncio.Task[Any]:
-    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context)
-    owner = OWNER.get() if context is None else context.get(OWNER)
-    if owner is not None:
-        owner.adopt(task)
-    return task

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from enum import Enum
 from typing import Any, TypeVar
 
-from tests.simulation.loop import OWNER, SimulationLoop
+from tests.simulation.loop import OWNER, Callback, SimulationLoop
 
 ResultT = TypeVar("ResultT")
+
+ROLES = ("api", "ingester", "dispatcher")
+ALL_ROLES = "all"
+"""The kind of a process that has every role, as in the default Deployment."""
 
 
 class State(Enum):
@@ -30,7 +33,8 @@ class ProcessClock:
         self._epoch_ms = epoch_ms
         self.offset_ms = offset_ms
         self.offset_ms_max = offset_ms
-        """How far ahead of true time it has ever been."""
+        self.offset_ms_min = offset_ms
+        """How far ahead of true time it has been at most, and at least."""
         self._monotonic_base = monotonic_base
         self.suspended_s = 0.0
         """How long monotonic time stood still in all: a suspended machine does not count the time it slept."""
@@ -45,6 +49,7 @@ class ProcessClock:
         """Step the wall clock."""
         self.offset_ms = offset_ms
         self.offset_ms_max = max(self.offset_ms_max, offset_ms)
+        self.offset_ms_min = min(self.offset_ms_min, offset_ms)
 
     async def sleep(self, seconds: float) -> None:
         # A shorter sleep would be lost in the rounding of `monotonic`; no real one is shorter.
@@ -73,34 +78,54 @@ class Process:
     sent to an engine is on its way all the same.
     """
 
-    def __init__(self, name: str, role: str, loop: SimulationLoop, clock: ProcessClock) -> None:
+    def __init__(self, name: str, kind: str, loop: SimulationLoop, clock: ProcessClock) -> None:
         self.name = name
-        self.role = role
+        self.kind = kind
         self.loop = loop
         self.clock = clock
-        self.state = State.RUNNING
+        self.running = True
         self.died_at: float | None = None
         self.stopping = asyncio.Event()
         """Set at SIGTERM."""
-        self._withheld: list[asyncio.Handle] = []
+        self._withheld: list[Callback] = []
         self._paused_at = 0.0
-        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-        self._remains: list[asyncio.Task[Any]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        """What it has under way, and some that has ended. Kept when it is killed: if the interpreter tidied them away,
+        it would close their coroutines, and that runs their `finally` blocks."""
+        self._tasks_max = 100
         self._waiting: dict[asyncio.Future[Any], None] = {}
         self._context: Context = copy_context()
         self._context.run(OWNER.set, self)
 
-    def admits(self, handle: asyncio.Handle) -> bool:
-        if self.state is State.PAUSED:
-            self._withheld.append(handle)
-        return self.state is State.RUNNING
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What it does."""
+        return ROLES if self.kind == ALL_ROLES else (self.kind,)
+
+    @property
+    def state(self) -> State:
+        """Whether its code runs."""
+        if self.died_at is not None:
+            return State.DEAD
+        return State.RUNNING if self.running else State.PAUSED
+
+    def withhold(self, callback: Callback) -> None:
+        if self.died_at is None:
+            self._withheld.append(callback)
 
     def spawn(self, work: Coroutine[Any, Any, ResultT]) -> asyncio.Task[ResultT]:
         """Run ``work`` as this process's code."""
         return self.loop.create_task(work, context=self._context.copy())
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
+        self._tasks.append(task)
+        if len(self._tasks) > self._tasks_max:
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks_max = 100 + 2 * len(self._tasks)
+
+    def tasks_alive(self) -> int:
+        """How many tasks it has under way."""
+        return sum(not task.done() for task in self._tasks)
 
     async def ask(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         """A request from outside. Raises `ConnectionResetError` if the process dies before it has answered."""
@@ -128,10 +153,8 @@ class Process:
 
     def kill(self) -> None:
         """SIGKILL."""
-        self.state = State.DEAD
+        self.running = False
         self.died_at = self.loop.time()
-        # Kept, or the collector would close its coroutines, and that runs their `finally` blocks.
-        self._remains = list(self._tasks)
         self._withheld.clear()
         for answer in list(self._waiting):
             if not answer.done():
@@ -140,14 +163,14 @@ class Process:
     def pause(self) -> None:
         """SIGSTOP."""
         assert self.state is State.RUNNING
-        self.state = State.PAUSED
+        self.running = False
         self._paused_at = self.loop.time()
 
     def resume(self, *, suspended: bool = False) -> None:
         """SIGCONT. ``suspended``: its monotonic clock did not see the time pass."""
         if self.state is not State.PAUSED:
             return
-        self.state = State.RUNNING
+        self.running = True
         if suspended:
             self.clock.suspended_s += self.loop.time() - self._paused_at
         withheld, self._withheld = self._withheld, []
@@ -155,6 +178,6 @@ class Process:
 
     def bury(self) -> None:
         """After the run: let what is left of the code be collected without complaint."""
-        for task in list(self._tasks):
+        for task in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import sys
 import warnings
 from collections import Counter
@@ -14,8 +15,10 @@ from dynein.errors import DyneinError
 from tests.simulation.auditor import Auditor
 from tests.simulation.loop import Deadlock, Livelock, SimulationLoop
 from tests.simulation.process import pause
+from tests.simulation.recovery import BACKLOG_S, has_recovered, has_retired, is_idle, recovery_min_s, until
 from tests.simulation.saboteur import Saboteur
-from tests.simulation.scenario import Scenario, scenario_of, weather_of
+from tests.simulation.scenario import scenario_of, weather_of
+from tests.simulation.verdict import Verdict
 from tests.simulation.workload import Workload
 from tests.simulation.world import World
 
@@ -23,9 +26,13 @@ from tests.simulation.world import World
 class Outcome(NamedTuple):
     """What came of a run."""
 
-    scenario: Scenario
+    seed: int
+    kinds: tuple[str, ...]
     violations: list[str]
     counts: Counter[str]
+    """Of what happened to jobs."""
+    met: Counter[str]
+    """How often each kind of fault struck."""
     virtual_s: float
     steps: int
     lateness_ms_max: float
@@ -51,12 +58,12 @@ class _Alarm(logging.Handler):
             self._world.problems.append(f"logged: {record.getMessage()}: {type(error).__name__}: {error}{at}")
 
 
-def simulate(seed: int, *, keep_trace: bool = False) -> Outcome:
-    """Run one seed."""
+def simulate(seed: int, mix: tuple[str, ...] | None = None, *, keep_trace: bool = False) -> Outcome:
+    """Run one seed. ``mix``: kinds of faults, in place of those that the seed would choose."""
     # What the dead leave behind must not be tidied away while others run: that would call their `finally` blocks.
     gc.disable()
     try:
-        return _simulate(seed, keep_trace=keep_trace)
+        return _simulate(seed, mix, keep_trace=keep_trace)
     finally:
         hook, sys.unraisablehook = sys.unraisablehook, lambda *_: None
         with warnings.catch_warnings():
@@ -66,8 +73,8 @@ def simulate(seed: int, *, keep_trace: bool = False) -> Outcome:
         sys.unraisablehook = hook
 
 
-def _simulate(seed: int, *, keep_trace: bool) -> Outcome:
-    scenario = scenario_of(seed)
+def _simulate(seed: int, mix: tuple[str, ...] | None, *, keep_trace: bool) -> Outcome:
+    scenario = scenario_of(seed, mix)
     loop = SimulationLoop()
     world = World(scenario, loop, keep_trace=keep_trace)
     loop.set_exception_handler(lambda _, context: world.problems.append(f"event loop: {_words(context)}"))
@@ -83,14 +90,16 @@ def _simulate(seed: int, *, keep_trace: bool) -> Outcome:
             loop.run_until_complete(main)
         except (Deadlock, Livelock) as error:
             auditor.violations.append(f"{type(error).__name__}: {error}")
-        violations = auditor.verdict()
+        verdict = Verdict(auditor)
         return Outcome(
-            scenario,
-            violations,
+            seed,
+            scenario.kinds,
+            verdict.violations,
             auditor.counts,
+            world.met,
             loop.time(),
             loop.steps,
-            auditor.lateness_ms_max,
+            verdict.lateness_ms_max,
             world.trace.digest,
             list(world.trace.lines),
         )
@@ -103,44 +112,41 @@ def _simulate(seed: int, *, keep_trace: bool) -> Outcome:
 async def _play(world: World, saboteur: Saboteur, auditor: Auditor) -> None:
     scenario, loop = world.scenario, world.loop
     world.trace.note("scenario", f"faults: {', '.join(scenario.kinds) or 'none'}; fleet: {scenario.fleet}")
-    for role, count in scenario.fleet.items():
+    for kind, count in scenario.fleet.items():
         for _ in range(count):
-            world.start(role)
+            world.start(kind)
     await pause(loop, 2.0)
     stormy = weather_of(scenario, world.rng)
     vars(world.weather).update(vars(stormy))
     workload = Workload(world, auditor)
     world.spawn(saboteur.supervise())
+    world.spawn(auditor.bounds.watch())
     storm = world.spawn(saboteur.run())
     await workload.run(scenario.jobs, scenario.storm_s - 2.0)
     await storm
     await pause(loop, max(0.0, scenario.storm_s - loop.time()))
     await saboteur.repair()
-    await pause(loop, scenario.recovery_s)
-    auditor.quiet_at = loop.time() + 1.0
-    await pause(loop, 1.0)
+    await pause(loop, recovery_min_s(world))
+    await until(world, lambda: has_recovered(world), scenario.recovery_s)
+    await pause(loop, BACKLOG_S)
+    auditor.quiet_at = loop.time()
     world.trace.note("scenario", "must have recovered by now")
-    # No bursts: what they may take depends on bounds that a scenario may have set very low.
-    await workload.run(max(10, scenario.jobs // 8), scenario.probe_s, bursts=False)
-    await _until_idle(world, workload)
-    # Every bucket that was written to must be retired by the end.
-    settings = scenario.settings
-    await pause(
-        loop,
-        settings.retire_grace_s
-        + 3 * scenario.bucket_width_s
-        + 3 * settings.lease_ttl_s
-        + scenario.skew_ms_max / 500
-        + 20,
-    )
+    await workload.run(max(10, scenario.jobs // 8), scenario.probe_s, stormy=False)
+    await until(world, lambda: not workload.active, math.inf)
+    await until(world, lambda: is_idle(world), 60.0 + scenario.skew_ms_max / 500 + 15.0)
+    await _wind_down(world)
 
 
-async def _until_idle(world: World, workload: Workload) -> None:
-    """Until the users have gone, and the last job has long been due."""
-    while workload.active:
-        await pause(world.loop, 1.0)
-    last_ms = max((trigger.key.due_at_ms for trigger in world.table.triggers()), default=0)
-    await pause(world.loop, max(0.0, (last_ms - world.now_ms()) / 1000) + world.scenario.skew_ms_max / 500 + 15.0)
+async def _wind_down(world: World) -> None:
+    """One process of each kind is enough to see every bucket retired; the others must stop in good order."""
+    scenario, idle_at_ms = world.scenario, world.now_ms()
+    world.trace.note("scenario", "winds down")
+    surplus = [process for kind in scenario.fleet for process in world.alive(kind)[1:]]
+    for stopping in [world.spawn(world.stop(process)) for process in surplus]:
+        await stopping
+    settings = world.settings
+    within_s = settings.retire_grace_s + 3 * (scenario.bucket_width_s + settings.lease_ttl_s) + 20.0
+    await until(world, lambda: has_retired(world, idle_at_ms), within_s + scenario.skew_ms_max / 500)
 
 
 def _words(context: dict[str, object]) -> str:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from dynein.queue import OutgoingMessage
-from tests.simulation.network import Fate
+from tests.simulation.flight import Fate
 from tests.simulation.process import Process, State, pause
-from tests.simulation.world import ROLES, World
+from tests.simulation.world import World
 
 PROCESSES_MAX = 4
-"""Of one role."""
+"""Of one kind."""
 SHARDS_MAX = 8
+
+
+class Spell(NamedTuple):
+    """A time during which a destination was not well."""
+
+    since: float
+    until: float
+    for_good: bool
+    """It refused whatever came, for its content."""
+    removed: bool
 
 
 class Saboteur:
@@ -21,11 +33,13 @@ class Saboteur:
     def __init__(self, world: World) -> None:
         self.world = world
         self.rng = random.Random(f"saboteur {world.scenario.seed}")
-        self.bad_queues: dict[str, list[tuple[float, float, bool]]] = {}
-        """Destination to (since, until, refused for good)."""
+        self.bad_queues: dict[str, list[Spell]] = {}
+        """By destination."""
+        self.kinds = tuple(world.scenario.fleet)
+        """Of processes."""
         self.poison: list[str] = []
         self._storming = True
-        acts: dict[str, Callable[[], Awaitable[None]]] = {
+        acts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "crash": self._crash,
             "pause": self._pause,
             "suspend": self._suspend,
@@ -44,13 +58,14 @@ class Saboteur:
         """Until the storm is over."""
         loop = self.world.loop
         while self._acts and loop.time() < self.world.scenario.storm_s:
-            await pause(loop, self.rng.expovariate(0.4))
+            await pause(loop, self.rng.expovariate(0.7))
             if loop.time() < self.world.scenario.storm_s:
-                _, act = self.rng.choice(self._acts)
-                self.world.spawn(self._guarded(act))
+                kind, act = self.rng.choice(self._acts)
+                self.world.met[kind] += 1
+                self.world.spawn(act())
 
     async def repair(self) -> None:
-        """The storm is over: good weather, and at least one process of each role."""
+        """The storm is over: good weather, and at least one process of each kind."""
         world = self.world
         self._storming = False
         world.weather.clear_up()
@@ -67,9 +82,9 @@ class Saboteur:
 
     def keep_fleet(self) -> None:
         """What a supervisor does: start anew what is missing."""
-        for role in ROLES:
-            if not self.world.alive(role):
-                self.world.start(role)
+        for kind in self.kinds:
+            if not self.world.alive(kind):
+                self.world.start(kind)
 
     async def supervise(self) -> None:
         """Until the run is over: a process that ended by itself has a successor after a moment."""
@@ -81,23 +96,20 @@ class Saboteur:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    async def _guarded(self, act: Callable[[], Awaitable[None]]) -> None:
-        await act()
-
     def _someone(self) -> Process | None:
-        role = self.rng.choice(ROLES)
-        running = [p for p in self.world.processes if p.state is State.RUNNING and p.role == role]
+        kind = self.rng.choice(self.kinds)
+        running = [p for p in self.world.processes if p.state is State.RUNNING and p.kind == kind]
         return self.rng.choice(running) if running else None
 
     async def _crash(self) -> None:
         process = self._someone()
         if process is not None:
             now = self.world.loop.time()
-            self.world.observer.disturb(process.name, now, now, "crash")
+            self.world.evidence.disturb(process.name, now, now, "crash")
             self.world.kill(process)
             await pause(self.world.loop, self.rng.random() * 5)
             if self._storming:
-                self.world.start(process.role)
+                self.world.start(process.kind)
 
     async def _pause(self) -> None:
         lease_s = self.world.settings.lease_ttl_s
@@ -118,7 +130,7 @@ class Saboteur:
         end = min(since + seconds, max(since, self.world.scenario.storm_s))
         while loop.time() < end and process.state is State.PAUSED:
             await pause(loop, min(1.0, end - loop.time()))
-        self.world.observer.disturb(process.name, since, loop.time(), what)
+        self.world.evidence.disturb(process.name, since, loop.time(), what)
         process.resume(suspended=suspended)
         self.world.trace.note(process.name, "goes on")
 
@@ -137,7 +149,7 @@ class Saboteur:
         await pause(loop, min(seconds, max(0.0, self.world.scenario.storm_s - since)))
         for service in services:
             network.cut.pop((process.name, service), None)
-        self.world.observer.disturb(process.name, since, loop.time(), "cut off")
+        self.world.evidence.disturb(process.name, since, loop.time(), "cut off")
         self.world.trace.note(process.name, "is connected again")
 
     async def _outage(self) -> None:
@@ -150,7 +162,7 @@ class Saboteur:
         await pause(loop, min(seconds, max(0.0, self.world.scenario.storm_s - since)))
         network.down.pop(service, None)
         for process in self.world.processes:
-            self.world.observer.disturb(process.name, since, loop.time(), f"outage of {service}")
+            self.world.evidence.disturb(process.name, since, loop.time(), f"outage of {service}")
         self.world.trace.note("saboteur", f"the {service} are up again")
 
     async def _bad_queue(self) -> None:
@@ -162,7 +174,7 @@ class Saboteur:
         kind = self.rng.choice(("InternalError", "ThrottlingException", "InvalidParameterValue", "removed"))
         since = loop.time()
         spells = self.bad_queues.setdefault(name, [])
-        spells.append((since, float("inf"), kind == "InvalidParameterValue"))
+        spells.append(Spell(since, math.inf, for_good=kind == "InvalidParameterValue", removed=kind == "removed"))
         world.trace.note("saboteur", f"queue {name}: {kind} for {seconds:.1f} s")
         if kind == "removed":
             world.queues.remove(name)
@@ -172,11 +184,7 @@ class Saboteur:
         if name not in world.queues.names():
             world.queues.create(name)
         world.faults.down_queues.pop(name, None)
-        spells[spells.index((since, float("inf"), kind == "InvalidParameterValue"))] = (
-            since,
-            loop.time(),
-            kind == "InvalidParameterValue",
-        )
+        spells[-1] = spells[-1]._replace(until=loop.time())
         world.trace.note("saboteur", f"queue {name} is well again")
 
     async def _step(self) -> None:
@@ -188,25 +196,25 @@ class Saboteur:
             self.world.trace.note(process.name, f"its clock steps to {offset_ms:+d} ms")
 
     async def _deploy(self) -> None:
-        role = self.rng.choice(ROLES)
-        self.world.trace.note("saboteur", f"rolls out a new {role}")
-        for process in self.world.alive(role):
-            if process.state is not State.DEAD and self._storming:
-                self.world.start(role)
+        kind = self.rng.choice(self.kinds)
+        self.world.trace.note("saboteur", f"rolls out a new {kind}")
+        for process in self.world.alive(kind):
+            if process.state is not State.DEAD and not process.stopping.is_set() and self._storming:
+                self.world.start(kind)
                 await self.world.stop(process)
 
     async def _scale(self) -> None:
-        role = self.rng.choice(ROLES)
-        there = [p for p in self.world.alive(role) if p.state is State.RUNNING and not p.stopping.is_set()]
+        kind = self.rng.choice(self.kinds)
+        there = [p for p in self.world.alive(kind) if p.state is State.RUNNING and not p.stopping.is_set()]
         if len(there) >= PROCESSES_MAX or (len(there) > 1 and self.rng.random() < 0.5):
             await self.world.stop(self.rng.choice(there))
         else:
-            self.world.start(role)
+            self.world.start(kind)
 
     async def _shards(self) -> None:
         count = min(len(self.world.table.shards()) + self.rng.choice((1, 2)), SHARDS_MAX)
         self.world.trace.note("saboteur", f"raises the shard count to {count}")
-        self.world.table.raise_shard_count(count)
+        self.world.raise_shard_count(count)
 
     async def _poison(self) -> None:
         queues = self.world.queues

@@ -11,31 +11,49 @@ import random
 from typing import NamedTuple
 
 from dynein.settings import Settings
+from tests.simulation.process import ALL_ROLES
 
-KINDS = (
-    "throttled",
-    "refused",
-    "reset",
-    "request_lost",
-    "answer_lost",
-    "straggler",
-    "slow",
-    "partial",
-    "duplicate",
-    "reorder",
-    "skew",
-    "step",
-    "crash",
-    "pause",
-    "suspend",
-    "partition",
-    "outage",
-    "bad_queue",
-    "deploy",
-    "scale",
-    "shards",
-    "poison",
+KINDS = {
+    "throttled": "a call is throttled",
+    "refused": "a call fails without effect",
+    "reset": "a call takes effect, and its connection is reset",
+    "request_lost": "a call is lost on its way",
+    "answer_lost": "a call takes effect, and its answer is lost",
+    "straggler": "a call takes effect long after its caller gave up",
+    "slow": "a call or its answer takes up to one and a half times the call timeout",
+    "partial": "half of a batch fails inside an answer that says 200",
+    "duplicate": "SQS hands out a message and keeps it visible, or forgets a delete",
+    "torn": "a read in the very moment of a cancel or a move shows the trigger still",
+    "reorder": "a standard queue hands out messages in any order",
+    "skew": "wall clocks are off, each by its own",
+    "step": "a wall clock steps",
+    "crash": "a process dies at any await",
+    "pause": "a process stands still for up to minutes, and acts on what it knew before",
+    "suspend": "the same, and its monotonic clock stands still too",
+    "partition": "a process is cut off from SQS, from DynamoDB, or both",
+    "outage": "SQS or DynamoDB is down for everybody",
+    "bad_queue": "a destination fails, throttles, refuses for good, or is removed and made anew",
+    "deploy": "every process of a kind is replaced in turn",
+    "scale": "processes are added and stopped",
+    "shards": "the shard count is raised",
+    "poison": "what cannot be read lands in the inbound queue",
+}
+"""Kinds of faults, and what each is."""
+
+
+_PAIRS = (
+    ("partition", "slow"),
+    ("partition", "bad_queue"),
+    ("pause", "bad_queue"),
+    ("pause", "straggler"),
+    ("suspend", "scale"),
+    ("suspend", "slow"),
+    ("crash", "duplicate"),
+    ("crash", "partial"),
+    ("scale", "shards"),
+    ("torn", "slow"),
 )
+"""Kinds that are more dangerous together than each by itself."""
 
 
 class Weather:
@@ -48,8 +66,10 @@ class Weather:
         self.partial = 0.0
         self.duplicate = 0.0
         self.reorder = False
+        self.torn_s = 0.0
+        """How long a cancel or a move takes to show in reads, at most."""
         self.fates: list[tuple[str, float]] = []
-        """(value of `network.Fate`, likelihood); what is left over is fine."""
+        """(kind, which is a `network.Fate`, and likelihood); what is left over is fine."""
 
     def clear_up(self) -> None:
         """No more faults."""
@@ -65,6 +85,7 @@ class Scenario(NamedTuple):
     bucket_width_s: int
     shard_count: int
     fleet: dict[str, int]
+    """Kind of process (a role, or all of them) to how many."""
     storm_s: float
     """How long faults and the main workload last."""
     probe_s: float
@@ -72,6 +93,8 @@ class Scenario(NamedTuple):
     jobs: int
     skew_ms_max: int
     destinations: tuple[str, ...]
+    http: bool
+    """Users call the HTTP application, not the submission service behind it."""
 
     def has(self, kind: str) -> bool:
         """Is this kind of fault in the mix?"""
@@ -84,16 +107,19 @@ class Scenario(NamedTuple):
         return s.visibility_timeout_s + 2 * s.lease_ttl_s + s.member_ttl_s + 2 * s.backoff_max_s + 10.0
 
 
-def scenario_of(seed: int) -> Scenario:
-    """The scenario of a seed."""
+def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
+    """The scenario of a seed. ``mix``: kinds of faults, in place of those that the seed would choose."""
     rng = random.Random(f"scenario {seed}")
     kinds = _kinds(rng)
+    if mix is not None:
+        kinds = tuple(kind for kind in KINDS if kind in mix)
     tick_s = rng.choice((0.5, 1.0, 1.0))
     call_timeout_s = rng.choice((1.0, 2.0, 3.0))
     lease_ttl_s = 2 * tick_s + call_timeout_s + rng.choice((1.0, 3.0, 5.0))
     read_ahead_s = max(3 * tick_s, rng.choice((1.0, 2.0, 3.0)))
     hold_window_s = read_ahead_s + rng.choice((2.0, 3.0))
-    bucket_width_s = rng.choice((2, 5, 10, 30))
+    bucket_width_s = rng.choice((2, 5, 15))
+    skew_ms_max = rng.choice((50, 500, 2_000, 15_000)) if "skew" in kinds or "step" in kinds else 0
     settings = Settings(
         tick_s=tick_s,
         call_timeout_s=call_timeout_s,
@@ -101,10 +127,10 @@ def scenario_of(seed: int) -> Scenario:
         read_ahead_s=read_ahead_s,
         hold_window_s=hold_window_s,
         visibility_timeout_s=int(hold_window_s + call_timeout_s) + rng.choice((2, 10, 20)),
-        retire_grace_s=4 * lease_ttl_s + rng.choice((0.0, 20.0)),
+        retire_grace_s=max(4 * lease_ttl_s, 2.2 * skew_ms_max / 1000) + rng.choice((0.0, 10.0)),
         member_ttl_s=rng.choice((4.0, 8.0)),
-        receive_wait_s=rng.choice((1, 5, 20)),
-        ingest_receivers=rng.choice((1, 2, 4)),
+        receive_wait_s=rng.choice((2, 5, 20)),
+        ingest_receivers=rng.choice((1, 1, 3)),
         ingest_rate_per_s=rng.choice((20.0, 200.0, 10_000.0)),
         held_jobs_max=rng.choice((10, 100, 20_000)),
         page_jobs_max=rng.choice((1, 3, 250)),
@@ -116,30 +142,38 @@ def scenario_of(seed: int) -> Scenario:
         pack_bytes_max=rng.choice((1_024, 61_440)),
         drain_s=10.0,
     )
-    skew_ms_max = rng.choice((50, 500, 2_000, 15_000)) if "skew" in kinds or "step" in kinds else 0
     return Scenario(
         seed=seed,
         kinds=kinds,
         settings=settings,
         bucket_width_s=bucket_width_s,
         shard_count=rng.choice((1, 2, 4)),
-        fleet={"api": rng.choice((1, 2)), "ingester": rng.choice((1, 2, 3)), "dispatcher": rng.choice((1, 2, 3))},
-        storm_s=rng.choice((40.0, 80.0, 120.0)),
-        probe_s=30.0,
+        fleet=_fleet(rng),
+        storm_s=rng.choice((15.0, 25.0, 25.0, 40.0, 100.0)),
+        probe_s=12.0,
         jobs=rng.choice((30, 100, 200)),
         skew_ms_max=skew_ms_max,
         destinations=tuple(f"q{i}" for i in range(rng.choice((1, 3)))) + ("f.fifo",) * rng.choice((0, 1)),
+        http=rng.random() < 0.3,
     )
+
+
+def _fleet(rng: random.Random) -> dict[str, int]:
+    if rng.random() < 0.3:
+        return {ALL_ROLES: rng.choice((1, 2, 3))}
+    return {"api": rng.choice((1, 2)), "ingester": rng.choice((1, 2, 3)), "dispatcher": rng.choice((1, 2, 3))}
 
 
 def _kinds(rng: random.Random) -> tuple[str, ...]:
     mood = rng.random()
-    if mood < 0.05:
+    if mood < 0.03:
         return ()
-    if mood < 0.4:
-        few = rng.sample(KINDS, rng.choice((1, 2, 3)))
+    if mood < 0.15:
+        return rng.choice(_PAIRS)
+    if mood < 0.6:
+        few = rng.sample(tuple(KINDS), rng.choice((1, 2, 2, 3, 4)))
         return tuple(kind for kind in KINDS if kind in few)
-    share = 0.4 if mood < 0.8 else 0.9
+    share = 0.4 if mood < 0.85 else 0.9
     return tuple(kind for kind in KINDS if rng.random() < share)
 
 
@@ -148,15 +182,8 @@ def weather_of(scenario: Scenario, rng: random.Random) -> Weather:
     weather = Weather()
     weather.latency_s = rng.choice((0.001, 0.005, 0.03))
     bad = rng.choice((0.01, 0.05, 0.2))
-    fates = {
-        "throttled": "throttled",
-        "refused": "failed, without effect",
-        "reset": "took effect, connection reset",
-        "request_lost": "request lost",
-        "answer_lost": "took effect, answer lost",
-        "straggler": "takes effect after its caller gave up",
-    }
-    weather.fates = [(fate, bad / 2) for kind, fate in fates.items() if scenario.has(kind)]
+    fates = ("throttled", "refused", "reset", "request_lost", "answer_lost", "straggler")
+    weather.fates = [(kind, bad / 2) for kind in fates if scenario.has(kind)]
     if scenario.has("slow"):
         weather.slow = rng.choice((0.02, 0.2))
         weather.slow_s = rng.choice((0.5, 1.0, 1.5)) * scenario.settings.call_timeout_s
@@ -164,5 +191,7 @@ def weather_of(scenario: Scenario, rng: random.Random) -> Weather:
         weather.partial = bad
     if scenario.has("duplicate"):
         weather.duplicate = bad
+    if scenario.has("torn"):
+        weather.torn_s = 0.4 * scenario.settings.tick_s
     weather.reorder = scenario.has("reorder")
     return weather

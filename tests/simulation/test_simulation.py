@@ -1,4 +1,4 @@
-"""A time budget of fresh seeds, and the promise that a seed replays exactly.
+"""A time budget of fresh seeds, the promise that a seed replays exactly, and the proof that planted bugs are found.
 
 ``SIMULATION_BUDGET_S`` (default 20) says for how long; ``SIMULATION_SEED`` where to begin (default: somewhere new).
 """
@@ -11,6 +11,10 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from tests.simulation.mutation import planted
+from tests.simulation.mutations import MUTATIONS
 from tests.simulation.run import simulate
 
 BUDGET_S = float(os.environ.get("SIMULATION_BUDGET_S", "20"))
@@ -46,6 +50,40 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
     }
     assert len(digests) == 1
     assert digests == {simulate(seed).digest + "\n"}
+
+
+@pytest.mark.parametrize(
+    ("bug", "mix"),
+    [
+        ("202 although the inbound queue did not answer", ("request_lost",)),
+        ("say that nothing was accepted when nobody knows", ("answer_lost",)),
+        ("delete the inbound message before its jobs are stored", ("crash",)),
+        ("hold a job in hand without raising the hold mark", ()),
+        ("trust a lease to its end, as if a send took no time", ("partition", "slow")),
+        ("release a shard while sends are under way", ("slow", "scale")),
+        ("read without raising the read mark", ()),
+        ("read up to a mark that has just been raised", ("torn",)),
+        ("retire buckets without looking whether they are empty", ("slow", "crash")),
+        ("match the answers of a batch to the wrong entries", ("partial",)),
+        ("dead-letter without an acknowledgement", ("poison", "partial")),
+        ("send 300 ms early", ()),
+    ],
+)
+def test_a_planted_bug_is_found(bug: str, mix: tuple[str, ...]) -> None:
+    (mutation,) = [mutation for mutation in MUTATIONS if mutation.name == bug]
+    with planted(mutation):
+        assert any(simulate(seed, mix).violations for seed in range(8))
+
+
+def test_no_two_planted_bugs_have_one_name() -> None:
+    assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS)
+
+
+def test_a_mix_of_faults_is_kept_to() -> None:
+    outcome = simulate(3, ("crash", "partial"))
+    assert outcome.kinds == ("partial", "crash")
+    assert set(outcome.met) <= {"partial", "crash"}
+    assert outcome.met["partial"]
 
 
 def test_two_seeds_are_two_runs() -> None:

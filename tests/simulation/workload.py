@@ -7,15 +7,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from dynein.api.schemas import JobRequest, MoveRequest, PrepareRequest
-from dynein.api.submission import Submissions
 from dynein.errors import Conflict, DyneinError, Rejected, Retryable
 from dynein.job import Policy
 from tests.simulation.auditor import Auditor
+from tests.simulation.clients import Client
+from tests.simulation.jobs import JobMaker
 from tests.simulation.process import Process, pause
 from tests.simulation.world import World
 
 ResultT = TypeVar("ResultT")
-Ask = Callable[[Submissions], Coroutine[Any, Any, ResultT]]
+Ask = Callable[[Client], Coroutine[Any, Any, ResultT]]
 _PATIENCE_S = 15.0
 
 
@@ -30,19 +31,26 @@ class Workload:
         self.world = world
         self.auditor = auditor
         self.rng = random.Random(f"workload {world.scenario.seed}")
-        self._serial = 0
+        self.jobs = JobMaker(world, self.rng)
         self.active = 0
         """Users who are still doing something."""
 
-    async def run(self, jobs: int, seconds: float, *, bursts: bool = True) -> None:
-        """Submit about ``jobs`` jobs within ``seconds``. ``bursts``: sometimes many that are due at one instant."""
+    async def run(self, jobs: int, seconds: float, *, stormy: bool = True) -> None:
+        """Submit about ``jobs`` jobs within ``seconds``.
+
+        ``stormy``: sometimes many that are due at one instant, and some that are due much later. What the first may
+        take depends on bounds that a scenario may have set very low.
+        """
+        self.jobs.horizon_s = 60.0 if stormy else 20.0
         began = self.world.loop.time()
         times = sorted(self.rng.random() * seconds for _ in range(jobs))
         while times:
             at = times.pop(0)
             await pause(self.world.loop, max(0.0, began + at - self.world.loop.time()))
             roll = self.rng.random()
-            if bursts and roll < 0.03:
+            if stormy and roll < 0.01:
+                self._start(self._series())
+            elif stormy and roll < 0.03:
                 many = self.rng.choice((5, 15, 40))
                 due_ms = self.world.now_ms() + self.rng.randint(0, 20_000)
                 self._start(self._batch(many, due_ms))
@@ -65,42 +73,58 @@ class Workload:
     # --- what users do ------------------------------------------------------------------------------------------------
 
     async def _single(self) -> None:
-        request = self._request()
+        request = self.jobs.make()
         token = await self._submit(request)
         if token is not None:
             await self._play_with(token)
 
     async def _batch(self, many: int, due_ms: int) -> None:
-        requests = [
-            self._request(run_at=due_ms, delay=None, policy=self.rng.choice((None, Policy.SCHEDULED)))
-            for _ in range(many)
-        ]
+        policies = (None, Policy.SCHEDULED)
+        await self._submit_many([self.jobs.make(run_at=due_ms, policy=self.rng.choice(policies)) for _ in range(many)])
+
+    async def _series(self) -> None:
+        """Jobs for one queue, at once and in order."""
+        queue = self.world.scenario.destinations[-1]
+        requests = [self.jobs.make(queue=queue, policy=Policy.IMMEDIATE, run_at=None, delay=None) for _ in range(25)]
+        accepted = await self._submit_many(requests)
+        if queue.endswith(".fifo"):
+            self.auditor.accepted_in_order(accepted)
+
+    async def _submit_many(self, requests: list[JobRequest]) -> list[str]:
+        """Tokens of those accepted."""
+        tokens: list[str] = []
         for request in requests:
             self.auditor.submitting(request)
 
-        async def ask(api: Submissions) -> None:
+        async def ask(api: Client) -> None:
             for request, outcome in zip(requests, await api.accept_many(requests), strict=True):
                 if isinstance(outcome, DyneinError):
                     self.auditor.refused(request, outcome)
                 else:
                     self.auditor.accepted(request, outcome)
+                    tokens.append(outcome.token)
 
         try:
             await self._ask(ask)
-        except (NobodyAnswered, DyneinError):
-            return
+        except DyneinError as error:
+            # Refused as a whole: too large, or the process is on its way out.
+            for request in requests:
+                self.auditor.refused(request, error)
+        except NobodyAnswered:
+            pass
+        return tokens
 
     async def _prepared(self) -> None:
-        request = self._request(policy=None)
+        request = self.jobs.make(policy=None)
 
-        async def prepare(api: Submissions) -> str:
+        async def prepare(api: Client) -> str:
             return (await api.prepare(PrepareRequest(request.run_at, request.delay))).token
 
         try:
             token = await self._ask(prepare)
         except (NobodyAnswered, DyneinError):
             return
-        request = self._request(policy=None, run_at=None, delay=None, token=token, body=request.body)
+        request = self.jobs.make(policy=None, run_at=None, delay=None, token=token, body=request.body)
         for _ in range(self.rng.choice((1, 2, 3))):
             if self.rng.random() < 0.5:
                 self._start(self._create(request))
@@ -116,7 +140,7 @@ class Workload:
     async def _submit(self, request: JobRequest) -> str | None:
         self.auditor.submitting(request)
 
-        async def ask(api: Submissions) -> str:
+        async def ask(api: Client) -> str:
             try:
                 accepted = await api.accept(request)
             except DyneinError as error:
@@ -136,11 +160,13 @@ class Workload:
         roll = rng.random()
         while roll < 0.5:
             await self._wait_for_a_moment(token)
-            what = rng.choice(("cancel", "cancel", "move", "get"))
+            what = rng.choice(("cancel", "cancel", "cancel", "move", "move", "get", "brink"))
             if what == "cancel":
                 await self._cancel(token)
             elif what == "get":
                 await self._get(token)
+            elif what == "brink":
+                await self._to_the_brink(token)
             else:
                 moved = await self._move(token)
                 token = moved or token
@@ -158,7 +184,7 @@ class Workload:
     async def _cancel(self, token: str) -> None:
         self.auditor.cancelling(token)
 
-        async def ask(api: Submissions) -> None:
+        async def ask(api: Client) -> None:
             await api.cancel(token)
             self.auditor.cancelled(token)
 
@@ -167,17 +193,25 @@ class Workload:
         except (NobodyAnswered, DyneinError):
             return
 
-    async def _move(self, token: str) -> str | None:
+    async def _to_the_brink(self, token: str) -> None:
+        """Move it to where it can just not be cancelled any more, or just still, and cancel it."""
+        mark_ms = self.world.table.shards()[self.world.signer.verify(token).key.shard].cancel_mark_ms
+        moved = await self._move(token, mark_ms + self.rng.choice((0, 1, 100)))
+        if moved is not None:
+            await self._cancel(moved)
+
+    async def _move(self, token: str, run_at: int | None = None) -> str | None:
         due_ms = self.world.signer.verify(token).key.due_at_ms
-        run_at: int | None = None
         delay: float | None = None
-        if self.rng.random() < 0.6:
-            delay = self.rng.choice((0, 1, 4, 10, 30)) * (0.5 + self.rng.random())
+        if run_at is not None:
+            pass
+        elif self.rng.random() < 0.6:
+            delay = self.rng.choice((0, 1, 4, 10, self.jobs.horizon_s / 2)) * (0.5 + self.rng.random())
         else:
-            run_at = due_ms + self.rng.choice((-60_000, -5_000, 0, 1, 5_000, 30_000))
+            run_at = due_ms + self.rng.choice((-60_000, -5_000, 0, 1, 5_000, int(self.jobs.horizon_s * 500)))
         self.auditor.moving(token)
 
-        async def ask(api: Submissions) -> str:
+        async def ask(api: Client) -> str:
             moved = await api.move(token, MoveRequest(run_at, delay))
             self.auditor.moved(token, moved.token)
             return moved.token
@@ -190,7 +224,7 @@ class Workload:
             return None
 
     async def _get(self, token: str) -> None:
-        async def ask(api: Submissions) -> None:
+        async def ask(api: Client) -> None:
             self.auditor.looked_up(token, (await api.get(token)).state)
 
         try:
@@ -229,43 +263,3 @@ class Workload:
             raise
         finally:
             timer.cancel()
-
-    # --- what they send -----------------------------------------------------------------------------------------------
-
-    def _request(self, **given: Any) -> JobRequest:
-        rng = self.rng
-        self._serial += 1
-        queue = given.pop("queue", None) or rng.choice(self.world.scenario.destinations)
-        fifo = queue.endswith(".fifo")
-        fields: dict[str, Any] = {
-            "queue": queue,
-            "body": f"job {self._serial} " + "x" * rng.choice((0, 0, 0, 300)),
-            "message_group_id": rng.choice("ab") if fifo else None,
-        }
-        policy = rng.choice((Policy.SCHEDULED, Policy.SCHEDULED, Policy.SCHEDULED, None, Policy.SQS_DELAYED))
-        settings = self.world.settings
-        delay = rng.choice(
-            (
-                0.0,
-                rng.random() * settings.hold_window_s,
-                settings.hold_window_s + rng.random() * 6.0,
-                rng.random() * 15.0,
-                rng.random() * 60.0,
-            )
-        )
-        if "policy" in given:
-            policy = given["policy"]
-        if fifo and policy is Policy.SQS_DELAYED:
-            policy = None
-        fields["policy"] = policy
-        if rng.random() < 0.7:
-            fields["delay"] = delay
-        else:
-            fields["run_at"] = self.world.now_ms() + int(delay * 1000) - rng.choice((0, 0, 3_000))
-        if policy is None and rng.random() < 0.3:
-            fields["cancellable"] = True
-        if "run_at" in given or "delay" in given:
-            fields.pop("run_at", None)
-            fields.pop("delay", None)
-        fields.update({name: value for name, value in given.items() if value is not None})
-        return JobRequest(**fields)

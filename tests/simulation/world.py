@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
@@ -12,19 +13,22 @@ from typing import TYPE_CHECKING, Any
 from dynein.errors import DyneinError, Stop
 from dynein.testing import FakeQueues, FakeTriggerTable
 from dynein.token import TokenSigner
-from tests.simulation.engines import Observer, WiredQueues, WiredTable
+from dynein.trigger_store import NEW_SHARD_LOOK_BACK_MS
+from tests.simulation.evidence import Evidence
 from tests.simulation.loop import SimulationLoop
-from tests.simulation.network import EngineFaults, Network, Wire
+from tests.simulation.network import Network
 from tests.simulation.process import Process, ProcessClock, State, pause
+from tests.simulation.quirks import EngineFaults
 from tests.simulation.scenario import Scenario, Weather
 
 if TYPE_CHECKING:
-    from dynein.api.submission import Submissions
+    from tests.simulation.agents import Innards
+    from tests.simulation.clients import Client
 
 EPOCH_MS = 1_750_000_000_000
+_SHARDS_MADE_MS = NEW_SHARD_LOOK_BACK_MS - 60_000
 RECEIVES_MAX = 100
 """As `dynein bootstrap` sets it."""
-ROLES = ("api", "ingester", "dispatcher")
 
 
 class Trace:
@@ -60,22 +64,30 @@ class World:
         self.trace = Trace(loop, keep=keep_trace)
         self.clock = ProcessClock(loop, EPOCH_MS, 0, 0.0)
         self.weather = Weather()
-        self.network = Network(loop, random.Random(f"network {scenario.seed}"), self.weather, copy_context())
-        self.faults = EngineFaults(random.Random(f"engines {scenario.seed}"), self.weather)
+        self.met: Counter[str] = Counter()
+        """How often each kind of fault struck."""
+        network_rng = random.Random(f"network {scenario.seed}")
+        self.network = Network(loop, network_rng, self.weather, copy_context(), self.met)
+        self.faults = EngineFaults(random.Random(f"engines {scenario.seed}"), self.weather, self.met)
         self.queues = FakeQueues(self.clock, faults=self.faults)
         self.table = FakeTriggerTable(
             self.clock,
             bucket_width_ms=scenario.bucket_width_s * 1000,
-            shard_count=scenario.shard_count,
+            shard_count=0,
             faults=self.faults,
         )
-        self.observer = Observer(self.trace.note)
+        self.raise_shard_count(scenario.shard_count)
+        self.evidence = Evidence(self.trace.note)
+        self.faults.quirks = self.evidence.quirks
         self.signer = TokenSigner([b"a secret for the simulation"])
         self.processes: list[Process] = []
-        self.apis: dict[str, Submissions] = {}
+        self.apis: dict[str, Client] = {}
+        """By process name: those that take requests."""
         self.problems: list[str] = []
         """What went wrong by itself: agents that died of a bug."""
-        self._names = dict.fromkeys(ROLES, 0)
+        self.innards: dict[str, Innards] = {}
+        """By process name; of the dead, what they died with."""
+        self._names = dict.fromkeys(scenario.fleet, 0)
         self._lives: dict[str, asyncio.Task[None]] = {}
         self.queues.create(self.settings.dead_letter_queue)
         self.queues.create(
@@ -84,35 +96,50 @@ class World:
         for name in scenario.destinations:
             self.queues.create(name)
 
+    def raise_shard_count(self, shard_count: int) -> None:
+        """As ``dynein bootstrap`` does, 59 minutes ago: a new shard's owner looks back an hour, which takes long."""
+        self.clock.offset_ms += _SHARDS_MADE_MS
+        self.table.raise_shard_count(shard_count)
+        self.clock.offset_ms -= _SHARDS_MADE_MS
+
     def now_ms(self) -> int:
         """True wall time."""
         return self.clock.now_ms()
 
-    def alive(self, role: str) -> list[Process]:
-        """Processes of a role that are running, paused or draining."""
-        return [p for p in self.processes if p.role == role and p.state is not State.DEAD]
+    def alive(self, kind: str) -> list[Process]:
+        """Processes of a kind that are running, paused or draining."""
+        return [p for p in self.processes if p.kind == kind and p.state is not State.DEAD]
 
-    def start(self, role: str) -> Process:
+    def start(self, kind: str) -> Process:
         """Start one more process."""
-        self._names[role] += 1
-        name = f"{role}-{self._names[role]}"
+        self._names[kind] += 1
+        name = f"{kind}-{self._names[kind]}"
         skew = self.scenario.skew_ms_max
         offset_ms = self.rng.randint(-skew, skew) if self.scenario.has("skew") else 0
+        if offset_ms:
+            self.met["skew"] += 1
         clock = ProcessClock(self.loop, EPOCH_MS, offset_ms, self.rng.random() * 1e6)
-        process = Process(name, role, self.loop, clock)
+        process = Process(name, kind, self.loop, clock)
         self.processes.append(process)
         self.trace.note(name, f"starts, its clock is {offset_ms:+d} ms off")
-        wire = Wire(self.network, process, self.settings.call_timeout_s)
-        queues = WiredQueues(self.queues, wire, self.observer)
-        table = WiredTable(self.table, wire, self.observer)
-        self._lives[name] = process.spawn(self._live(process, queues, table))
+        self._lives[name] = process.spawn(self._live(process))
         return process
 
-    async def _live(self, process: Process, queues: WiredQueues, table: WiredTable) -> None:
-        from tests.simulation.agents import run_role  # noqa: PLC0415 - agents know the world
+    def opened(self, process: Process, innards: Innards) -> None:
+        """A process has found its queues, and is about to work."""
+        self.innards[process.name] = innards
+        if innards.client is not None:
+            self.apis[process.name] = innards.client
+
+    def closed(self, process: Process) -> None:
+        """No user reaches it any more."""
+        self.apis.pop(process.name, None)
+
+    async def _live(self, process: Process) -> None:
+        from tests.simulation.agents import live  # noqa: PLC0415 - agents know the world
 
         try:
-            await run_role(self, process, queues, table)
+            await live(self, process)
         except (Stop, DyneinError) as error:
             self.trace.note(process.name, f"exits: {type(error).__name__}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the auditor wants to know
@@ -120,18 +147,19 @@ class World:
             self.trace.note(process.name, f"dies: {type(error).__name__}: {error}")
         else:
             self.trace.note(process.name, "exits")
+        self.closed(process)
         self.loop.call_soon(process.kill, context=self.network.context.copy())
 
     def kill(self, process: Process) -> None:
         """SIGKILL."""
         self.trace.note(process.name, "is killed")
         process.kill()
-        self.apis.pop(process.name, None)
+        self.closed(process)
 
     async def stop(self, process: Process) -> None:
         """SIGTERM, and SIGKILL after the grace period."""
         self.trace.note(process.name, "is told to stop")
-        self.apis.pop(process.name, None)
+        self.closed(process)
         process.stopping.set()
         life = self._lives[process.name]
         deadline = self.loop.time() + self.settings.drain_s + 5.0
@@ -139,7 +167,7 @@ class World:
             await pause(self.loop, 0.1)
         if process.state is not State.DEAD and not life.done():
             self.trace.note(process.name, "did not stop in time")
-            self.observer.disturb(process.name, self.loop.time(), self.loop.time(), "did not stop in time")
+            self.evidence.disturb(process.name, self.loop.time(), self.loop.time(), "did not stop in time")
             self.kill(process)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -1,0 +1,120 @@
+"""Bugs between a due job and its destination queue: sends, lanes, dead letters, FIFO."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+from dynein import lane
+from dynein.api import senders
+from dynein.batching import GroupCommit
+from dynein.dead_letters import DeadLetterQueue
+from dynein.errors import DyneinError
+from dynein.ingest.hand import Hand as IngestHand
+from dynein.lane import Lane, Outcome
+from dynein.scheduler.due_heap import DueHeap
+from dynein.scheduler.hand import Hand
+from dynein.scheduler.sender import Sender
+from tests.simulation.engines import WiredQueues
+from tests.simulation.mutation import Mutation, result, returns
+
+
+def _remove_when_due(original: Any) -> Any:
+    def submit(self: Sender, entry: Any) -> None:
+        removing = self._store.remove([entry.trigger.key])
+        asyncio.ensure_future(_quietly(removing))  # noqa: RUF006 - as careless as the bug
+        original(self, entry)
+
+    return submit
+
+
+async def _quietly(work: Coroutine[Any, Any, None] | Any) -> None:
+    with suppress(DyneinError):
+        await work
+
+
+def _early(original: Any) -> Any:
+    return lambda self, now_ms: original(self, now_ms + 300)
+
+
+def _rounded_to_seconds(original: Any) -> Any:
+    def put(self: IngestHand, trigger: Any, job: Any) -> Any:
+        second = trigger.key.due_at_ms // 1000 * 1000
+        return original(self, trigger._replace(key=trigger.key._replace(due_at_ms=second)), job)
+
+    return put
+
+
+def _delay_rounded_down(original: Any) -> Any:  # noqa: ARG001 - it is replaced
+    return lambda due_ms, now_ms: max(0, (due_ms - now_ms) // 1000)
+
+
+def _gives_up(original: Any) -> Any:
+    async def deliver(self: Lane, parcels: Any) -> Any:
+        if self._failures >= 3:
+            return [Outcome.SENT] * len(parcels)
+        return await original(self, parcels)
+
+    return deliver
+
+
+def _without_acknowledgement(original: Any) -> Any:
+    async def flush(self: DeadLetterQueue, messages: Sequence[Any]) -> list[None]:
+        with suppress(DyneinError):
+            await original(self, messages)
+        return [None] * len(messages)
+
+    return flush
+
+
+def _no_bound(original: Any) -> Any:
+    def submit(self: GroupCommit[Any, Any], item: Any) -> Any:
+        self._waiting_max = 1_000_000
+        return original(self, item)
+
+    return submit
+
+
+def _many_at_once(original: Any) -> Any:
+    def init(self: Lane, *args: Any) -> None:
+        original(self, *args)
+        self.batcher._in_flight_max = 8
+        self.batcher._entries_max = 2
+
+    return init
+
+
+def _fresh_id_each_try(original: Any) -> Any:
+    serial = itertools.count()
+
+    def message(*args: Any, fifo: bool, **kwargs: Any) -> Any:
+        made = original(*args, fifo=fifo, **kwargs)
+        return made._replace(deduplication_id=f"try-{next(serial)}") if fifo else made
+
+    return message
+
+
+def _forget(original: Any) -> Any:  # noqa: ARG001 - it is replaced
+    return lambda self, entry: self.drop(entry)
+
+
+BUGS = (
+    Mutation("ignore `Failed` of SendMessageBatch", WiredQueues, "send", result(lambda all_: [None] * len(all_))),
+    Mutation("match the answers of a batch to the wrong entries", WiredQueues, "send", result(lambda all_: all_[::-1])),
+    Mutation(
+        "remove the trigger when it is due, not when its send is acknowledged", Sender, "_submit", _remove_when_due
+    ),
+    Mutation("send 300 ms early", DueHeap, "pop_due", _early),
+    Mutation("what an ingester holds is due by the second", IngestHand, "put", _rounded_to_seconds),
+    Mutation("round DelaySeconds down", senders, "delay_s", _delay_rounded_down),
+    Mutation("take a job for sent once its lane has failed three times", Lane, "_deliver", _gives_up),
+    Mutation("dead-letter without an acknowledgement", DeadLetterQueue, "_flush", _without_acknowledgement),
+    Mutation("dead-letter at the first failure", Lane, "_over_budget", returns(value=True)),
+    Mutation("forget a trigger that there was no room for", Hand, "let_go_of", _forget),
+    Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
+    Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),
+    Mutation("a new deduplication id for each try", lane, "outgoing_message", _fresh_id_each_try),
+)

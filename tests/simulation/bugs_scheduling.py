@@ -1,0 +1,128 @@
+"""Bugs in who owns a shard, what is read of it, and when a bucket is finished with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dynein.membership import Liveness
+from dynein.partition import TriggerKey, bucket_of
+from dynein.scheduler.dispatch_plan import Walk
+from dynein.scheduler.hand import Hand, Memory
+from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes
+from dynein.scheduler.shard_reader import ReadLimits, ShardReader
+from dynein.testing.table_state import TableState
+from dynein.trigger_store import Cancelled
+from tests.simulation.engines import WiredTable
+from tests.simulation.mutation import Mutation, answer, instead, result, returns
+
+
+def _retire_unseen(original: Any) -> Any:  # noqa: ARG001 - it is replaced
+    def retire_before(self: ShardReader) -> int:
+        return max(self.lease.record.retired_before, bucket_of(self._cursor_ms, self._limits.bucket_width_ms))
+
+    return retire_before
+
+
+def _late_writes_do_not_matter(original: Any) -> Any:
+    def renew(self: TableState, mine: Any, read_mark_ms: int, retired_before: int) -> Any:
+        now = self.shards[mine.shard].late_writes
+        return original(self, mine._replace(late_writes=now), read_mark_ms, retired_before)
+
+    return renew
+
+
+def _cancel_ignores_marks(original: Any) -> Any:
+    def cancel(self: TableState, key: TriggerKey) -> Any:
+        record = self.shards[key.shard]
+        self.shards[key.shard] = record._replace(read_mark_ms=0, hold_mark_ms=0)
+        try:
+            return original(self, key)
+        finally:
+            self.shards[key.shard] = record
+
+    return cancel
+
+
+def _cancel_what_is_there(original: Any) -> Any:
+    def cancel(self: TableState, key: TriggerKey) -> Any:
+        there = self.trigger(key) is not None or self.tombstone(key) is not None
+        return original(self, key) if there else Cancelled.CANCELLED
+
+    return cancel
+
+
+def _short_lived(original: Any) -> Any:
+    def put_tombstone(self: TableState, tombstone: Any) -> None:
+        ttl_s, self._marker_ttl_s = self._marker_ttl_s, 5.0
+        original(self, tombstone)
+        self._marker_ttl_s = ttl_s
+
+    return put_tombstone
+
+
+def _forget_read_mark(original: Any) -> Any:
+    async def renew(self: WiredTable, mine: Any, *, read_mark_ms: int, retired_before: int) -> Any:  # noqa: ARG001
+        return await original(self, mine, read_mark_ms=mine.read_mark_ms, retired_before=retired_before)
+
+    return renew
+
+
+def _take_healthy(original: Any) -> Any:
+    async def take(self: WiredTable, seen: Any, owner: str) -> Any:
+        now = self._table.shards()[seen.shard]
+        return await original(self, now, owner)
+
+    return take
+
+
+def _mark_just_raised(original: Any) -> Any:
+    def new_forward(self: ShardReader) -> Any:
+        self.lease.readable_ms = self.lease.record.read_mark_ms
+        return original(self)
+
+    return new_forward
+
+
+def _last_millisecond(original: Any) -> Any:
+    async def read(self: WiredTable, *args: Any, until_ms: int, **kwargs: Any) -> Any:
+        return await original(self, *args, until_ms=until_ms - 1, **kwargs)
+
+    return read
+
+
+def _on_this_page(original: Any) -> Any:  # noqa: ARG001 - it is replaced
+    return lambda self, page: {tombstone.key for tombstone in page.tombstones}  # noqa: ARG005
+
+
+def _all_ever_seen(original: Any) -> Any:  # noqa: ARG001 - it is replaced
+    return lambda self, now: sorted(self._sightings)  # noqa: ARG005
+
+
+def _half(original: Any) -> Any:
+    return lambda self, slots: original(self, slots // 2 if slots > 1 else slots)
+
+
+BUGS = (
+    Mutation("trust a lease for ever", Lease, "valid", returns(value=True)),
+    Mutation("trust a lease to its end, as if a send took no time", LeaseTimes, "send_timeout_s", instead(0.0)),
+    Mutation("take a shard without looking whether its owner still beats", WiredTable, "take", _take_healthy),
+    Mutation("no fencing: renew whoever owns the shard", TableState, "_still_owned", returns(value=True)),
+    Mutation("never release a shard", LeaseKeeper, "_release", answer(None)),
+    Mutation("release a shard while sends are under way", Hand, "settled", returns(value=True)),
+    Mutation("a member that died keeps its share", Liveness, "live", _all_ever_seen),
+    Mutation("read without raising the read mark", WiredTable, "renew", _forget_read_mark),
+    Mutation("read up to a mark that has just been raised", ShardReader, "_new_forward", _mark_just_raised),
+    Mutation("leave out the last millisecond of what is read", WiredTable, "read", _last_millisecond),
+    Mutation("take a page for the whole range", WiredTable, "read", result(lambda page: page._replace(resume=None))),
+    Mutation("take in what was removed while it was read", Hand, "watch_removals", returns(value=set())),
+    Mutation("give back half of the room of a page", Memory, "give_back", _half),
+    Mutation("ignore what a removal left unprocessed", WiredTable, "remove", result(lambda left: left[:0])),
+    Mutation("a dispatcher does not heed tombstones", Walk, "cancelled", returns(value=set())),
+    Mutation("heed tombstones of the same page only", Walk, "cancelled", _on_this_page),
+    Mutation("cancel without looking at the marks", TableState, "cancel", _cancel_ignores_marks),
+    Mutation("no tombstone for what is not stored yet", TableState, "cancel", _cancel_what_is_there),
+    Mutation("tombstones do not last", TableState, "put_tombstone", _short_lived),
+    Mutation("retire buckets without looking whether they are empty", ShardReader, "retire_before", _retire_unseen),
+    Mutation("retire buckets as soon as they have ended", ReadLimits, "retire_grace_ms", instead(0)),
+    Mutation("retire a bucket although late writes were counted", TableState, "renew", _late_writes_do_not_matter),
+)

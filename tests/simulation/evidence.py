@@ -1,0 +1,115 @@
+"""What was done at the engines, by whom and when: whatever the auditor lets pass is explained by what stands here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple, TypeVar
+
+from dynein.partition import TriggerKey
+from tests.simulation.flight import Flight
+
+NameT = TypeVar("NameT", bound=Hashable)
+
+
+class Attempt:
+    """One call, as far as it is about one trigger or one message."""
+
+    __slots__ = ("at", "done", "flight")
+
+    def __init__(self, flight: Flight) -> None:
+        self.flight = flight
+        self.at = math.inf
+        """When it took effect."""
+        self.done = False
+        """Whether it did what was asked for: the batch may have gone through without this entry."""
+
+    def took_effect(self, at: float, *, done: bool = True) -> None:
+        """At the engine."""
+        self.at = at
+        self.done = done
+
+    def troubled(self, until: float) -> bool:
+        """Was it under way before ``until``, and not known then to have done what was asked for?"""
+        return self.flight.began_at <= until and not (self.done and self.at <= until and self.flight.answered)
+
+
+class Handover(NamedTuple):
+    """A shard taken (``owner`` is the new one) or released (``owner`` is ``None``)."""
+
+    at: float
+    shard: int
+    previous: str | None
+    owner: str | None
+
+
+class Retirement(NamedTuple):
+    """A shard's buckets before ``bucket`` are finished with."""
+
+    at: float
+    shard: int
+    bucket: int
+    process: str
+
+
+class Disturbance(NamedTuple):
+    """Something that befell a process."""
+
+    since: float
+    until: float
+    what: str
+
+
+class Evidence:
+    """Of one run."""
+
+    def __init__(self, note: Callable[[str, str], None]) -> None:
+        self.note = note
+        self.handovers: list[Handover] = []
+        self.retirements: list[Retirement] = []
+        self.disturbances: dict[str, list[Disturbance]] = {}
+        """By process."""
+        self.sends: dict[str, list[Attempt]] = {}
+        """By token: sends of the job to its destination, or to the dead-letter queue."""
+        self.adds: dict[TriggerKey, list[Attempt]] = {}
+        self.reads: dict[TriggerKey, list[Attempt]] = {}
+        """Pages that showed a trigger."""
+        self.removals: dict[TriggerKey, list[Attempt]] = {}
+        self.receipts: dict[str, list[Attempt]] = {}
+        """By message id, as are the next two."""
+        self.deletes: dict[str, list[Attempt]] = {}
+        self.extensions: dict[str, list[Attempt]] = {}
+        self.carriers: dict[TriggerKey, dict[str, Flight]] = {}
+        """Inbound messages that carried a job, and the calls that sent them."""
+        self.lease_calls: dict[str, list[Flight]] = {}
+        """By process: its renewals, takes and releases."""
+        self.renewals: dict[tuple[str, int], list[Flight]] = {}
+        """By process and shard: renewals and takes that were answered with success, in the order they were begun."""
+        self.quirks: dict[str, str] = {}
+        """What SQS did to a message that it need not have done."""
+
+    def attempts(self, book: dict[NameT, list[Attempt]], flight: Flight, names: Iterable[NameT]) -> list[Attempt]:
+        """Open an attempt for each of ``names``."""
+        opened = []
+        for name in names:
+            opened.append(Attempt(flight))
+            book.setdefault(name, []).append(opened[-1])
+        return opened
+
+    def disturb(self, process: str, since: float, until: float, what: str) -> None:
+        """``process`` was hindered from ``since`` to ``until``."""
+        self.disturbances.setdefault(process, []).append(Disturbance(since, until, what))
+
+    def befell(self, process: str, since: float, until: float, *whats: str) -> str | None:
+        """What hindered ``process`` at some time between; only ``whats``, if any are given."""
+        for disturbance in self.disturbances.get(process, []):
+            if disturbance.since <= until and disturbance.until >= since and (not whats or disturbance.what in whats):
+                return disturbance.what
+        return None
+
+    def received(self, key: TriggerKey) -> list[tuple[str, Attempt]]:
+        """Every receive of a message that carried the job, in order: (message id, receive)."""
+        found = [
+            (message, receipt) for message in self.carriers.get(key, {}) for receipt in self.receipts.get(message, [])
+        ]
+        return sorted(found, key=lambda pair: pair[1].at)

@@ -1,0 +1,123 @@
+"""What a FIFO destination is promised: nothing twice within SQS's window, and order within a message group.
+
+Order is a lane's promise: one process, one role. What it has in hand in good time leaves in the order it is due, one
+call at a time, through all retries. There is none between processes, none in a backlog, and none where SQS takes a
+later entry of one call and not an earlier.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from dynein.token import parse
+from tests.simulation.evidence import Attempt
+from tests.simulation.flight import Fate
+from tests.simulation.world import EPOCH_MS
+
+if TYPE_CHECKING:
+    from tests.simulation.auditor import Auditor, Delivery
+
+_DEDUPLICATION_S = 300.0
+_BACKLOG_MS = 1_000
+_TAKEN_IN_S = 0.5
+"""How long a trigger may take from the page that shows it into its lane."""
+
+
+class _Sent(NamedTuple):
+    token: str
+    due_ms: int
+    tries: list[Attempt]
+    """Of the lane that sent it, up to the one that succeeded."""
+    delivery: Delivery
+
+    @property
+    def first_try(self) -> float:
+        return self.tries[0].flight.began_at
+
+    @property
+    def on_time(self) -> bool:
+        """It was not part of a backlog, which is worked off shard by shard."""
+        return EPOCH_MS + self.first_try * 1000 - self.due_ms < _BACKLOG_MS
+
+
+def judge_fifo(auditor: Auditor) -> Iterator[str]:
+    """Every violation."""
+    yield from _twice(auditor)
+    for lane in _lanes(auditor).values():
+        for before, after in pairwise(sorted(lane, key=lambda sent: sent.delivery.order)):
+            if after.first_try < before.first_try:
+                if not _left_behind(auditor, after, before):
+                    yield f"{before.token[12:24]} overtook {after.token[12:24]} of its group, which was being retried"
+            elif after.due_ms < before.due_ms and before.on_time and _was_in_hand(auditor, after, before.first_try):
+                yield f"{before.token[12:24]} was due after {after.token[12:24]} of its group, and sent before it"
+    for batch in auditor.fifo_batches:
+        yield from _out_of_order(auditor, batch)
+
+
+def _twice(auditor: Auditor) -> Iterator[str]:
+    for token, deliveries in auditor.deliveries.items():
+        to_queue = [delivery for delivery in deliveries if delivery.queue.endswith(".fifo")]
+        for first, again in pairwise(to_queue):
+            spells = auditor.saboteur.bad_queues.get(first.queue, [])
+            # A queue that was removed and made anew has forgotten what it had seen.
+            forgot = any(spell.since <= again.at and spell.until >= first.at and spell.removed for spell in spells)
+            if again.at - first.at < _DEDUPLICATION_S and not forgot:
+                yield f"{token[12:24]}: twice on {first.queue}, at {first.at:.3f} and {again.at:.3f}"
+
+
+def _lanes(auditor: Auditor) -> dict[tuple[str, ...], list[_Sent]]:
+    lanes: dict[tuple[str, ...], list[_Sent]] = {}
+    for token, deliveries in auditor.deliveries.items():
+        for delivery in deliveries:
+            flight = delivery.flight
+            if not delivery.queue.endswith(".fifo") or flight.role not in ("dispatcher", "ingester"):
+                continue
+            lane = (flight.process, flight.role, delivery.queue, delivery.group)
+            tries = [
+                attempt
+                for attempt in auditor.world.evidence.sends[token]
+                if (attempt.flight.process, attempt.flight.role) == lane[:2]
+                and attempt.flight.began_at <= flight.began_at
+            ]
+            lanes.setdefault(lane, []).append(_Sent(token, parse(token).key.due_at_ms, tries, delivery))
+    return lanes
+
+
+def _was_in_hand(auditor: Auditor, sent: _Sent, at: float) -> bool:
+    """Had a dispatcher the trigger well before ``at``, by the last page that it could have it from?"""
+    flight = sent.delivery.flight
+    if flight.role != "dispatcher":
+        return False
+    reads = auditor.world.evidence.reads.get(parse(sent.token).key, [])
+    mine = [read.at for read in reads if read.flight.process == flight.process and read.at <= sent.first_try]
+    return max(mine, default=math.inf) + auditor.world.settings.call_timeout_s + _TAKEN_IN_S < at
+
+
+def _left_behind(auditor: Auditor, late: _Sent, early: _Sent) -> bool:
+    """Had ``late`` to stay behind: refused in the very call that took ``early``, unheard, or let go with its shard?"""
+    calls = [attempt.flight for attempt in early.tries]
+    if any(attempt.flight in calls or not attempt.flight.answered for attempt in late.tries):
+        return True
+    evidence, shard, process = auditor.world.evidence, parse(late.token).key.shard, late.delivery.process.name
+    lease_calls = evidence.lease_calls.get(process, [])
+    since, until = late.first_try - auditor.world.settings.lease_ttl_s, late.delivery.at
+    return (
+        any(handover.shard == shard and since <= handover.at <= until for handover in evidence.handovers)
+        or any(since <= call.began_at <= until and call.fate is not Fate.FINE for call in lease_calls)
+        or evidence.befell(process, since, until) is not None
+    )
+
+
+def _out_of_order(auditor: Auditor, batch: Sequence[str]) -> Iterator[str]:
+    """IMMEDIATE jobs of one request leave in the order in which they stand in it."""
+    groups: dict[str, list[Delivery]] = {}
+    for token in batch:
+        for delivery in auditor.deliveries.get(token, [])[:1]:
+            groups.setdefault(delivery.group, []).append(delivery)
+    for deliveries in groups.values():
+        for first, second in pairwise(deliveries):
+            if second.order < first.order:
+                yield f"{second.token[12:24]} overtook {first.token[12:24]}, which stood before it in its batch"

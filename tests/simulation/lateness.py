@@ -1,0 +1,43 @@
+"""How late a job may be. In good weather, not at all; in a storm, as long as what strikes in it explains."""
+
+from __future__ import annotations
+
+from dynein.token import Placement
+from tests.simulation.process import ProcessClock
+from tests.simulation.scenario import Scenario
+
+_JITTER_MS = 1_500.0
+"""A tick, calls, a handover between two dispatchers in good order."""
+_AMPLE = 1_000
+_HARMLESS = {
+    "duplicate": 0.0,
+    "reorder": 0.0,
+    "torn": 0.0,
+    "poison": 0.0,
+    "shards": 0.0,
+    "skew": 0.0,
+    "step": 0.0,
+    "partial": 3_000.0,
+}
+"""Kinds of faults that are no excuse for a job that is late, or none beyond so many milliseconds."""
+
+
+def in_good_weather_ms(scenario: Scenario, placement: Placement, sender: ProcessClock) -> float:
+    """By how much a job may be late when nothing is wrong. Its sender waits for its due time by its own clock."""
+    bound_ms = _JITTER_MS + max(0, -sender.offset_ms_min)
+    if placement is Placement.SQS_DELAYED:
+        # SQS counts the delay from when the message reaches it, and a call of ours may have been slow.
+        bound_ms += scenario.settings.call_timeout_s * 1000
+    return bound_ms
+
+
+def in_the_storm_ms(scenario: Scenario, placement: Placement, sender: ProcessClock) -> float | None:
+    """The same while the storm lasts; ``None``: what strikes in it explains any lateness, or bounds are very low."""
+    settings = scenario.settings
+    least = min(
+        settings.ingest_rate_per_s, settings.held_jobs_max, settings.read_ahead_jobs_max, settings.lane_waiting_max
+    )
+    if least < _AMPLE or not all(kind in _HARMLESS for kind in scenario.kinds):
+        return None
+    bursts_ms = 40 * 200.0 / settings.page_jobs_max  # a burst is read page by page
+    return in_good_weather_ms(scenario, placement, sender) + sum(_HARMLESS[kind] for kind in scenario.kinds) + bursts_ms

@@ -1,0 +1,121 @@
+"""Many seeds, on several cores. What comes of a seed is the same however it is run."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from tests.simulation.mutation import planted
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.run import Outcome, simulate
+
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
+
+
+class Timed(NamedTuple):
+    """A run, and the CPU time it took."""
+
+    outcome: Outcome
+    cpu_s: float
+
+
+class Hunt(NamedTuple):
+    """The search for one planted bug."""
+
+    bug: str
+    found_at: int | None
+    """Seed."""
+    violation: str
+    cpu_s: float
+
+
+class Totals:
+    """Sums over many runs."""
+
+    def __init__(self) -> None:
+        self.seeds = 0
+        self.failed: list[int] = []
+        self.counts: Counter[str] = Counter()
+        self.met: Counter[str] = Counter()
+        self.violations = 0
+        self.virtual_s = 0.0
+        self.cpu_s = 0.0
+
+    def add(self, run: Timed) -> None:
+        """Count one more run."""
+        outcome = run.outcome
+        self.seeds += 1
+        self.counts.update(outcome.counts)
+        self.met.update(outcome.met)
+        self.violations += len(outcome.violations)
+        self.virtual_s += outcome.virtual_s
+        self.cpu_s += run.cpu_s
+        if outcome.violations:
+            self.failed.append(outcome.seed)
+
+
+def run_seeds(seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[Timed]:
+    """Run each seed; results come in order. ``mix``: kinds of faults, in place of those that a seed would choose."""
+    with _spread(jobs) as spread:
+        yield from spread(partial(_run_one, mix=mix), seeds)
+
+
+def hunt(names: Iterable[str], seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[Hunt]:
+    """Plant each bug in turn and look for it."""
+    with _spread(jobs) as spread:
+        yield from spread(partial(_hunt_one, seeds=seeds, mix=mix), names)
+
+
+def _run_one(seed: int, mix: tuple[str, ...] | None) -> Timed:
+    began = time.process_time()
+    try:
+        outcome = simulate(seed, mix)
+    except Exception as error:
+        raise RuntimeError(f"the simulation of seed {seed} broke down") from error
+    return Timed(outcome, time.process_time() - began)
+
+
+def _hunt_one(name: str, seeds: range, mix: tuple[str, ...] | None) -> Hunt:
+    (mutation,) = [mutation for mutation in MUTATIONS if mutation.name == name]
+    began = time.process_time()
+    with planted(mutation):
+        for seed in seeds:
+            violations = simulate(seed, mix).violations
+            if violations:
+                return Hunt(name, seed, violations[0], time.process_time() - began)
+    return Hunt(name, None, "", time.process_time() - began)
+
+
+@contextmanager
+def _spread(jobs: int) -> Iterator[Callable[[Callable[[TaskT], ResultT], Iterable[TaskT]], Iterator[ResultT]]]:
+    """A `map` over ``jobs`` processes."""
+    if jobs == 1:
+        _prepare()
+        yield map
+        return
+    pool = multiprocessing.get_context("spawn").Pool(jobs, _prepare_worker)
+    try:
+        yield pool.imap
+    finally:
+        pool.terminate()
+        pool.join()
+
+
+def _prepare_worker() -> None:
+    # Ctrl-C is for the process that holds the pool.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _prepare()
+
+
+def _prepare() -> None:
+    # The collector runs after each seed. What is there before the first is there to stay, and need not be looked at.
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,82 @@
+"""Invariant 5: one owner a shard, and nothing is sent for a shard whose lease can have expired."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from dynein.token import parse
+from tests.simulation.evidence import Handover
+from tests.simulation.flight import Flight
+from tests.simulation.world import World
+
+_ROUNDING_S = 1e-6
+
+
+def judge_ownership(world: World) -> Iterator[str]:
+    """Every violation."""
+    yield from _takes(world)
+    yield from _sends(world)
+
+
+def _takes(world: World) -> Iterator[str]:
+    """A lease is taken only from an owner whom something has befallen."""
+    for take in world.evidence.handovers:
+        if take.owner is not None and take.previous is not None and not _lease_may_end(world, take):
+            yield f"shard {take.shard}: {take.owner} took it at {take.at:.3f} from {take.previous}, who was well"
+
+
+def _lease_may_end(world: World, take: Handover) -> bool:
+    assert take.previous is not None
+    settings, evidence = world.settings, world.evidence
+    owner = next(p for p in world.processes if p.name == take.previous)
+    if owner.died_at is not None and owner.died_at <= take.at:
+        return True
+    since = take.at - 2 * (settings.lease_ttl_s + settings.call_timeout_s)
+    if evidence.befell(take.previous, since, take.at) is not None:
+        return True
+    return any(
+        since <= call.began_at <= take.at and (not call.answered or call.there_s + call.back_s > settings.tick_s / 2)
+        for call in evidence.lease_calls.get(take.previous, [])
+    )
+
+
+def _sends(world: World) -> Iterator[str]:
+    """A send begins while its lease, counted from the start of the last renewal that was answered, has time for it."""
+    settings, evidence = world.settings, world.evidence
+    trusted_s = settings.lease_ttl_s - settings.call_timeout_s
+    for token, tries in evidence.sends.items():
+        for flight in (attempt.flight for attempt in tries):
+            if flight.role != "dispatcher" or not token:
+                continue
+            shard = parse(token).key.shard
+            renewal = _last_renewal(evidence.renewals.get((flight.process, shard), []), flight.began_at)
+            if renewal is None:
+                yield f"{token[12:24]}: {flight.process} sent it at {flight.began_at:.3f} and never had shard {shard}"
+                continue
+            # By its own clock, which stood still while it was suspended.
+            elapsed_s = flight.began_at - renewal.began_at - _suspended_s(world, flight, renewal.began_at)
+            if elapsed_s > trusted_s + _ROUNDING_S:
+                yield (
+                    f"{token[12:24]}: {flight.process} began to send it at {flight.began_at:.3f}, "
+                    f"{elapsed_s:.3f} s after it renewed shard {shard}"
+                )
+
+
+def _last_renewal(renewals: list[Flight], at: float) -> Flight | None:
+    """The last that was begun, of those whose answer was there at ``at``."""
+    known = [flight for flight in renewals[: bisect_right(renewals, at, key=_began_at)] if _answered_at(flight) <= at]
+    return known[-1] if known else None
+
+
+def _began_at(flight: Flight) -> float:
+    return flight.began_at
+
+
+def _answered_at(flight: Flight) -> float:
+    return flight.began_at + flight.there_s + flight.back_s
+
+
+def _suspended_s(world: World, flight: Flight, since: float) -> float:
+    spells = [d for d in world.evidence.disturbances.get(flight.process, []) if d.what == "suspended"]
+    return sum(max(0.0, min(spell.until, flight.began_at) - max(spell.since, since)) for spell in spells)

@@ -1,0 +1,98 @@
+"""How the engines themselves misbehave, as the real ones may: partial failures, duplicates, disorder."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+from dynein.partition import TriggerKey
+from dynein.queue import SendFailure
+from dynein.testing import Call, Faults
+from dynein.trigger import Trigger
+from dynein.trigger_store import Page
+from tests.simulation.scenario import Weather
+
+
+class Torn:
+    """Cancels and moves that do not show in every read yet.
+
+    DynamoDB isolates a Query from a transaction item by item only ("read-committed"; Developer Guide, "DynamoDB
+    transactions: how it works"): while a cancel is being committed, a read may find the trigger, and no tombstone.
+    """
+
+    def __init__(self, rng: random.Random, weather: Weather, met: Counter[str]) -> None:
+        self._rng = rng
+        self._weather = weather
+        self._met = met
+        self._removed: dict[TriggerKey, tuple[float, Trigger]] = {}
+        """When the last read may show it, and what was there."""
+
+    def stopped(self, key: TriggerKey, was_there: Trigger | None, now: float) -> None:
+        """A cancel or a move takes effect at ``now``."""
+        if was_there is not None and self._weather.torn_s:
+            self._removed[key] = (now + self._rng.random() * self._weather.torn_s, was_there)
+
+    def show(self, page: Page, now: float) -> Page:
+        """What a read shows at ``now``."""
+        again = [t.key for t in page.tombstones if t.key in self._removed and now <= self._removed[t.key][0]]
+        again = [key for key in again if self._rng.random() < 0.7]
+        if not again:
+            return page
+        self._met["torn"] += len(again)
+        triggers = [*page.triggers, *(self._removed[key][1] for key in again)]
+        return page._replace(
+            triggers=sorted(triggers, key=lambda trigger: trigger.key),
+            tombstones=[tombstone for tombstone in page.tombstones if tombstone.key not in again],
+        )
+
+
+class EngineFaults(Faults):
+    """How the engines themselves misbehave: partial failures, duplicates, disorder."""
+
+    def __init__(self, rng: random.Random, weather: Weather, met: Counter[str]) -> None:
+        super().__init__()
+        self._met = met
+        self._rng = rng
+        self._weather = weather
+        self.torn = Torn(rng, weather, met)
+        self.down_queues: dict[str, tuple[str, bool]] = {}
+        """Destination queues that refuse every entry: error code, and whether for good."""
+        self.quirks: dict[str, str] = {}
+        """By message id: what was done to it that need not have been done."""
+
+    async def before(self, call: Call) -> None:
+        pass
+
+    async def after(self, call: Call) -> None:
+        pass
+
+    def failed_entries(self, call: Call) -> dict[int, SendFailure]:
+        refused = self.down_queues.get(call.target) if call.verb == "send" else None
+        if refused is not None:
+            code, permanent = refused
+            self._met["bad_queue"] += 1
+            return dict.fromkeys(range(call.entries), SendFailure(code, "simulated", permanent))
+        if self._rng.random() >= self._weather.partial:
+            return {}
+        self._met["partial"] += 1
+        failure = SendFailure("InternalError", "simulated", permanent=False)
+        return {i: failure for i in range(call.entries) if self._rng.random() < 0.5}
+
+    def duplicates(self, call: Call, message_id: str) -> bool:  # noqa: ARG002
+        return self._quirk("received and still visible", message_id)
+
+    def ignores_delete(self, call: Call, message_id: str) -> bool:  # noqa: ARG002
+        return self._quirk("delete forgotten", message_id)
+
+    def reorder(self, call: Call, candidates: list[Any]) -> None:  # noqa: ARG002
+        if self._weather.reorder and len(candidates) > 1:
+            self._met["reorder"] += 1
+            self._rng.shuffle(candidates)
+
+    def _quirk(self, what: str, message_id: str) -> bool:
+        happens = self._rng.random() < self._weather.duplicate
+        if happens:
+            self._met["duplicate"] += 1
+            self.quirks.setdefault(message_id, what)
+        return happens

@@ -1,0 +1,217 @@
+"""Judges a run that is over: what users were told against what reached the queues and what is left."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from dynein.dead_letters import read_dead_letter
+from dynein.job import decode_job
+from dynein.token import Placement, parse
+from dynein.trigger_store import Tombstone
+from tests.simulation.auditor import Auditor, Delivery, Record, due, name_of, short
+from tests.simulation.explain import Explainer
+from tests.simulation.fifo import judge_fifo
+from tests.simulation.lateness import in_good_weather_ms, in_the_storm_ms
+from tests.simulation.ownership import judge_ownership
+from tests.simulation.world import EPOCH_MS
+
+_REFUSED_BEFORE_S = 10.0
+"""How long a refusal may be on its way into the dead-letter queue."""
+
+
+class Verdict:
+    """Of one run. `violations` are all there were."""
+
+    def __init__(self, auditor: Auditor) -> None:
+        self._auditor = auditor
+        self._world = auditor.world
+        self._explainer = Explainer(auditor.world)
+        self.violations = [*auditor.violations, *auditor.world.problems]
+        self.lateness_ms_max = 0.0
+        """In good weather."""
+        for body, record in auditor.records.items():
+            self._judge(body, record)
+        self._judge_deliveries()
+        self._judge_remains()
+        self.violations.extend(judge_ownership(self._world))
+        self.violations.extend(judge_fifo(auditor))
+        auditor.bounds.judge_idle()
+        self.violations.extend(auditor.bounds.violations)
+
+    # --- what users were told -----------------------------------------------------------------------------------------
+
+    def _judge(self, body: str, record: Record) -> None:
+        where = record.request.queue
+        for token, accepted_at in record.tokens.items():
+            if parse(token).placement not in (Placement.SCHEDULED, Placement.PREPARED):
+                self._judge_end(token, body, where, accepted_at)
+                continue
+            self._judge_chain(token, body, where, accepted_at)
+        if not record.tokens and not record.in_doubt:
+            sent = [d for ds in self._auditor.deliveries.values() for d in ds if d.body == body]
+            if sent:
+                errors = ", ".join(sorted({type(error).__name__ for error in record.refused}))
+                self.violations.append(f"{name_of(body)}: delivered, though its user was told it was not ({errors})")
+
+    def _judge_chain(self, token: str, body: str, where: str, since: float) -> None:
+        """Follow a job through its moves, by what the table says, and compare with what its user was told."""
+        auditor = self._auditor
+        seen: list[str] = []
+        while True:
+            seen.append(token)
+            stone = self._tombstone(token)
+            if stone is None:
+                break
+            if stone.moved_to is None:
+                if token not in auditor.cancel_asked:
+                    self.violations.append(f"{short(token)}: cancelled, and nobody asked for it")
+                return
+            if token not in auditor.move_asked:
+                self.violations.append(f"{short(token)}: moved, and nobody asked for it")
+            if stone.moved_to in seen:
+                self.violations.append(f"{short(token)}: moved in a circle")
+                return
+            since = auditor.move_done.get(token, ("", since))[1]
+            token = stone.moved_to
+        if token in auditor.cancel_done:
+            self.violations.append(f"{short(token)}: its user was told it was cancelled, and it has no tombstone")
+        if token in auditor.move_done and not self._came_back(token):
+            self.violations.append(f"{short(token)}: its user was told it was moved, and it has no tombstone")
+        self._judge_end(token, body, where, since)
+
+    def _came_back(self, token: str) -> bool:
+        """Was it moved away and then back to where it was, which takes the tombstone away?"""
+        seen: list[str] = []
+        at = token
+        while at in self._auditor.move_done and at not in seen:
+            seen.append(at)
+            at = self._auditor.move_done[at][0]
+        return at == token
+
+    def _judge_end(self, token: str, body: str, where: str, since: float) -> None:
+        """The job must have arrived, whole, at its queue, in time."""
+        deliveries = self._auditor.deliveries.get(token, [])
+        if not deliveries:
+            self.violations.append(f"{short(token)}: LOST ({name_of(body)} for {where}, {due(token)})")
+            return
+        for delivery in deliveries:
+            if not delivery.dead_letter and (delivery.queue != where or delivery.body != body):
+                self.violations.append(f"{short(token)}: delivered to {delivery.queue} as {delivery.body!r}")
+        if not deliveries[0].dead_letter:
+            self._judge_lateness(token, deliveries[0], since)
+
+    def _judge_lateness(self, token: str, delivery: Delivery, since: float) -> None:
+        placement, key = parse(token)
+        scenario = self._world.scenario
+        expected_ms = max(key.due_at_ms, EPOCH_MS + since * 1000)
+        quiet_ms = EPOCH_MS + self._auditor.quiet_at * 1000
+        late_ms = delivery.visible_ms - expected_ms
+        if expected_ms > quiet_ms:
+            self.lateness_ms_max = max(self.lateness_ms_max, late_ms)
+        late_after_ms = delivery.visible_ms - max(expected_ms, quiet_ms)
+        if late_after_ms > in_good_weather_ms(scenario, placement, delivery.process.clock):
+            self.violations.append(f"{short(token)}: {late_after_ms:.0f} ms late after the faults had stopped")
+        allowed_ms = in_the_storm_ms(scenario, placement, delivery.process.clock)
+        if allowed_ms is not None and late_ms > allowed_ms:
+            self.violations.append(
+                f"{short(token)}: {late_ms:.0f} ms late, and no fault explains more than {allowed_ms:.0f}"
+            )
+
+    # --- what reached the queues --------------------------------------------------------------------------------------
+
+    def _judge_deliveries(self) -> None:
+        for token, deliveries in self._auditor.deliveries.items():
+            if self._tombstone(token) is not None:
+                self._judge_stopped(token)
+            due_ms = parse(token).key.due_at_ms
+            for delivery in deliveries:
+                early_ms = due_ms - delivery.visible_ms - max(0, delivery.process.clock.offset_ms_max)
+                if early_ms > 0.001 and not delivery.dead_letter:
+                    self.violations.append(f"{short(token)}: EARLY by {early_ms:.3f} ms")
+                if delivery.dead_letter and not self._may_dead_letter(delivery):
+                    self.violations.append(
+                        f"{short(token)}: dead-lettered by {delivery.process.name} for no good reason"
+                    )
+            # In the order in which they were tried: a send may take effect long after its caller gave up.
+            for earlier, later in pairwise(sorted(deliveries, key=lambda delivery: delivery.flight.began_at)):
+                self._judge_twice(token, earlier, later)
+
+    def _judge_twice(self, token: str, earlier: Delivery, later: Delivery) -> None:
+        why = self._explainer.why(parse(token).key, earlier.flight, later.flight)
+        self._auditor.counts["duplicates"] += 1
+        if why is None:
+            self.violations.append(
+                f"{short(token)}: DUPLICATE unexplained, by {earlier.process.name} at {earlier.at:.3f} and by "
+                f"{later.process.name} at {later.at:.3f}"
+            )
+        else:
+            self._auditor.counts[f"duplicate: {why}"] += 1
+
+    def _judge_stopped(self, token: str) -> None:
+        for delivery in self._auditor.deliveries.get(token, []):
+            how = "cancelled" if token in self._auditor.cancel_done else "stopped by a tombstone"
+            self.violations.append(
+                f"{short(token)}: {how}, and delivered by {delivery.process.name} at {delivery.at:.3f}"
+            )
+
+    def _may_dead_letter(self, delivery: Delivery) -> bool:
+        """Its queue refused it for good, or could not be reached by this process for about the retry budget."""
+        record = self._auditor.records.get(decode_job(delivery.body).body)
+        if record is None:
+            return False
+        budget_s = self._world.settings.retry_budget_s
+        at = delivery.flight.began_at
+        spells = self._auditor.saboteur.bad_queues.get(record.request.queue, [])
+        if any(spell.since <= at <= spell.until + _REFUSED_BEFORE_S for spell in spells if spell.for_good):
+            return True
+        hindered = [(spell.since, spell.until) for spell in spells]
+        hindered += [(d.since, d.until) for d in self._world.evidence.disturbances.get(delivery.process.name, [])]
+        window = (at - 2 * budget_s, at)
+        failing_s = sum(max(0.0, min(until, window[1]) - max(since, window[0])) for since, until in hindered)
+        return failing_s >= 0.5 * budget_s
+
+    # --- what is left -------------------------------------------------------------------------------------------------
+
+    def _judge_remains(self) -> None:
+        world, auditor = self._world, self._auditor
+        for trigger in world.table.triggers():
+            if not (auditor.deliveries.get(trigger.token) and self._explainer.resurrected(trigger.key)):
+                self.violations.append(f"{short(trigger.token)}: STRANDED in the table, {due(trigger.token)}")
+        inbound = world.queues.everything(world.settings.inbound_queue)
+        if inbound:
+            self.violations.append(f"{len(inbound)} messages are left in the inbound queue")
+        found: dict[str, None] = {}
+        for message in world.queues.everything(world.settings.dead_letter_queue):
+            letter = read_dead_letter(message)
+            if letter.token is None:
+                found[letter.body] = None
+                if letter.body not in auditor.saboteur.poison:
+                    self.violations.append(f"a good inbound message was dead-lettered: {letter.reason}")
+        self.violations.extend(
+            "a poisoned message did not reach the dead-letter queue"
+            for body in auditor.saboteur.poison
+            if body not in found
+        )
+        self._judge_retirement()
+
+    def _judge_retirement(self) -> None:
+        settings, scenario = self._world.settings, self._world.scenario
+        width_ms = scenario.bucket_width_s * 1000
+        slack_ms = (settings.retire_grace_s + 3 * settings.lease_ttl_s + 10) * 1000 + scenario.skew_ms_max * 2
+        expected = int((self._world.now_ms() - slack_ms) // width_ms) - 2
+        for record in self._world.table.shards():
+            if record.retired_before < expected:
+                behind = expected - record.retired_before
+                self.violations.append(f"shard {record.shard}: retirement is {behind} buckets behind")
+        clocks = {process.name: process.clock for process in self._world.processes}
+        for retirement in self._world.evidence.retirements:
+            ended_ms = retirement.bucket * width_ms + settings.retire_grace_s * 1000
+            early_ms = ended_ms - (EPOCH_MS + retirement.at * 1000) - clocks[retirement.process].offset_ms_max
+            if early_ms > 0:
+                self.violations.append(
+                    f"shard {retirement.shard}: bucket {retirement.bucket - 1} was retired by {retirement.process} "
+                    f"at {retirement.at:.3f}, {early_ms:.0f} ms before its grace had passed"
+                )
+
+    def _tombstone(self, token: str) -> Tombstone | None:
+        return self._world.table.peek(parse(token).key).tombstone
