@@ -59,6 +59,7 @@ async def run_redrive(
             return await redrive.redrive(
                 queues,
                 Directory(queues, clock, ttl_s=settings.destination_cache_s),
+                clock,
                 dead_letter_queue=settings.dead_letter_queue,
                 inbound_queue=settings.inbound_queue,
                 selection=redrive.Selection(queue=queue, reason=reason),

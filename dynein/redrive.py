@@ -4,6 +4,9 @@ A job letter is sent to its destination as the dispatcher would have sent it. An
 queue, if it can be read by now. A letter is deleted only after its send was acknowledged, so an interrupted redrive
 loses nothing; a crash in between sends that job a second time, with the same token.
 
+A job that is not due yet stays: being dead does not make it early. (It was dead-lettered when it was ingested, because
+its shard does not exist.)
+
 The dead-letter queue is a standard queue: jobs of one message group come back in no particular order.
 """
 
@@ -15,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from dynein.clock import Clock
 from dynein.dead_letters import KIND_JOB, MESSAGE_BYTES_MAX, DeadLetter, read_dead_letter
 from dynein.directory import Directory
 from dynein.errors import DyneinError, Rejected
@@ -23,6 +27,8 @@ from dynein.job import decode_job
 from dynein.outgoing import outgoing_message
 from dynein.queue import ENTRIES_MAX, OutgoingMessage, Queues, Received, message_bytes
 
+NOT_DUE = "not due yet: redrive it after its due time"
+"""Why a letter stays that could be sent."""
 LETTERS_MAX = 1000
 """Default bound of one redrive."""
 HELD_MAX = 50_000
@@ -69,6 +75,7 @@ class _Letter(NamedTuple):
 async def redrive(
     queues: Queues,
     directory: Directory,
+    clock: Clock,
     *,
     dead_letter_queue: str,
     inbound_queue: str,
@@ -82,7 +89,7 @@ async def redrive(
     It ends when the queue is empty or letters it has seen come round again. Raises what `Queues.receive` does for the
     dead-letter queue; failures of destinations are in the report.
     """
-    run = _Redrive(queues, directory, inbound_queue, selection, message_bytes_max)
+    run = _Redrive(queues, directory, clock, inbound_queue, selection, message_bytes_max)
     url = (await directory.resolve(dead_letter_queue)).url
     try:
         stopped = await run.until_done(url, letters_max, on_progress)
@@ -93,10 +100,17 @@ async def redrive(
 
 class _Redrive:
     def __init__(
-        self, queues: Queues, directory: Directory, inbound_queue: str, selection: Selection, message_bytes_max: int
+        self,
+        queues: Queues,
+        directory: Directory,
+        clock: Clock,
+        inbound_queue: str,
+        selection: Selection,
+        message_bytes_max: int,
     ) -> None:
         self._queues = queues
         self._directory = directory
+        self._clock = clock
         self._inbound_queue = inbound_queue
         self._selection = selection
         self._message_bytes_max = message_bytes_max
@@ -171,10 +185,12 @@ class _Redrive:
                 else:
                     self._skipped += 1
                 continue
-            if self._is_selected(letter, queue):
-                letters.append(_Letter(message, queue, outgoing))
-            else:
+            if not self._is_selected(letter, queue):
                 self._skipped += 1
+            elif letter.due_at_ms is not None and letter.due_at_ms > self._clock.now_ms():
+                self._failed[NOT_DUE] += 1
+            else:
+                letters.append(_Letter(message, queue, outgoing))
         for batch in self._batches(letters):
             await self._send(url, batch)
 

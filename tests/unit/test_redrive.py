@@ -15,12 +15,12 @@ from dynein.job import Job, encode_job
 from dynein.outgoing import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.partition import TriggerKey
 from dynein.queue import OutgoingMessage, message_bytes
-from dynein.redrive import Report, Selection, redrive
+from dynein.redrive import NOT_DUE, Report, Selection, redrive
 from dynein.testing import FakeQueues, ManualClock
 from dynein.token import JobRef, Placement, TokenSigner
 
 DLQ, INBOUND = "dead", "inbound"
-DUE_MS = 1_750_000_000_123
+DUE_MS = 1_749_999_000_123
 SIGNER = TokenSigner([b"0123456789abcdef"])
 
 
@@ -38,17 +38,19 @@ class World:
         self.dead_letters = DeadLetterQueue(self.queues, self.directory, DLQ)
         self._jobs = 0
 
-    async def add(self, queue: str, body: str = "x", *, reason: str = "UnknownQueue: gone") -> str:
+    async def add(
+        self, queue: str, body: str = "x", *, reason: str = "UnknownQueue: gone", due_at_ms: int = DUE_MS
+    ) -> str:
         self._jobs += 1
         group = "g" if queue.endswith(".fifo") else None
         job = Job(queue=queue, body=body, name="n", message_group_id=group)
-        await self.dead_letters.add_job(encode_job(job), token(self._jobs), DUE_MS, reason)
+        await self.dead_letters.add_job(encode_job(job), token(self._jobs), due_at_ms, reason)
         return token(self._jobs)
 
     async def redrive(self, **options: Any) -> Report:
         before = self.clock.monotonic()
         options = {"dead_letter_queue": DLQ, "inbound_queue": INBOUND} | options
-        report = await self.clock.result_of(redrive(self.queues, self.directory, **options))
+        report = await self.clock.result_of(redrive(self.queues, self.directory, self.clock, **options))
         assert self.clock.monotonic() - before < 60, "nothing was waited for but the last empty answers"
         return report
 
@@ -92,6 +94,19 @@ async def test_an_inbound_letter_goes_back_to_the_inbound_queue(world: World) ->
     await world.queues.send(world.queues.url(DLQ), [OutgoingMessage(body, {})])  # as SQS's own redrive leaves it
     assert (await world.redrive()).redriven == 2
     assert world.bodies(INBOUND) == [body, body]
+
+
+async def test_a_job_is_not_early_only_because_it_is_dead(world: World) -> None:
+    """A job for a shard that does not exist is dead-lettered when it is ingested, long before it is due."""
+    due_at_ms = world.clock.now_ms() + 3_600_000
+    await world.add("a", "later", due_at_ms=due_at_ms)
+    await world.add("a", "due")
+    report = await world.redrive()
+    assert report == Report(examined=2, redriven=1, skipped=0, failed={NOT_DUE: 1}, stopped="empty")
+    assert world.bodies("a") == ["due"]
+    await world.clock.advance((due_at_ms - world.clock.now_ms()) / 1000)
+    assert (await world.redrive()).redriven == 1
+    assert world.bodies("a") == ["due", "later"]
 
 
 async def test_an_empty_queue(world: World) -> None:
