@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from dynein.queue import ENTRIES_MAX
 from dynein.scheduler.dispatcher import READS_MAX
 from dynein.scheduler.leases import CALLS_MAX
 from tests.simulation.agents import Innards
@@ -74,9 +75,9 @@ class Bounds:
             received_max = 10 * settings.ingest_receivers
             yield Level("jobs held in hand", innards.ingester.hand.jobs, held_max)
             # Those that only wait to be deleted have left the gate; a bound of their own keeps them.
-            deleting = self._world.evidence.deletes
-            kept = sum(message not in deleting for message in innards.ingester.visibility._kept)
-            yield Level("messages kept invisible", kept, held_max + received_max)
+            deletes = innards.ingester._inbox._deletes
+            deleting = deletes.waiting + ENTRIES_MAX * deletes.in_flight
+            yield Level("messages kept invisible", len(innards.ingester.visibility), held_max + received_max + deleting)
         if innards.dispatcher is not None:
             snapshot = innards.dispatcher.snapshot()
             yield Level("triggers read ahead", snapshot.read_ahead_jobs, settings.read_ahead_jobs_max)

@@ -71,6 +71,8 @@ class WiredQueues:
     async def extend(self, url: str, receipts: Sequence[str], visibility_timeout_s: int) -> list[SendFailure | None]:
         flight = self._wire.draw(QUEUES, "extend", url)
         attempts = self._evidence.attempts(self._evidence.extensions, flight, map(_message_id, receipts))
+        if visibility_timeout_s == 0 and self._wire.process.out_of_time(self._now()):
+            self._evidence.disturb(flight.process, self._now(), self._now(), "gave back what it could not finish")
 
         async def extend() -> list[SendFailure | None]:
             return self._noted(attempts, await self._queues.extend(url, receipts, visibility_timeout_s))

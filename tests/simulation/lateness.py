@@ -12,7 +12,6 @@ _AMPLE = 1_000
 _HARMLESS = {
     "duplicate": 0.0,
     "reorder": 0.0,
-    "torn": 0.0,
     "poison": 0.0,
     "shards": 0.0,
     "skew": 0.0,

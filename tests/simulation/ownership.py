@@ -16,7 +16,14 @@ _ROUNDING_S = 1e-6
 def judge_ownership(world: World) -> Iterator[str]:
     """Every violation."""
     yield from _takes(world)
-    yield from _sends(world)
+    sends = [
+        (token, parse(token).key.shard, attempt.flight)
+        for token, attempts in world.evidence.sends.items()
+        for attempt in attempts
+        if token and attempt.flight.role == "dispatcher"
+    ]
+    yield from _sends(world, sends)
+    yield from _releases(world, sends)
 
 
 def _takes(world: World) -> Iterator[str]:
@@ -41,26 +48,35 @@ def _lease_may_end(world: World, take: Handover) -> bool:
     )
 
 
-def _sends(world: World) -> Iterator[str]:
+def _sends(world: World, sends: list[tuple[str, int, Flight]]) -> Iterator[str]:
     """A send begins while its lease, counted from the start of the last renewal that was answered, has time for it."""
     settings, evidence = world.settings, world.evidence
     trusted_s = settings.lease_ttl_s - settings.call_timeout_s
-    for token, tries in evidence.sends.items():
-        for flight in (attempt.flight for attempt in tries):
-            if flight.role != "dispatcher" or not token:
-                continue
-            shard = parse(token).key.shard
-            renewal = _last_renewal(evidence.renewals.get((flight.process, shard), []), flight.began_at)
-            if renewal is None:
-                yield f"{token[12:24]}: {flight.process} sent it at {flight.began_at:.3f} and never had shard {shard}"
-                continue
-            # By its own clock, which stood still while it was suspended.
-            elapsed_s = flight.began_at - renewal.began_at - _suspended_s(world, flight, renewal.began_at)
-            if elapsed_s > trusted_s + _ROUNDING_S:
-                yield (
-                    f"{token[12:24]}: {flight.process} began to send it at {flight.began_at:.3f}, "
-                    f"{elapsed_s:.3f} s after it renewed shard {shard}"
-                )
+    for token, shard, flight in sends:
+        renewal = _last_renewal(evidence.renewals.get((flight.process, shard), []), flight.began_at)
+        if renewal is None:
+            yield f"{token[12:24]}: {flight.process} sent it at {flight.began_at:.3f} and never had shard {shard}"
+            continue
+        # By its own clock, which stood still while it was suspended.
+        elapsed_s = flight.began_at - renewal.began_at - _suspended_s(world, flight, renewal.began_at)
+        if elapsed_s > trusted_s + _ROUNDING_S:
+            yield (
+                f"{token[12:24]}: {flight.process} began to send it at {flight.began_at:.3f}, "
+                f"{elapsed_s:.3f} s after it renewed shard {shard}"
+            )
+
+
+def _releases(world: World, sends: list[tuple[str, int, Flight]]) -> Iterator[str]:
+    """A shard is released when nothing of it is on its way any more."""
+    timeout_s = world.settings.call_timeout_s
+    for release in world.evidence.handovers:
+        if release.owner is not None:
+            continue
+        for token, shard, flight in sends:
+            mine = shard == release.shard and flight.process == release.previous
+            over_at = _answered_at(flight) if flight.answered_within(timeout_s) else flight.began_at + timeout_s
+            if mine and flight.began_at <= release.at < over_at:
+                yield f"{token[12:24]}: {flight.process} released shard {shard} at {release.at:.3f}, still sending it"
 
 
 def _last_renewal(renewals: list[Flight], at: float) -> Flight | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from enum import Enum
@@ -87,6 +88,8 @@ class Process:
         self.died_at: float | None = None
         self.stopping = asyncio.Event()
         """Set at SIGTERM."""
+        self.last_call_at = math.inf
+        """When its drain has to come to an end."""
         self._withheld: list[Callback] = []
         self._paused_at = 0.0
         self._tasks: list[asyncio.Task[Any]] = []
@@ -122,6 +125,10 @@ class Process:
         if len(self._tasks) > self._tasks_max:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks_max = 100 + 2 * len(self._tasks)
+
+    def out_of_time(self, now: float) -> bool:
+        """Is its drain about to end, finished or not?"""
+        return now >= self.last_call_at
 
     def tasks_alive(self) -> int:
         """How many tasks it has under way."""

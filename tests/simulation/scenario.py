@@ -23,7 +23,6 @@ KINDS = {
     "slow": "a call or its answer takes up to one and a half times the call timeout",
     "partial": "half of a batch fails inside an answer that says 200",
     "duplicate": "SQS hands out a message and keeps it visible, or forgets a delete",
-    "torn": "a read in the very moment of a cancel or a move shows the trigger still",
     "reorder": "a standard queue hands out messages in any order",
     "skew": "wall clocks are off, each by its own",
     "step": "a wall clock steps",
@@ -51,7 +50,6 @@ _PAIRS = (
     ("crash", "duplicate"),
     ("crash", "partial"),
     ("scale", "shards"),
-    ("torn", "slow"),
 )
 """Kinds that are more dangerous together than each by itself."""
 
@@ -66,8 +64,6 @@ class Weather:
         self.partial = 0.0
         self.duplicate = 0.0
         self.reorder = False
-        self.torn_s = 0.0
-        """How long a cancel or a move takes to show in reads, at most."""
         self.fates: list[tuple[str, float]] = []
         """(kind, which is a `network.Fate`, and likelihood); what is left over is fine."""
 
@@ -114,8 +110,8 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
     if mix is not None:
         kinds = tuple(kind for kind in KINDS if kind in mix)
     tick_s = rng.choice((0.5, 1.0, 1.0))
-    call_timeout_s = rng.choice((1.0, 2.0, 3.0))
-    lease_ttl_s = 2 * tick_s + call_timeout_s + rng.choice((1.0, 3.0, 5.0))
+    call_timeout_s = rng.choice((0.7, 1.0, 2.0))
+    lease_ttl_s = 2 * tick_s + call_timeout_s + rng.choice((0.5, 1.0, 4.0))
     read_ahead_s = max(3 * tick_s, rng.choice((1.0, 2.0, 3.0)))
     hold_window_s = read_ahead_s + rng.choice((2.0, 3.0))
     bucket_width_s = rng.choice((2, 5, 15))
@@ -149,7 +145,7 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         bucket_width_s=bucket_width_s,
         shard_count=rng.choice((1, 2, 4)),
         fleet=_fleet(rng),
-        storm_s=rng.choice((15.0, 25.0, 25.0, 40.0, 100.0)),
+        storm_s=rng.choice((20.0, 30.0, 30.0, 40.0, 100.0)),
         probe_s=12.0,
         jobs=rng.choice((30, 100, 200)),
         skew_ms_max=skew_ms_max,
@@ -191,7 +187,5 @@ def weather_of(scenario: Scenario, rng: random.Random) -> Weather:
         weather.partial = bad
     if scenario.has("duplicate"):
         weather.duplicate = bad
-    if scenario.has("torn"):
-        weather.torn_s = 0.4 * scenario.settings.tick_s
     weather.reorder = scenario.has("reorder")
     return weather

@@ -194,8 +194,14 @@ class Workload:
             return
 
     async def _to_the_brink(self, token: str) -> None:
-        """Move it to where it can just not be cancelled any more, or just still, and cancel it."""
-        mark_ms = self.world.table.shards()[self.world.signer.verify(token).key.shard].cancel_mark_ms
+        """Move it to where it can just not be cancelled any more, or just still, and cancel it; or to where its bucket
+        is about to be retired."""
+        record = self.world.table.shards()[self.world.signer.verify(token).key.shard]
+        if self.rng.random() < 0.5:
+            width_ms = self.world.scenario.bucket_width_s * 1000
+            await self._move(token, record.retired_before * width_ms + self.rng.randrange(width_ms))
+            return
+        mark_ms = record.cancel_mark_ms
         moved = await self._move(token, mark_ms + self.rng.choice((0, 1, 100)))
         if moved is not None:
             await self._cancel(moved)

@@ -68,7 +68,8 @@ class World:
         """How often each kind of fault struck."""
         network_rng = random.Random(f"network {scenario.seed}")
         self.network = Network(loop, network_rng, self.weather, copy_context(), self.met)
-        self.faults = EngineFaults(random.Random(f"engines {scenario.seed}"), self.weather, self.met)
+        engines_rng, torn_s = random.Random(f"engines {scenario.seed}"), 0.4 * self.settings.tick_s
+        self.faults = EngineFaults(engines_rng, self.weather, torn_s, self.met)
         self.queues = FakeQueues(self.clock, faults=self.faults)
         self.table = FakeTriggerTable(
             self.clock,
@@ -160,6 +161,7 @@ class World:
         """SIGTERM, and SIGKILL after the grace period."""
         self.trace.note(process.name, "is told to stop")
         self.closed(process)
+        process.last_call_at = self.loop.time() + 0.75 * self.settings.drain_s
         process.stopping.set()
         life = self._lives[process.name]
         deadline = self.loop.time() + self.settings.drain_s + 5.0
