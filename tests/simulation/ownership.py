@@ -27,9 +27,10 @@ def judge_ownership(world: World) -> Iterator[str]:
 
 
 def _takes(world: World) -> Iterator[str]:
-    """A lease is taken only from an owner whom something has befallen."""
+    """A lease is taken only from an owner whom something has befallen, or by one whose own take was not answered."""
     for take in world.evidence.handovers:
-        if take.owner is not None and take.previous is not None and not _lease_may_end(world, take):
+        theirs = take.previous is not None and take.previous != take.owner
+        if take.owner is not None and theirs and not _lease_may_end(world, take):
             yield f"shard {take.shard}: {take.owner} took it at {take.at:.3f} from {take.previous}, who was well"
 
 
