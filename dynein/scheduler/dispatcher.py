@@ -23,7 +23,7 @@ from dynein.settings import Settings
 from dynein.telemetry import Telemetry
 from dynein.trigger_store import ShardRecords, TriggerStore
 
-READS_MAX = 16
+READS_MAX = 8
 """Reads of the trigger store under way at once."""
 _HAND_OVER_POLL_S = 0.05
 
