@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 import traceback
@@ -119,6 +120,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.core is not None:
         os.sched_setaffinity(0, {given.core})
+    # To look through a million stored triggers for cycles stops the engine for a second, time and again.
+    gc.disable()
     uvloop.run(serve(given.keep))
 
 
