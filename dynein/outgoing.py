@@ -1,14 +1,18 @@
 """The delivered message: what a consumer finds on its queue. Pure.
 
 The body is exactly what was submitted. Message attributes are the user's own plus ours, under a prefix; a consumer
-needs none of them, and a library of ours never.
+needs none of them, and a library of ours never. ``traceparent``, the submitter's trace context, has the name that
+consumers' tracing libraries look for, so no prefix; it takes only what room the user's attributes leave.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dynein.job import Attribute, Job
 from dynein.queue import ATTRIBUTES_MAX, OutgoingMessage, message_bytes, utf8_bytes
 from dynein.token import TOKEN_CHARS
+from dynein.trace_context import TRACEPARENT
 
 PREFIX = "dynein-"
 TOKEN_ATTRIBUTE = "dynein-token"
@@ -22,6 +26,7 @@ _TOKEN_BYTES = len(TOKEN_ATTRIBUTE) + len("String") + TOKEN_CHARS
 _DUE_AT_BYTES = len(DUE_AT_ATTRIBUTE) + len("Number")
 _NAME_BYTES = len(NAME_ATTRIBUTE) + len("String")
 _ENCODING_BYTES = len(ENCODING_ATTRIBUTE) + len("String") + len("base64")
+_TRACEPARENT_BYTES = len(TRACEPARENT) + len("String")
 
 
 def own_attributes_count(*, named: bool, base64: bool) -> int:
@@ -34,11 +39,18 @@ def user_attributes_max(*, named: bool, base64: bool) -> int:
     return ATTRIBUTES_MAX - own_attributes_count(named=named, base64=base64)
 
 
+def has_room_for_traceparent(attributes: Mapping[str, Attribute], *, named: bool, base64: bool) -> bool:
+    """May a trace context go with such a job? Not in place of an attribute of the user's."""
+    return TRACEPARENT not in attributes and len(attributes) < user_attributes_max(named=named, base64=base64)
+
+
 def outgoing_bytes(job: Job, due_at_ms: int) -> int:
     """The size of `outgoing_message`, as `dynein.queue.message_bytes` counts it, without making the message."""
     size = message_bytes(job.body, job.attributes) + _TOKEN_BYTES + _DUE_AT_BYTES + len(str(due_at_ms))
     if job.name is not None:
         size += _NAME_BYTES + utf8_bytes(job.name)
+    if job.traceparent is not None:
+        size += _TRACEPARENT_BYTES + len(job.traceparent)
     return size + _ENCODING_BYTES if job.body_is_base64 else size
 
 
@@ -51,6 +63,8 @@ def outgoing_message(job: Job, token: str, due_at_ms: int, *, fifo: bool, delay_
         attributes[NAME_ATTRIBUTE] = Attribute("String", job.name)
     if job.body_is_base64:
         attributes[ENCODING_ATTRIBUTE] = Attribute("String", "base64")
+    if job.traceparent is not None:
+        attributes[TRACEPARENT] = Attribute("String", job.traceparent)
     return OutgoingMessage(
         body=job.body,
         attributes=attributes,

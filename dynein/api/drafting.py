@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
 from msgspec import UNSET
 
 from dynein.api import checks
@@ -13,10 +14,11 @@ from dynein.api.placement import PLACEMENT_OF, When, due_at_ms, due_by_token_ms,
 from dynein.api.schemas import JobRequest
 from dynein.errors import InvalidField, InvalidToken
 from dynein.job import Attribute, Job, Policy, encode_job
-from dynein.outgoing import outgoing_bytes
+from dynein.outgoing import has_room_for_traceparent, outgoing_bytes
 from dynein.partition import TriggerKey
 from dynein.queue import Destination
 from dynein.token import JobRef, Placement, TokenSigner
+from dynein.trace_context import parse_traceparent
 
 PREPARED_VALID_MS = MS_PER_DAY
 """How long after its due time a prepared token still creates its job. The claim that makes a second create harmless
@@ -50,12 +52,13 @@ def draft(
     key: TriggerKey,
     signer: TokenSigner,
     bounds: Bounds,
+    traceparent: str | None = None,
 ) -> Draft:
     """Check and place ``request``. ``key`` has the id and shard for a new job; a prepared token brings its own.
 
-    Raises `InvalidField`.
+    ``traceparent``: the trace context it came with, unless it has one of its own. Raises `InvalidField`.
     """
-    job, field = _job(request, destination)
+    job, field = _job(request, destination, traceparent)
     prepared = _prepared(request.token, signer, now_ms) if request.token is not None else None
     when = When(request.run_at, request.delay)
     if prepared is None:
@@ -72,9 +75,20 @@ def draft(
     )
     new = TriggerKey(due_ms, key.job_id, key.shard)
     token = request.token or signer.sign(JobRef(PLACEMENT_OF[policy], new))
-    size = outgoing_bytes(job, due_ms)
-    scheduled = policy is Policy.SCHEDULED
-    record = encode_job(job) if scheduled else b""
+    try:
+        return _sized(Draft(token, policy, due_ms, job, 0, b""), field, bounds)
+    except InvalidField:
+        if job.traceparent is None:
+            raise
+        untraced = msgspec.structs.replace(job, traceparent=None)
+        return _sized(Draft(token, policy, due_ms, untraced, 0, b""), field, bounds)
+
+
+def _sized(new: Draft, field: str, bounds: Bounds) -> Draft:
+    """The draft with its sizes and its record. Raises `InvalidField` for ``field`` when it is too large."""
+    size = outgoing_bytes(new.job, new.due_at_ms)
+    scheduled = new.policy is Policy.SCHEDULED
+    record = encode_job(new.job) if scheduled else b""
     checks.sizes(
         field,
         message_bytes=size,
@@ -82,10 +96,10 @@ def draft(
         message_bytes_max=bounds.message_bytes_max,
         scheduled=scheduled,
     )
-    return Draft(token, policy, due_ms, job, size, record)
+    return Draft(new.token, new.policy, new.due_at_ms, new.job, size, record)
 
 
-def _job(request: JobRequest, destination: Destination) -> tuple[Job, str]:
+def _job(request: JobRequest, destination: Destination, traceparent: str | None) -> tuple[Job, str]:
     body, field = _body(request)
     base64_body = field == "body_base64"
     if request.name is not None:
@@ -95,6 +109,12 @@ def _job(request: JobRequest, destination: Destination) -> tuple[Job, str]:
         attributes = {name: decode_attribute(name, raw) for name, raw in request.attributes.items()}
         checks.attributes(attributes, named=request.name is not None, base64_body=base64_body)
     _ids(request, fifo=destination.fifo)
+    if request.traceparent is not None:
+        traceparent = parse_traceparent(request.traceparent) or traceparent
+    if traceparent is not None and not has_room_for_traceparent(
+        attributes, named=request.name is not None, base64=base64_body
+    ):
+        traceparent = None
     job = Job(
         queue=request.queue,
         body=body,
@@ -103,6 +123,7 @@ def _job(request: JobRequest, destination: Destination) -> tuple[Job, str]:
         message_group_id=request.message_group_id,
         deduplication_id=request.deduplication_id,
         body_is_base64=base64_body,
+        traceparent=traceparent,
     )
     return job, field
 

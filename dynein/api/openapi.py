@@ -13,8 +13,9 @@ import msgspec
 from dynein import __version__
 from dynein.api.openapi_schemas import BATCH_REQUEST, REF, component_schemas
 from dynein.api.problems import CATALOGUE, PROBLEM_JSON, make
-from dynein.api.schemas import DUE_EXAMPLE, DUE_MS_EXAMPLE, TOKEN_EXAMPLE
+from dynein.api.schemas import DUE_EXAMPLE, DUE_MS_EXAMPLE, TOKEN_EXAMPLE, TRACEPARENT_EXAMPLE
 from dynein.settings import Settings
+from dynein.trace_context import TRACEPARENT
 
 _DESCRIPTION = """\
 The right message, to the right queue, at the right time.
@@ -26,9 +27,20 @@ the fix. Every answer has an `x-request-id`: yours, if you send one.
 **Retrying.** A job that was answered with 429 may be sent again. So may one that was answered with 503; where its
 `detail` says that the job may have been accepted all the same, a repeat can deliver it twice. To exclude that, take a
 token first (`POST /v1/tokens`) and send the job with it, as often as need be.
+
+**Tracing.** The W3C trace context of the header `traceparent` comes with the delivered message, as its attribute
+`traceparent`: link the consumer's span to it. It never makes a job fail: it is ignored when it is not valid, when the
+job brings an attribute of that name, and when there is no room for it among SQS's ten attributes or in the size limit.
 """
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait."}}
 _LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The job: GET, DELETE or PATCH it there."}}
+_TRACEPARENT = {
+    "name": TRACEPARENT,
+    "in": "header",
+    "description": "W3C trace context; delivered as the message attribute `traceparent`. Ignored if it is not valid.",
+    "schema": {"type": "string"},
+    "example": TRACEPARENT_EXAMPLE,
+}
 _ALWAYS = ("internal",)
 _WITH_BODY = ("malformed-json", "request-too-large", "unsupported-media-type", "overloaded", *_ALWAYS)
 _AWS = ("throttled", "unavailable")
@@ -97,6 +109,7 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
                 body=_json_body("JobRequest", _JOB_EXAMPLES),
                 answers={"202": _json_answer("Accepted", "Accepted", _ACCEPTED_EXAMPLE, _LOCATION)},
                 problems=submit_problems,
+                parameters=[_TRACEPARENT],
             )
         },
         "/v1/jobs/batch": {
@@ -111,6 +124,7 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
                 ),
                 answers={"200": _json_answer("BatchAnswer", "What came of each job")},
                 problems=("invalid-field", "draining", *_WITH_BODY),
+                parameters=[_TRACEPARENT],
             )
         },
         "/v1/tokens": {
@@ -232,6 +246,7 @@ def _operation(
     answers: dict[str, Any],
     problems: tuple[str, ...],
     body: dict[str, Any] | None = None,
+    parameters: list[dict[str, Any]] | None = None,
     tag: str = "jobs",
 ) -> dict[str, Any]:
     operation: dict[str, Any] = {
@@ -243,6 +258,8 @@ def _operation(
     }
     if body is not None:
         operation["requestBody"] = body
+    if parameters is not None:
+        operation["parameters"] = parameters
     return operation
 
 

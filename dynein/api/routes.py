@@ -19,6 +19,7 @@ from dynein.api.schemas import Accepted, BatchAnswer, BatchItem, JobRequest
 from dynein.api.submission import Submissions
 from dynein.errors import DyneinError, InvalidField, Retryable
 from dynein.settings import Settings
+from dynein.trace_context import traceparent_of
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -38,7 +39,7 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
             except DyneinError as error:
                 submissions.count_refused(error)
                 raise
-            accepted = await submissions.accept(job)
+            accepted = await submissions.accept(job, traceparent_of(request.scope["headers"]))
         return _answer(202, accepted, {"location": f"/v1/jobs/{accepted.token}"})
 
     async def submit_batch(request: Request) -> Response:
@@ -51,7 +52,7 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
                     f"has {len(items)} entries.",
                     f"Send at most {settings.batch_jobs_max} in one request (setting batch_jobs_max).",
                 )
-            outcomes = await _accept_batch(submissions, items)
+            outcomes = await _accept_batch(submissions, items, traceparent_of(request.scope["headers"]))
         return _batch_answer(outcomes)
 
     async def prepare(request: Request) -> Response:
@@ -90,7 +91,9 @@ async def _explain_problem(request: Request) -> Response:
     return PlainTextResponse(f"{kind.title} ({kind.status})\n\n{kind.meaning}\n")
 
 
-async def _accept_batch(submissions: Submissions, items: Sequence[bytes | msgspec.Raw]) -> list[Accepted | DyneinError]:
+async def _accept_batch(
+    submissions: Submissions, items: Sequence[bytes | msgspec.Raw], traceparent: str | None
+) -> list[Accepted | DyneinError]:
     """What came of each job, those included that could not be read."""
     outcomes: list[Accepted | DyneinError | None] = []
     readable: list[JobRequest] = []
@@ -102,7 +105,7 @@ async def _accept_batch(submissions: Submissions, items: Sequence[bytes | msgspe
             outcomes.append(error)
         else:
             outcomes.append(None)
-    accepted = iter(await submissions.accept_many(readable))
+    accepted = iter(await submissions.accept_many(readable, traceparent))
     return [next(accepted) if outcome is None else outcome for outcome in outcomes]
 
 

@@ -14,6 +14,7 @@ from dynein.api.problems import Problem
 from dynein.job import Policy
 
 TOKEN_EXAMPLE = "AgGTk8kAuQADq1lHbXc0Yt4eXw3rKfQm2JvT9pZs8bLhNdVcEoUa"
+TRACEPARENT_EXAMPLE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 DUE_EXAMPLE = "2030-01-31T09:00:00.000Z"
 DUE_MS_EXAMPLE = 1896080400000
 
@@ -89,6 +90,14 @@ class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, 
     token: Annotated[
         str | None,
         Meta(description="A token from `POST /v1/tokens`. However often it is created, the job is delivered once."),
+    ] = None
+    traceparent: Annotated[
+        str | None,
+        Meta(
+            description="W3C trace context of this job, in place of the header's: the attribute `traceparent` of the "
+            "delivered message. One that is not valid is ignored.",
+            examples=[TRACEPARENT_EXAMPLE],
+        ),
     ] = None
 
 

@@ -119,18 +119,20 @@ class Submissions:
         await self._direct.drained()
         await self._inbound.drained()
 
-    async def accept(self, request: JobRequest) -> Accepted:
+    async def accept(self, request: JobRequest, traceparent: str | None = None) -> Accepted:
         """Take one job. Raises `dynein.errors.Rejected` or `Retryable`."""
-        (outcome,) = await self.accept_many([request])
+        (outcome,) = await self.accept_many([request], traceparent)
         if isinstance(outcome, DyneinError):
             raise outcome
         return outcome
 
-    async def accept_many(self, requests: Sequence[JobRequest]) -> list[Accepted | DyneinError]:
-        """Take many jobs, in order; what came of each."""
+    async def accept_many(
+        self, requests: Sequence[JobRequest], traceparent: str | None = None
+    ) -> list[Accepted | DyneinError]:
+        """Take many jobs, in order; what came of each. ``traceparent``: the trace context they came with."""
         now_ms = self._clock.now_ms()
         destinations = await self._resolve([request.queue for request in requests])
-        leaving = [self._leave(request, destinations[request.queue], now_ms) for request in requests]
+        leaving = [self._leave(request, destinations[request.queue], now_ms, traceparent) for request in requests]
         outcomes = [
             departure if isinstance(departure, DyneinError) else await _arrive(*departure) for departure in leaving
         ]
@@ -190,13 +192,13 @@ class Submissions:
             return error
 
     def _leave(
-        self, request: JobRequest, destination: Destination | DyneinError, now_ms: int
+        self, request: JobRequest, destination: Destination | DyneinError, now_ms: int, traceparent: str | None
     ) -> tuple[Draft, asyncio.Future[Answer]] | DyneinError:
         """Check the job and put it on its way."""
         try:
             if isinstance(destination, DyneinError):
                 return destination
-            ready = draft(request, destination, now_ms, self._new_key(), self._signer, self._bounds)
+            ready = draft(request, destination, now_ms, self._new_key(), self._signer, self._bounds, traceparent)
             if ready.policy is Policy.SCHEDULED:
                 # Only creates of a prepared token may be many, and need to be told apart.
                 create_id = "" if request.token is None else self._create_id()

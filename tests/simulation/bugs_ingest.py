@@ -48,8 +48,8 @@ def _nothing_was_accepted(original: Any) -> Any:
 
 
 def _in_the_wrong_order(original: Any) -> Any:
-    async def accept(submissions: Any, items: Sequence[Any]) -> Any:
-        outcomes = await original(submissions, items)
+    async def accept(submissions: Any, items: Sequence[Any], *arguments: Any) -> Any:
+        outcomes = await original(submissions, items, *arguments)
         return [*outcomes[1:], *outcomes[:1]]
 
     return accept

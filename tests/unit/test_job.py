@@ -17,6 +17,7 @@ JOBS = st.builds(
     message_group_id=st.none() | TEXT,
     deduplication_id=st.none() | TEXT,
     body_is_base64=st.booleans(),
+    traceparent=st.none() | TEXT,
 )
 
 
@@ -27,6 +28,10 @@ def test_a_job_survives_its_travelling_form(job: Job) -> None:
 
 def test_the_travelling_form_is_short_and_readable() -> None:
     assert encode_job(Job("demo", "hello")) == b'{"q":"demo","b":"hello"}'
+
+
+def test_a_record_of_before_there_was_trace_context_is_read() -> None:
+    assert decode_job(b'{"q":"demo","b":"hello","n":"x"}') == Job("demo", "hello", name="x", traceparent=None)
 
 
 def test_fields_of_a_newer_version_are_passed_over() -> None:

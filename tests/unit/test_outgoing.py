@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dynein.job import Attribute, Job
 from dynein.outgoing import (
@@ -18,6 +19,7 @@ from dynein.partition import DUE_MAX_MS
 from dynein.queue import ATTRIBUTES_MAX, message_bytes
 from dynein.token import TOKEN_CHARS
 
+TRACED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ATTRIBUTES = st.dictionaries(
     st.text("abc", min_size=1), st.builds(Attribute, type=st.just("String"), value=st.text(min_size=1)), max_size=6
 )
@@ -42,6 +44,8 @@ def test_the_body_is_untouched_and_the_users_attributes_are_all_there(
     assert job.attributes == attributes
     assert len(ours) == own_attributes_count(named=name is not None, base64=base64)
     assert len(ours) + user_attributes_max(named=name is not None, base64=base64) == ATTRIBUTES_MAX
+    traced = outgoing_message(replace(job, traceparent=TRACED), "TOKEN", 123, fifo=False)
+    assert traced.attributes == {**message.attributes, "traceparent": Attribute("String", TRACED)}
 
 
 @given(
@@ -49,6 +53,7 @@ def test_the_body_is_untouched_and_the_users_attributes_are_all_there(
     attributes=ATTRIBUTES,
     name=st.none() | st.text(min_size=1),
     base64=st.booleans(),
+    traceparent=st.sampled_from([None, TRACED]),
     due_at_ms=st.integers(0, DUE_MAX_MS),
 )
 def test_the_size_of_a_message_is_known_without_making_it(
@@ -56,9 +61,10 @@ def test_the_size_of_a_message_is_known_without_making_it(
     attributes: dict[str, Attribute],
     name: str | None,
     base64: bool,  # noqa: FBT001 - hypothesis names them
+    traceparent: str | None,
     due_at_ms: int,
 ) -> None:
-    job = Job("q", body, name=name, attributes=attributes, body_is_base64=base64)
+    job = Job("q", body, name=name, attributes=attributes, body_is_base64=base64, traceparent=traceparent)
     message = outgoing_message(job, "T" * TOKEN_CHARS, due_at_ms, fifo=False)
     assert outgoing_bytes(job, due_at_ms) == message_bytes(message.body, message.attributes)
 
