@@ -31,6 +31,7 @@ from dynein.dead_letters import DeadLetterQueue
 from dynein.directory import Directory
 from dynein.errors import Overloaded
 from dynein.lane import Lane, LaneContext, Limits, Outcome, Parcel
+from dynein.ledger import NOT_KEPT, Tally
 from dynein.queue import Queues
 from dynein.telemetry import Telemetry
 
@@ -53,13 +54,25 @@ class Delivery:
         telemetry: Telemetry,
         limits: Limits,
         rng: random.Random,
+        *,
+        tally: Tally = NOT_KEPT,
     ) -> None:
         self.role = role
         self._stopping = asyncio.Event()
         self.when_failing: list[Callable[[str], None]] = []
         """Called with the queue's name whenever a destination fails."""
         self._context = LaneContext(
-            role, queues, directory, dead_letters, clock, telemetry, limits, rng, self._stopping, self.when_failing
+            role,
+            queues,
+            directory,
+            dead_letters,
+            clock,
+            telemetry,
+            limits,
+            rng,
+            self._stopping,
+            self.when_failing,
+            tally,
         )
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
 

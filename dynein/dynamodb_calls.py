@@ -123,16 +123,19 @@ class DynamoCalls:
                 return dict(answer["Attributes"])
         raise Throttled("UpdateItem: transactions on this record keep getting in the way")
 
-    async def transact(self, actions: Sequence[Item]) -> bool:
+    async def transact(self, actions: Sequence[Item], *, repeat_id: str | None = None) -> bool:
         """All of ``actions`` or none. ``False``: a condition did not hold.
 
         A conflict with another transaction is tried again, with pauses; `Throttled` when that does not end. After
-        `Unavailable` it may have been done or not.
+        `Unavailable` it may have been done or not. Called again with the same actions and ``repeat_id`` (up to 36
+        characters), DynamoDB does it once, if that is within ten minutes.
         """
-        items: Any = list(actions)
+        request: Any = {"TransactItems": list(actions)}
+        if repeat_id is not None:
+            request["ClientRequestToken"] = repeat_id
         for failures in range(1, CONFLICT_TRIES + 1):
             try:
-                await self.run("TransactWriteItems", self.client.transact_write_items(TransactItems=items))
+                await self.run("TransactWriteItems", self.client.transact_write_items(**request))
             except ClientError as error:
                 if error_code(error) != "TransactionCanceledException":
                     raise

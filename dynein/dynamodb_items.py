@@ -10,6 +10,8 @@ shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``
                                                         ``retired``, ``late``
 layout          ``layout``             one zero byte    ``bucket_width_ms``, ``shard_count``
 roster member   ``member#ROLE``        member's name    ``beat``, ``ttl``
+ledger window   ``ledger#WIDTH#SLOT``  its start, ms    a count for each of `dynein.ledger.FLOWS` seen, ``ttl``
+                                       (6 bytes)
 ==============  =====================  ===============  ==============================================================
 """
 
@@ -31,6 +33,8 @@ ALONE = b"\0"
 MARKER_TTL_S = 15 * 86_400
 """How long a tombstone or claim outlives its job: SQS keeps an inbound message for 14 days at most, so nothing that it
 must stop can come later."""
+LEDGER_TTL_S = 8 * 86_400
+"""How long a window of the ledger is kept after its end: a week to look at, and a day for DynamoDB to tidy up in."""
 MEMBER_TTL_S = 86_400
 """When a member that never left is forgotten. Only tidying: observers judge by beats."""
 
@@ -117,6 +121,11 @@ def layout_key() -> Item:
 
 def member_partition(role: str) -> str:
     return f"member#{role}"
+
+
+def ledger_partition(window_ms: int, slot: int) -> str:
+    """The width is part of the key, so that windows of two widths are never added up."""
+    return f"ledger#{window_ms}#{slot}"
 
 
 def shard_item(record: ShardRecord) -> Item:

@@ -69,10 +69,8 @@ CLAIM_FREE_OR_OURS = "attribute_not_exists(pk) OR cid = :cid"
 """The first create id to claim a job id keeps it; the same create may come again."""
 IN_NOBODYS_HAND = "read_mark < :due AND hold_mark < :due"
 """On the shard record: no dispatcher has read the job and no ingester holds it, so it can still be stopped."""
-NOT_MOVED = "attribute_not_exists(pk) OR attribute_not_exists(#to)"
-"""On the tombstone: cancelling twice is cancelling once, but a job that moved away is cancelled at its new place."""
 NO_TOMBSTONE = "attribute_not_exists(pk)"
-"""On the tombstone: a job that was cancelled or moved is not moved again from here."""
+"""On the tombstone: a job that was cancelled or moved is neither again from here, so each is counted once."""
 STORED = "attribute_exists(pk)"
 """On the trigger: what is moved must be here until the move, or the job would be made twice."""
 NOT_READ_AT_NEW_TIME = f"{IN_NOBODYS_HAND} AND read_mark < :new_due"
@@ -180,8 +178,7 @@ class DynamoTriggerStore:
         check_shard = self._check(key.shard, IN_NOBODYS_HAND, {":due": number(key.due_at_ms)})
         put_tombstone = self._put(
             tombstone_item(Tombstone(key, None), self._clock.now_ms(), self._width_ms),
-            ConditionExpression=NOT_MOVED,
-            ExpressionAttributeNames={"#to": "to"},
+            ConditionExpression=NO_TOMBSTONE,
         )
         actions = [check_shard, put_tombstone, self._delete(self._trigger_key(key))]
         for failures in range(1, _RACE_TRIES + 1):
@@ -190,7 +187,7 @@ class DynamoTriggerStore:
             # Engines differ in what a cancelled transaction tells, so look: this is the rare path.
             found, record = await self._find_with_record(key)
             if found.tombstone is not None:
-                return Cancelled.CANCELLED if found.tombstone.moved_to is None else found.tombstone
+                return Cancelled.BEFORE if found.tombstone.moved_to is None else found.tombstone
             if key.due_at_ms <= record.cancel_mark_ms:
                 return Cancelled.TOO_LATE
             await self._calls.pause(failures)

@@ -16,6 +16,7 @@ from dynein.dead_letters import DeadLetterQueue
 from dynein.directory import Directory
 from dynein.errors import DyneinError, Retryable
 from dynein.job import Job
+from dynein.ledger import NOT_KEPT, Flow, Tally
 from dynein.outgoing import outgoing_bytes, outgoing_message
 from dynein.queue import ENTRIES_MAX, Destination, OutgoingMessage, Queues, SendFailure
 from dynein.telemetry import Telemetry
@@ -69,6 +70,7 @@ class LaneContext(NamedTuple):
     stopping: asyncio.Event
     failed: list[Callable[[str], None]]
     """Called with the queue's name at each failure of a lane."""
+    tally: Tally = NOT_KEPT
 
 
 class Lane:
@@ -183,15 +185,17 @@ class Lane:
     def _count(self, parcels: list[Parcel], failures: list[SendFailure | None], sent_at_ms: int) -> None:
         telemetry, role = self._context.telemetry, self._context.role
         lateness = telemetry.lateness.labels(role)
-        sent = 0
+        sent: list[int] = []
         for parcel, failure in zip(parcels, failures, strict=True):
             if failure is None:
-                sent += 1
-                lateness.observe(max(0, sent_at_ms - parcel.trigger.key.due_at_ms) / 1000)
+                due_at_ms = parcel.trigger.key.due_at_ms
+                sent.append(due_at_ms)
+                lateness.observe(max(0, sent_at_ms - due_at_ms) / 1000)
             else:
                 telemetry.send_failures.labels(failure.code).inc()
         if sent:
-            telemetry.delivered.labels(role, telemetry.queue_label(self._queue)).inc(sent)
+            telemetry.delivered.labels(role, telemetry.queue_label(self._queue)).inc(len(sent))
+            self._context.tally.add_all(Flow.DELIVERED, sent)
 
     async def _dead_letter(
         self, parcels: list[Parcel], failures: dict[int, SendFailure], outcomes: dict[int, Outcome]
@@ -214,6 +218,7 @@ class Lane:
             telemetry.send_failures.labels(f"DeadLetter{_as_failure(error).code}").inc()
             return False
         telemetry.dead_lettered.labels(self._context.role, telemetry.queue_label(self._queue)).inc()
+        self._context.tally.add(Flow.DEAD_LETTERED, trigger.key.due_at_ms)
         return True
 
     async def _pause(self) -> None:

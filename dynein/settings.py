@@ -25,6 +25,7 @@ Count = Annotated[int, Field(ge=1)]
 WORKERS_MAX = 256
 NEW_TABLE_BUCKET_WIDTH_S = 60
 NEW_TABLE_SHARD_COUNT = 16
+_LEDGER_GRACE_MORE_S = 600.0
 CONFIG_VARIABLE = "DYNEIN_CONFIG"
 URL_VARIABLE = "DYNEIN_URL"
 """Where the command line finds the API; no setting of a process."""
@@ -154,6 +155,22 @@ class Settings(BaseSettings):
         300.0, description="A destination failing for longer than this gets its jobs moved to the dead-letter queue."
     )
 
+    # --- Ledger -----------------------------------------------------------------------------------------------------
+    ledger_interval_s: Annotated[float, Field(ge=0)] = Field(
+        30.0,
+        description="How often a process adds what it counted to the conservation ledger; a process that is killed "
+        "loses as much. Costs two write units a window a time. 0: no ledger is kept.",
+    )
+    ledger_window_s: Count = Field(
+        3600,
+        description="Jobs due within one such window are counted together. The same for all processes; a change begins "
+        "a new ledger.",
+    )
+    ledger_grace_s: Seconds | None = Field(
+        None,
+        description="How long after its end a window's books must balance. Unset: 10 min longer than `retry_budget_s`.",
+    )
+
     # --- Process --------------------------------------------------------------------------------------------------
     workers: Annotated[int, BeforeValidator(_auto_as_zero), Field(ge=0, le=WORKERS_MAX)] = Field(
         1,
@@ -193,6 +210,10 @@ class Settings(BaseSettings):
             self.retire_grace_s >= 4 * self.lease_ttl_s,
             "retire_grace_s must be at least 4 * lease_ttl_s",
         )
+        _require(
+            self.ledger_grace_s is None or self.ledger_grace_s >= self.retry_budget_s + 2 * self.ledger_interval_s,
+            "ledger_grace_s must be at least retry_budget_s + 2 * ledger_interval_s, or jobs still tried count as lost",
+        )
         _require(self.linger_s < self.drain_s, "linger_s must be less than drain_s")
         _require(self.pack_bytes_max <= self.message_bytes_max, "pack_bytes_max must not exceed message_bytes_max")
         for secret in self.secrets:
@@ -202,6 +223,11 @@ class Settings(BaseSettings):
                 "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
             )
         return self
+
+    @property
+    def ledger_grace_in_force_s(self) -> float:
+        """`ledger_grace_s`, or what that is when it is unset."""
+        return self.retry_budget_s + _LEDGER_GRACE_MORE_S if self.ledger_grace_s is None else self.ledger_grace_s
 
     @property
     def secrets(self) -> list[bytes]:

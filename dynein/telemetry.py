@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 OTHER = "other"
 QUEUE_LABELS_MAX = 100
@@ -22,7 +23,8 @@ class Telemetry:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None, *, workers_directory: Path | None = None) -> None:
-        self._workers_directory = workers_directory
+        self.workers_directory = workers_directory
+        self._of_the_fleet: list[Collector] = []
         self.registry = registry if registry is not None else CollectorRegistry()
         r = self.registry
         self.accepted = Counter("dynein_jobs_accepted_total", "Jobs accepted by the API", ["policy"], registry=r)
@@ -93,12 +95,19 @@ class Telemetry:
         )
         self._queues: dict[str, str] = {}
 
+    def add_of_the_fleet(self, collector: Collector) -> None:
+        """Export what ``collector`` says, as it is: figures of the whole fleet, which workers do not have to sum up."""
+        self._of_the_fleet.append(collector)
+        self.registry.register(collector)
+
     def exposition(self) -> bytes:
         """All metrics as text for Prometheus; those of all workers where there is more than one."""
-        if self._workers_directory is None:
+        if self.workers_directory is None:
             return generate_latest(self.registry)
         together = CollectorRegistry()
-        MultiProcessCollector(together, str(self._workers_directory))  # type: ignore[no-untyped-call]
+        MultiProcessCollector(together, str(self.workers_directory))  # type: ignore[no-untyped-call]
+        for collector in self._of_the_fleet:
+            together.register(collector)
         return generate_latest(together)
 
     def queue_label(self, queue: str) -> str:

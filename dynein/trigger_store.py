@@ -112,6 +112,8 @@ class Cancelled(Enum):
     """What came of `TriggerStore.cancel`."""
 
     CANCELLED = "cancelled"
+    BEFORE = "before"
+    """It was cancelled already, by another call."""
     TOO_LATE = "too_late"
 
 
@@ -156,8 +158,9 @@ class TriggerStore(Protocol):
     async def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
         """Write a tombstone at ``key`` and remove its trigger, if the job is due later than both of its shard's marks.
 
-        All in one transaction. Returns the tombstone found there if the job was moved instead. Cancelling twice is
-        cancelling once. It matters not whether the trigger is stored yet: the tombstone stops it when it comes.
+        All in one transaction. Returns the tombstone found there if the job was moved instead. Of many cancels of one
+        job one finds it `Cancelled.CANCELLED`. It matters not whether the trigger is stored yet: the tombstone stops it
+        when it comes.
         """
 
     async def move(self, key: TriggerKey, to: Trigger) -> Moved | Tombstone:

@@ -27,8 +27,9 @@ from dynein.api.due_time import format_rfc3339
 from dynein.api.placement import POLICY_OF, When, due_at_ms
 from dynein.api.schemas import CancelledJob, JobStatus, MovedJob, MoveRequest
 from dynein.clock import Clock
-from dynein.errors import Conflict, DyneinError, InvalidField, InvalidToken
+from dynein.errors import Conflict, DyneinError, InvalidField, InvalidToken, Unavailable
 from dynein.job import decode_job
+from dynein.ledger import NOT_KEPT, Flow, Tally
 from dynein.partition import TriggerKey
 from dynein.telemetry import Telemetry
 from dynein.token import JobRef, Placement, TokenSigner
@@ -52,6 +53,7 @@ class ExistingJobs:
         telemetry: Telemetry,
         *,
         delay_max_days: int,
+        tally: Tally = NOT_KEPT,
     ) -> None:
         self._store = store
         self._shards = shards
@@ -59,6 +61,7 @@ class ExistingJobs:
         self._clock = clock
         self._telemetry = telemetry
         self._delay_max_days = delay_max_days
+        self._tally = tally
 
     async def get(self, token: str) -> JobStatus:
         """Where the job is."""
@@ -119,8 +122,15 @@ class ExistingJobs:
         return records[0].cancel_mark_ms
 
     async def _cancel(self, ref: JobRef) -> None:
-        outcome = await self._store.cancel(ref.key)
-        if outcome is Cancelled.TOO_LATE:
+        try:
+            outcome = await self._store.cancel(ref.key)
+        except Unavailable:
+            # It may have been done, and then no later call will count it: a doubt must not look like a lost job.
+            self._tally.add(Flow.CANCELLED, ref.key.due_at_ms)
+            raise
+        if outcome is Cancelled.CANCELLED:
+            self._tally.add(Flow.CANCELLED, ref.key.due_at_ms)
+        elif outcome is Cancelled.TOO_LATE:
             # Perhaps an earlier DELETE did it, whose answer was lost: then the promise holds.
             standing = await self._standing(ref.key)
             if standing is None or standing.moved_to is not None:
@@ -135,8 +145,14 @@ class ExistingJobs:
             return _moved(token, token, key)
         new_token = self._signer.sign(JobRef(ref.placement, key))
         # The stored record moves along; this one only has the form of one.
-        outcome = await self._store.move(ref.key, Trigger(key, new_token, b"{}"))
+        try:
+            outcome = await self._store.move(ref.key, Trigger(key, new_token, b"{}"))
+        except Unavailable:
+            self._tally.add(Flow.MOVED_OUT, ref.key.due_at_ms)  # as for a cancel; and not in: it may never come
+            raise
         if outcome is Moved.MOVED:
+            self._tally.add(Flow.MOVED_OUT, ref.key.due_at_ms)
+            self._tally.add(Flow.MOVED_IN, key.due_at_ms)
             return _moved(new_token, token, key)
         standing = outcome if isinstance(outcome, Tombstone) else await self._standing(ref.key)
         if standing is not None and standing.moved_to == new_token and await self._standing(key) is None:

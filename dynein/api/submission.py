@@ -34,6 +34,7 @@ from dynein.directory import Directory
 from dynein.errors import AccessDenied, DyneinError, NotBootstrapped, Unavailable, UnknownQueue
 from dynein.inbound import Entry
 from dynein.job import Policy
+from dynein.ledger import NOT_KEPT, Flow, Tally
 from dynein.outgoing import outgoing_message
 from dynein.partition import JOB_ID_BYTES, TriggerKey, shard_of
 from dynein.queue import Destination, Queues
@@ -75,6 +76,7 @@ class Submissions:
         inbound_url: str,
         rng: random.Random,
         random_bytes: Callable[[int], bytes] = os.urandom,
+        tally: Tally = NOT_KEPT,
     ) -> None:
         self._directory = directory
         self._shards = shards
@@ -82,9 +84,12 @@ class Submissions:
         self._clock = clock
         self._telemetry = telemetry
         self._random_bytes = random_bytes
+        self._tally = tally
         self._bounds = Bounds(settings.message_bytes_max, settings.delay_max_days)
         self._near_ms = int((settings.hold_window_s + NEAR_MARGIN_S) * MS_PER_S)
-        self._existing = ExistingJobs(store, shards, signer, clock, telemetry, delay_max_days=settings.delay_max_days)
+        self._existing = ExistingJobs(
+            store, shards, signer, clock, telemetry, delay_max_days=settings.delay_max_days, tally=tally
+        )
         self._layout = layout
         self._direct = DirectSender(
             queues,
@@ -136,8 +141,7 @@ class Submissions:
         outcomes = [
             departure if isinstance(departure, DyneinError) else await _arrive(*departure) for departure in leaving
         ]
-        for policy, accepted in Counter(o.policy for o in outcomes if isinstance(o, Accepted)).items():
-            self._telemetry.accepted.labels(policy.value).inc(accepted)
+        self._count_accepted([outcome for outcome in outcomes if isinstance(outcome, Accepted)])
         for outcome in outcomes:
             if isinstance(outcome, DyneinError):
                 self.count_refused(outcome)
@@ -166,6 +170,13 @@ class Submissions:
     def count_refused(self, error: DyneinError) -> None:
         """Count a refused job: one refused here, or one that could not even be read."""
         self._telemetry.refused.labels(problem_of(error, "").code).inc()
+
+    def _count_accepted(self, jobs: Sequence[Accepted]) -> None:
+        for policy, accepted in Counter(job.policy for job in jobs).items():
+            self._telemetry.accepted.labels(policy.value).inc(accepted)
+        self._tally.add_all(Flow.ACCEPTED, [job.due_at_ms for job in jobs])
+        # What its destination queue has acknowledged is out of our hands, delayed by SQS or not.
+        self._tally.add_all(Flow.DELIVERED, [job.due_at_ms for job in jobs if job.policy is not Policy.SCHEDULED])
 
     async def _resolve(self, queues: Sequence[str]) -> dict[str, Destination | DyneinError]:
         """Every queue's destination, or why there is none."""

@@ -24,6 +24,7 @@ from dynein.ingest.progress import Memory
 from dynein.ingest.retrying import Retrying
 from dynein.ingest.shard_view import ShardView
 from dynein.ingest.visibility import Visibility
+from dynein.ledger import NOT_KEPT, Tally
 from dynein.membership import Membership
 from dynein.queue import Queues, Received
 from dynein.runner import run_passes
@@ -66,6 +67,7 @@ class Ingester:
         rng: random.Random,
         inbound_url: str,
         bucket_width_ms: int,
+        tally: Tally = NOT_KEPT,
     ) -> None:
         self._delivery = delivery
         self._dead_letters = dead_letters
@@ -117,6 +119,7 @@ class Ingester:
             retrying,
             telemetry,
             hold_window_ms=hold_window_ms,
+            tally=tally,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:

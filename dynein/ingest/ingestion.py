@@ -18,6 +18,7 @@ from dynein.ingest.progress import Progress
 from dynein.ingest.retrying import Retrying, all_of
 from dynein.ingest.shard_view import ShardView
 from dynein.job import Job, decode_job
+from dynein.ledger import NOT_KEPT, Flow, Tally
 from dynein.telemetry import Telemetry
 from dynein.trigger import Trigger
 
@@ -48,6 +49,7 @@ class Ingestion:
         telemetry: Telemetry,
         *,
         hold_window_ms: int,
+        tally: Tally = NOT_KEPT,
     ) -> None:
         self._store = store
         self._view = view
@@ -58,6 +60,7 @@ class Ingestion:
         self._retrying = retrying
         self._telemetry = telemetry
         self._hold_window_ms = hold_window_ms
+        self._tally = tally
 
     async def finish(self, arrivals: Sequence[Arrival], progress: Progress, *, received_before: bool) -> None:
         """Return once the message that brought ``arrivals`` may be deleted.
@@ -65,7 +68,9 @@ class Ingestion:
         ``received_before``: an earlier receive, here or elsewhere, may have got some way with it.
         """
         arrivals = [arrival for arrival in arrivals if arrival.key not in progress.sent]
-        arrivals = await self._with_shard(await self._first_creates(arrivals))
+        firsts = await self._first_creates(arrivals)
+        repeats = _without(arrivals, firsts)
+        arrivals = await self._with_shard(firsts)
         # Only now, when nothing keeps us from acting on it, is it decided what is near.
         hold, store = admit(arrivals, self._clock.now_ms(), self._hold_window_ms)
         await all_of(
@@ -74,6 +79,9 @@ class Ingestion:
                 self._hold_all([arrival.trigger for arrival in hold], progress, received_before=received_before),
             ]
         )
+        for repeat in repeats:
+            # The API could not know that this create was not the first; now its job is counted once.
+            self._tally.add(Flow.ACCEPTED, repeat.key.due_at_ms, -1)
 
     async def _first_creates(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """Without those whose prepared token another create has used, and with every job once."""
@@ -200,10 +208,18 @@ class Ingestion:
             retry_on=(Retryable, UnknownQueue),
         )
         self._count("poison", 1)
+        self._tally.add(Flow.DEAD_LETTERED, trigger.key.due_at_ms)
 
     def _count(self, outcome: str, jobs: int) -> None:
         if jobs:
             self._telemetry.ingested.labels(outcome).inc(jobs)
+
+
+def _without(arrivals: Sequence[Arrival], firsts: Sequence[Arrival]) -> list[Arrival]:
+    if len(arrivals) == len(firsts):
+        return []
+    kept = {id(arrival) for arrival in firsts}
+    return [arrival for arrival in arrivals if id(arrival) not in kept]
 
 
 def _last_due_by_shard(triggers: Iterable[Trigger]) -> dict[int, int]:

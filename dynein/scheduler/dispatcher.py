@@ -12,6 +12,7 @@ from dynein.clock import Clock
 from dynein.dead_letters import DeadLetterQueue
 from dynein.delivery import Delivery
 from dynein.errors import DyneinError
+from dynein.ledger import NOT_KEPT, Tally
 from dynein.membership import Membership
 from dynein.runner import run_passes
 from dynein.scheduler.hand import Memory
@@ -60,6 +61,8 @@ class Dispatcher:
         settings: Settings,
         rng: random.Random,
         bucket_width_ms: int,
+        *,
+        tally: Tally = NOT_KEPT,
     ) -> None:
         self._store = store
         self._membership = membership
@@ -76,7 +79,16 @@ class Dispatcher:
         self._memory = Memory(settings.read_ahead_jobs_max, settings.page_jobs_max)
         backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s)
         self._sender = Sender(
-            store, delivery, dead_letters, clock, telemetry, self._memory, backoff, rng, has_drained=self._read_for
+            store,
+            delivery,
+            dead_letters,
+            clock,
+            telemetry,
+            self._memory,
+            backoff,
+            rng,
+            has_drained=self._read_for,
+            tally=tally,
         )
         self._readers: dict[int, ShardReader] = {}
         self._pool = ReadPool(self._memory, self._retire_at_once)

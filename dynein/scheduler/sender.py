@@ -16,6 +16,7 @@ from dynein.dead_letters import DeadLetterQueue
 from dynein.delivery import Delivery, Outcome, Parcel
 from dynein.errors import DyneinError, Overloaded, Stop
 from dynein.job import Job
+from dynein.ledger import NOT_KEPT, Flow, Tally
 from dynein.partition import TriggerKey
 from dynein.queue import ENTRIES_MAX
 from dynein.scheduler.dispatch_plan import lane_has_share
@@ -62,6 +63,7 @@ class Sender:
         rng: random.Random,
         *,
         has_drained: Callable[[str], None],
+        tally: Tally = NOT_KEPT,
     ) -> None:
         self._store = store
         self._delivery = delivery
@@ -71,6 +73,7 @@ class Sender:
         self._memory = memory
         self._backoff = backoff
         self._rng = rng
+        self._tally = tally
         self._heap: DueHeap[InHand] = DueHeap()
         self._earlier = asyncio.Event()
         self._sleeping_until_ms: int | None = None
@@ -314,6 +317,7 @@ class Sender:
                         raise
                     self.remove(entry)
                     self._telemetry.dead_lettered.labels(ROLE, OTHER).inc()
+                    self._tally.add(Flow.DEAD_LETTERED, trigger.key.due_at_ms)
                 else:
                     entry.hand.drop(entry)
                 del pending[0]

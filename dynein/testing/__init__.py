@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dynein.testing.clock import ManualClock
 from dynein.testing.faults import Call, Faults, Gate
+from dynein.testing.ledger import FakeLedger
 from dynein.testing.queues import FakeQueues
 from dynein.testing.table import FakeTriggerTable
 
-__all__ = ["Call", "FakeQueues", "FakeTriggerTable", "Faults", "Gate", "ManualClock"]
+__all__ = ["Call", "FakeLedger", "FakeQueues", "FakeTriggerTable", "Faults", "Gate", "ManualClock"]

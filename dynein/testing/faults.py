@@ -16,7 +16,7 @@ class Call(NamedTuple):
     """One call to a fake: which verb of which protocol, on what (queue name, shard, role), with how many entries."""
 
     service: str
-    """``queues`` or ``table``."""
+    """``queues``, ``table`` or ``ledger``."""
     verb: str
     target: str
     entries: int

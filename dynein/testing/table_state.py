@@ -98,7 +98,7 @@ class TableState:
     def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
         standing = self.tombstone(key)
         if standing is not None:
-            return Cancelled.CANCELLED if standing.moved_to is None else standing
+            return Cancelled.BEFORE if standing.moved_to is None else standing
         record = self._record(key.shard)
         if key.due_at_ms <= record.cancel_mark_ms:
             return Cancelled.TOO_LATE

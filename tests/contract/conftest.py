@@ -16,13 +16,15 @@ import pytest_asyncio
 from dynein.aws import clients
 from dynein.clock import SystemClock
 from dynein.dynamodb_items import tombstone_item
+from dynein.dynamodb_ledger import DynamoLedger
 from dynein.dynamodb_shards import DynamoRoster, DynamoShardRecords
 from dynein.dynamodb_store import DynamoTriggerStore
 from dynein.dynamodb_table import bootstrap_table
+from dynein.ledger import LedgerStore
 from dynein.partition import Kind, TriggerKey, bucket_of, partition_key, sort_key
 from dynein.settings import Settings, load_settings
 from dynein.telemetry import Telemetry
-from dynein.testing import FakeTriggerTable, ManualClock
+from dynein.testing import FakeLedger, FakeTriggerTable, ManualClock
 from dynein.trigger_store import Cancelled, Roster, ShardRecords, Tombstone, TriggerStore
 from tests import engines
 from tests.contract.samples import SHARDS, WIDTH_MS
@@ -33,13 +35,17 @@ if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
 
 
+LEDGER_WINDOW_MS = 3_600_000
+
+
 class EngineTable(NamedTuple):
-    """A fresh table with `SHARDS` shards, by its three protocols, and what tests do to it behind their back."""
+    """A fresh table with `SHARDS` shards, by its protocols, and what tests do to it behind their back."""
 
     engine: str
     store: TriggerStore
     shards: ShardRecords
     roster: Roster
+    ledger: LedgerStore
     spoil: Callable[[TriggerKey], Awaitable[None]]
     """Put a record at a trigger's place that is not one."""
     entomb: Callable[[TriggerKey], Awaitable[None]]
@@ -182,6 +188,11 @@ def roster(table: EngineTable) -> Roster:
     return table.roster
 
 
+@pytest.fixture
+def ledger(table: EngineTable) -> LedgerStore:
+    return table.ledger
+
+
 def dynamo_table(engine: str, client: DynamoDBClient, settings: Settings) -> EngineTable:
     """The adapters on a bootstrapped table."""
     clock, telemetry, name = SystemClock(), Telemetry(), settings.table
@@ -207,6 +218,7 @@ def dynamo_table(engine: str, client: DynamoDBClient, settings: Settings) -> Eng
         store,
         DynamoShardRecords(client, name, clock, telemetry),
         DynamoRoster(client, name, clock, telemetry),
+        DynamoLedger(client, name, clock, telemetry, LEDGER_WINDOW_MS),
         spoil,
         entomb,
         grow,
@@ -225,4 +237,4 @@ def _fake_table() -> EngineTable:
     async def grow(shard_count: int) -> None:
         fake.raise_shard_count(shard_count)
 
-    return EngineTable("fake", fake, fake, fake, spoil, entomb, grow)
+    return EngineTable("fake", fake, fake, fake, FakeLedger(), spoil, entomb, grow)
