@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # they bring the AWS SDK along, and `dynein submit` should be
     from dynein import redrive
     from dynein.audit import Report
     from dynein.bootstrap import Step
+    from dynein.ledger import Row
     from dynein.tail import Arrived
 
 out = Console(highlight=False, emoji=False, soft_wrap=True)
@@ -151,6 +152,39 @@ def print_audit(report: Report) -> None:
     read = f"{_many(report.triggers, 'trigger')} and {_many(report.tombstones, 'tombstone')}"
     read = f"{read} in {_many(report.buckets, 'bucket')}"
     out.print(Text.assemble(("clean", "green") if report.clean else ("not clean", "red"), f": {counts} of {read}"))
+
+
+_LEDGER_COLUMNS = ("accepted", "moved in", "moved out", "delivered", "cancelled", "dead-lettered", "balance")
+
+
+def print_ledger(rows: Sequence[Row], *, gap_jobs: int, surplus_jobs: int) -> None:
+    """The ledger: a line for each window, and what the closed ones say together."""
+    if not rows:
+        out.print("no jobs were counted in this time")
+        return
+    out.print(Text(f"{'due (UTC)':<26}" + "".join(f"{name:>15}" for name in _LEDGER_COLUMNS), style="dim"))
+    for row in rows:
+        due = f"{_utc(row.start_ms)} - {_utc(row.end_ms)[11:]}"
+        line = f"{due:<26}" + "".join(f"{jobs:>15,}" for jobs in row.counts)
+        out.print(Text.assemble(line, _balance(row)))
+    closed = sum(row.closed for row in rows)
+    balanced = gap_jobs == 0 and surplus_jobs == 0
+    style = "green" if balanced else "red" if gap_jobs else "yellow"
+    verdict = "balanced" if balanced else f"{_many(gap_jobs, 'job')} missing, {surplus_jobs} too many"
+    out.print(Text.assemble((verdict, style), f" in {_many(closed, 'closed window')}"))
+
+
+def _balance(row: Row) -> tuple[str, str]:
+    pending = row.counts.pending
+    if not row.closed:
+        return f"{f'{pending:,} open':>15}", "dim"
+    if pending > 0:
+        return f"{f'{pending:,} missing':>15}", "red"
+    return (f"{f'{-pending:,} too many':>15}", "yellow") if pending else (f"{'0':>15}", "green")
+
+
+def _utc(at_ms: int) -> str:
+    return dt.datetime.fromtimestamp(at_ms / 1000, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S").removesuffix(":00")
 
 
 _STOPPED = {

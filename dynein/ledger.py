@@ -166,6 +166,24 @@ class Closing(NamedTuple):
         return max(0, until_ms - windows * self.window_ms), max(0, until_ms)
 
 
+class Row(NamedTuple):
+    """One window, to show. Its books are judged once it is ``closed``."""
+
+    start_ms: int
+    end_ms: int
+    closed: bool
+    counts: Counts
+
+
+def rows(windows: Mapping[int, Counts], closing: Closing, now_ms: int) -> list[Row]:
+    """``windows`` as `LedgerStore.read` has them, and which of them are closed."""
+    _, closed_until_ms = closing.closed(now_ms, 0)
+    return [
+        Row(start_ms, start_ms + closing.window_ms, start_ms < closed_until_ms, counts)
+        for start_ms, counts in windows.items()
+    ]
+
+
 class Judgement(NamedTuple):
     """What closed windows say together."""
 

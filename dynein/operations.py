@@ -1,4 +1,4 @@
-"""What an operator runs once against a deployment: audit and redrive, with their clients built and closed."""
+"""What an operator runs once against a deployment: audit, redrive, ledger; with their clients built and closed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from dynein.aws import clients
 from dynein.clock import SystemClock
 from dynein.console import err
 from dynein.directory import Directory
+from dynein.dynamodb_ledger import DynamoLedger
 from dynein.dynamodb_shards import DynamoShardRecords
 from dynein.dynamodb_store import DynamoTriggerStore
 from dynein.dynamodb_table import verify_layout
+from dynein.ledger import Row, rows
+from dynein.ledger_process import closing_by
 from dynein.settings import Settings
 from dynein.sqs_queue import SqsQueues
 from dynein.telemetry import Telemetry
@@ -67,6 +70,16 @@ async def run_redrive(
                 message_bytes_max=settings.message_bytes_max,
                 on_progress=show,
             )
+
+
+async def run_ledger(settings: Settings, *, hours: float) -> list[Row]:
+    """``dynein ledger``: the windows closed within the last ``hours``, and those that are open and have begun."""
+    clock, closing = SystemClock(), closing_by(settings)
+    async with clients(settings) as aws:
+        store = DynamoLedger(aws.dynamodb, settings.table, clock, Telemetry(), closing.window_ms)
+        now_ms = clock.now_ms()
+        from_ms, _ = closing.closed(now_ms, round(hours * 3_600_000))
+        return rows(await store.read(from_ms, now_ms + 1), closing, now_ms)
 
 
 def _unseen(*, quiet: bool) -> bool:

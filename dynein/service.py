@@ -4,7 +4,8 @@ Any subset of the three roles runs in one process. Every process also serves ``/
 
 Stopping, in order: ``/readyz`` says no, while the API still takes jobs for ``linger_s`` (load balancers need a moment
 to notice); then the API answers new submissions with 503, finishes those under way and closes its port. Ingester and
-dispatcher drain from the first moment, side by side with that. The process ends when all have, or after ``drain_s``.
+dispatcher drain from the first moment, side by side with that. When all have, or after ``drain_s``, the last counts
+go to the ledger, and the process ends.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from dynein.dynamodb_table import verify_layout
 from dynein.errors import InvalidSettings, NotBootstrapped, UnknownQueue
 from dynein.http_server import Server, SharingServer
 from dynein.ingest.ingester import Ingester
+from dynein.ledger_process import ProcessLedger
 from dynein.listener import LISTEN_BACKLOG, listen, url_of
 from dynein.membership import Membership
 from dynein.runner import run_passes
@@ -123,9 +125,15 @@ class Service:
             work.append(run_passes("layout", submissions.run_once, self._clock, stopping, self._rng))
         if "ingester" in self._roles:
             work.append(parts.ingester().run(stopping))
-        if "dispatcher" in self._roles:
-            work.append(parts.dispatcher().run(stopping))
+        dispatcher = parts.dispatcher() if "dispatcher" in self._roles else None
+        if dispatcher is not None:
+            work.append(dispatcher.run(stopping))
         log.info("dynein %s: %s at %s", __version__, ", ".join(self._roles), self.url)
+        # One process of the fleet reads the ledger: the one that owns shard 0.
+        async with parts.ledger.kept(is_observer=lambda: dispatcher is not None and 0 in dispatcher.snapshot().shards):
+            await self._until_drained(work, stopping)
+
+    async def _until_drained(self, work: Sequence[Awaitable[None]], stopping: asyncio.Event) -> None:
         tasks = [asyncio.ensure_future(part) for part in work]
         watch = asyncio.ensure_future(stopping.wait())
         try:
@@ -208,6 +216,7 @@ class _Parts:
         self.store = DynamoTriggerStore(aws.dynamodb, settings.table, clock, telemetry, layout.bucket_width_ms, rng=rng)
         self.shards = DynamoShardRecords(aws.dynamodb, settings.table, clock, telemetry, rng=rng)
         self._roster = DynamoRoster(aws.dynamodb, settings.table, clock, telemetry)
+        self.ledger = ProcessLedger(settings, aws.dynamodb, self._roster, clock, telemetry, rng)
         self.directory = Directory(self.queues, clock, ttl_s=settings.destination_cache_s)
         self._dead_letters = DeadLetterQueue(
             self.queues, self.directory, settings.dead_letter_queue, message_bytes_max=settings.message_bytes_max
@@ -237,6 +246,7 @@ class _Parts:
             layout=self._layout,
             inbound_url=self.inbound_url,
             rng=self._rng,
+            tally=self.ledger.tally,
         )
 
     def ingester(self) -> Ingester:
@@ -253,6 +263,7 @@ class _Parts:
             rng=self._rng,
             bucket_width_ms=self._layout.bucket_width_ms,
             inbound_url=self.inbound_url,
+            tally=self.ledger.tally,
         )
 
     def dispatcher(self) -> Dispatcher:
@@ -267,6 +278,7 @@ class _Parts:
             settings=self._settings,
             rng=self._rng,
             bucket_width_ms=self._layout.bucket_width_ms,
+            tally=self.ledger.tally,
         )
 
     def _membership(self, role: str) -> Membership:
@@ -283,5 +295,13 @@ class _Parts:
             retry_budget_s=settings.retry_budget_s,
         )
         return Delivery(
-            role, self.queues, self.directory, self._dead_letters, self._clock, self._telemetry, limits, self._rng
+            role,
+            self.queues,
+            self.directory,
+            self._dead_letters,
+            self._clock,
+            self._telemetry,
+            limits,
+            self._rng,
+            tally=self.ledger.tally,
         )
