@@ -15,6 +15,7 @@ from rich.text import Text
 
 from dynein import __version__
 from dynein.cli_jobs import Json, cancel, get, move, submit, usage_error
+from dynein.cli_ledger import ledger
 from dynein.clock import SystemClock
 from dynein.console import (
     arrival_line,
@@ -24,7 +25,6 @@ from dynein.console import (
     print_error,
     print_fields,
     print_json,
-    print_ledger,
     print_redrive,
     print_steps,
 )
@@ -136,7 +136,7 @@ def bootstrap(*, json: Json = False) -> None:
     asyncio.run(go())
 
 
-for _command in (submit, get, cancel, move):
+for _command in (submit, get, cancel, move, ledger):
     app.command()(_command)
 
 
@@ -219,29 +219,6 @@ def redrive(
     else:
         print_redrive(report)
     if report.failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-def ledger(
-    *,
-    hours: Annotated[float, typer.Option(min=0, help="How far to look back.")] = 24.0,
-    json: Json = False,
-) -> None:
-    """Show whether what was accepted has gone out.
-
-    By window of the jobs' due times, as the processes have counted. Exits 1 if a closed window misses a job.
-    """
-    from dynein.ledger import judge  # noqa: PLC0415
-    from dynein.operations import run_ledger  # noqa: PLC0415
-
-    rows = asyncio.run(run_ledger(load_settings(), hours=hours))
-    verdict = judge(row.counts for row in rows if row.closed)
-    for row in rows if json else ():
-        print_json({**row._asdict(), "counts": row.counts._asdict(), "pending": row.counts.pending})
-    if not json:
-        print_ledger(rows, gap_jobs=verdict.gap_jobs, surplus_jobs=verdict.surplus_jobs)
-    if verdict.gap_jobs:
         raise typer.Exit(1)
 
 
