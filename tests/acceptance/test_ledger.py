@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ async def exported(running: Fleet, process: Process) -> dict[str, float]:
     return {label or name: float(value) for name, label, value in found}
 
 
-async def wait_for(running: Fleet, process: Process, wanted: dict[str, float], within_s: float) -> None:
+async def wait_for(running: Fleet, process: Process, wanted: Mapping[str, float], within_s: float) -> None:
     async def look() -> bool:
         found = await exported(running, process)
         return all(found.get(name) == value for name, value in wanted.items())
@@ -158,4 +158,4 @@ async def test_it_balances_and_then_misses_what_is_lost(tmp_path: Path) -> None:
             report = await running.run("ledger")
             assert report.code == 1, report
             assert "1 job missing, 0 too many" in report.out
-            assert (await asyncio.gather(dispatcher.terminate(20), api.terminate(20))) == [0, 0]
+            assert [await process.terminate(20) for process in (dispatcher, api)] == [0, 0]

@@ -12,6 +12,7 @@ from dynein.delivery import Delivery, Limits, Outcome, Parcel
 from dynein.directory import Directory
 from dynein.errors import AccessDenied, DyneinError, Overloaded, Throttled, Unavailable, UnknownQueue
 from dynein.job import Attribute, Job, decode_job, encode_job
+from dynein.ledger import Counts, Tally, judge
 from dynein.outgoing import TOKEN_ATTRIBUTE
 from dynein.partition import TriggerKey
 from dynein.telemetry import Telemetry
@@ -53,7 +54,9 @@ class World:
                 retry_budget_s=BUDGET_S,
             ),
             random.Random(7),
+            tally=(tally := Tally(1)),
         )
+        self.tally = tally
         self._jobs = 0
 
     @property
@@ -83,6 +86,10 @@ class World:
     def count(self, name: str, **labels: str) -> float:
         return self.telemetry.registry.get_sample_value(name, labels) or 0.0
 
+    def tallied(self) -> Counts:
+        """All that was counted for the ledger."""
+        return judge(self.tally.take(self.clock.now_ms(), 1000).values()).flows
+
     async def outcome(self, future: asyncio.Future[Outcome]) -> Outcome:
         return await self.clock.result_of(future)
 
@@ -105,6 +112,7 @@ async def test_an_acknowledged_entry_is_sent_with_its_token_in_one_call_with_its
     assert tokens == [parcel.trigger.token for parcel in parcels]
     assert world.sends("a") == 1
     assert world.count("dynein_jobs_delivered_total", role="dispatcher", queue="a") == 10
+    assert world.tallied() == Counts(delivered=10)
 
 
 async def test_lateness_is_measured_to_the_send_not_to_the_look_up_before_it(world: World) -> None:
@@ -421,6 +429,7 @@ async def test_past_the_budget_the_batch_is_dead_lettered_with_the_reason(world:
     assert [decode_job(letter.body).body for letter in letters] == ["1", "2"]
     assert all(letter.reason.startswith("UnknownQueue: queue 'a' does not exist") for letter in letters)
     assert sum(call.verb == "send" for call in world.dead_faults.calls) == 1, "one call for the batch"
+    assert world.tallied() == Counts(dead_lettered=2)
 
 
 async def test_one_success_ends_the_failure_and_its_budget(world: World) -> None:

@@ -16,6 +16,7 @@ from dynein.api.schemas import Accepted, JobRequest
 from dynein.api.submission import Submissions
 from dynein.directory import Directory
 from dynein.inbound import Arrival, unpack
+from dynein.ledger import Counts, Tally
 from dynein.settings import Settings
 from dynein.telemetry import Telemetry
 from dynein.testing import FakeQueues, FakeTriggerTable, ManualClock
@@ -24,6 +25,7 @@ from dynein.trigger_store import Layout
 
 SECRET = b"0123456789abcdef-test"
 INBOUND = "dynein-inbound"
+LEDGER_WINDOW_MS = 3_600_000
 
 
 class Api:
@@ -40,6 +42,7 @@ class Api:
         self.table = FakeTriggerTable(self.clock)
         self.signer = TokenSigner([SECRET])
         self.telemetry = Telemetry()
+        self.tally = Tally(LEDGER_WINDOW_MS)
         rng = random.Random(1)
         self.submissions = Submissions(
             self.queues,
@@ -54,6 +57,7 @@ class Api:
             inbound_url=self.inbound_url,
             rng=rng,
             random_bytes=rng.randbytes,
+            tally=self.tally,
         )
         self.lifecycle = Lifecycle()
         self.readiness = Readiness(self.queues, self.table, self.inbound_url, self.clock, self.lifecycle)
@@ -89,6 +93,13 @@ class Api:
     def sends(self, queue: str) -> int:
         """How many send calls were made to a queue."""
         return sum(1 for call in self.queues.faults.calls if call.verb == "send" and call.target == queue)
+
+    def tallied(self) -> dict[int, Counts]:
+        """Jobs counted since the last call, by their due time in ledger windows from now."""
+        now_ms = self.clock.now_ms()
+        this_window_ms = now_ms // LEDGER_WINDOW_MS * LEDGER_WINDOW_MS
+        taken = self.tally.take(now_ms, 100)
+        return {(start_ms - this_window_ms) // LEDGER_WINDOW_MS: counts for start_ms, counts in taken.items()}
 
     def counted(self, metric: str, **labels: str) -> float:
         return self.telemetry.registry.get_sample_value(metric, labels) or 0.0

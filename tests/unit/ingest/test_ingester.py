@@ -6,6 +6,7 @@ import pytest
 
 from dynein.dead_letters import KIND_INBOUND, KIND_JOB
 from dynein.errors import AccessDenied, Throttled, Unavailable
+from dynein.ledger import Counts
 from dynein.partition import bucket_of
 from dynein.trigger_store import Cancelled
 from tests.unit.ingest.world import INBOUND, WIDTH_MS, World, bucket_of_entry, due_of, trigger_of
@@ -407,6 +408,8 @@ async def test_two_creates_with_one_prepared_token_make_one_job(world: World, du
     await world.clock.advance(5)
     assert world.inbound() == 0
     assert process.counted()["duplicate"] == 2
+    sent = world.times_delivered()[first.token]
+    assert process.tallied() == Counts(accepted=-2, delivered=sent), "of three accepted creates two were repeats"
     assert world.stored().count(first.token) + world.times_delivered()[first.token] == 1
 
 

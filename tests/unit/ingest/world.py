@@ -14,6 +14,7 @@ from dynein.directory import Directory
 from dynein.inbound import Entry, pack
 from dynein.ingest import Ingester
 from dynein.job import Job, encode_job
+from dynein.ledger import Counts, Tally, judge
 from dynein.membership import Membership
 from dynein.outgoing import TOKEN_ATTRIBUTE
 from dynein.partition import TriggerKey, bucket_of
@@ -49,6 +50,7 @@ class Process:
         self.queues = world.queues.connect(self.faults)
         self.table = world.table.connect(self.faults)
         self.telemetry = Telemetry()
+        self.tally = Tally(1000)
         self.settings = Settings.model_validate({**world.settings, **settings})
         self.clock = world.clock
         self.stopping = asyncio.Event()
@@ -70,6 +72,7 @@ class Process:
                 retry_budget_s=self.settings.retry_budget_s,
             ),
             random.Random(5),
+            tally=self.tally,
         )
         self.membership = Membership(
             self.table, self.clock, role="ingester", member=member, ttl_s=self.settings.member_ttl_s
@@ -87,8 +90,13 @@ class Process:
             rng=random.Random(6),
             inbound_url=world.queues.url(INBOUND),
             bucket_width_ms=WIDTH_MS,
+            tally=self.tally,
         )
         self.task: asyncio.Task[None] | None = None
+
+    def tallied(self) -> Counts:
+        """All that was counted for the ledger."""
+        return judge(self.tally.take(self.clock.now_ms(), 1000).values()).flows
 
     def start(self) -> asyncio.Task[None]:
         self.task = asyncio.ensure_future(self.ingester.run(self.stopping))

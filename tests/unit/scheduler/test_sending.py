@@ -8,6 +8,7 @@ import pytest
 
 from dynein.dead_letters import read_dead_letter
 from dynein.errors import AccessDenied, Throttled, Unavailable, UnknownQueue
+from dynein.ledger import Counts
 from dynein.partition import TriggerKey
 from dynein.trigger import SLOT_BYTES, Trigger
 from dynein.trigger_store import Cancelled
@@ -116,7 +117,7 @@ class TestRemoval:
 
 class TestTombstones:
     async def test_a_job_cancelled_before_it_is_ingested_is_not_sent(self, world: World) -> None:
-        world.start("p")
+        (process,) = world.start("p")
         await world.until_owned()
         trigger = world.trigger(world.now_ms + 20_000)
         assert await world.table.cancel(trigger.key) is Cancelled.CANCELLED
@@ -124,6 +125,7 @@ class TestTombstones:
         other = await world.add(world.now_ms + 20_000, "other")
         await world.until_empty()
         assert world.bodies() == ["other"]
+        assert process.tallied() == Counts(delivered=1), "the API has counted the cancel"
         assert (await world.table.find(trigger.key)).tombstone is not None, "the tombstone stays"
         assert other.key != trigger.key
 
@@ -169,6 +171,7 @@ class TestBrokenRecords:
         assert letter.body == '{"not": "a job"}'
         assert "not a job record" in letter.reason
         assert world.bodies() == ["hello"]
+        assert process.tallied() == Counts(delivered=1, dead_lettered=1)
 
     async def test_a_record_that_is_no_trigger_is_left_alone_and_blocks_nothing(self, world: World) -> None:
         (process,) = world.start("p")

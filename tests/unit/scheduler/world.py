@@ -10,6 +10,7 @@ from dynein.dead_letters import DeadLetterQueue
 from dynein.delivery import Delivery, Limits
 from dynein.directory import Directory
 from dynein.job import Job, encode_job
+from dynein.ledger import Counts, Tally, judge
 from dynein.membership import Membership
 from dynein.partition import TriggerKey, bucket_of
 from dynein.scheduler import Dispatcher
@@ -59,6 +60,7 @@ class Process:
         self.table_faults = Network(world.clock)
         self.queue_faults = Network(world.clock)
         self.telemetry = Telemetry()
+        self.tally = Tally(1000)
         self.stopping = asyncio.Event()
         clock = world.clock
         table = world.table.connect(self.table_faults)
@@ -81,6 +83,7 @@ class Process:
                 retry_budget_s=settings.retry_budget_s,
             ),
             random.Random(7),
+            tally=self.tally,
         )
         self.dispatcher = Dispatcher(
             table,
@@ -93,12 +96,17 @@ class Process:
             settings,
             random.Random(7),
             WIDTH_MS,
+            tally=self.tally,
         )
         self.task = asyncio.ensure_future(self.dispatcher.run(self.stopping))
 
     @property
     def shards(self) -> list[int]:
         return self.dispatcher.snapshot().shards
+
+    def tallied(self) -> Counts:
+        """All that was counted for the ledger."""
+        return judge(self.tally.take(2**47, 1000).values()).flows
 
     def sends(self) -> list[int]:
         """Entries in each send call to a destination queue."""
