@@ -162,10 +162,10 @@ def print_ledger(rows: Sequence[Row], *, gap_jobs: int, surplus_jobs: int) -> No
     if not rows:
         out.print("no jobs were counted in this time")
         return
-    out.print(Text(f"{'due (UTC)':<26}" + "".join(f"{name:>15}" for name in _LEDGER_COLUMNS), style="dim"))
+    out.print(Text(f"{'due (UTC)':<24}" + "".join(f"{name:>14}" for name in _LEDGER_COLUMNS), style="dim"))
     for row in rows:
         due = f"{_utc(row.start_ms)} - {_utc(row.end_ms)[11:]}"
-        line = f"{due:<26}" + "".join(f"{jobs:>15,}" for jobs in row.counts)
+        line = f"{due:<24}" + "".join(f"{jobs:>14,}" for jobs in row.counts)
         out.print(Text.assemble(line, _balance(row)))
     closed = sum(row.closed for row in rows)
     balanced = gap_jobs == 0 and surplus_jobs == 0
@@ -177,10 +177,10 @@ def print_ledger(rows: Sequence[Row], *, gap_jobs: int, surplus_jobs: int) -> No
 def _balance(row: Row) -> tuple[str, str]:
     pending = row.counts.pending
     if not row.closed:
-        return f"{f'{pending:,} open':>15}", "dim"
+        return f"{f'{pending:,} open':>14}", "dim"
     if pending > 0:
-        return f"{f'{pending:,} missing':>15}", "red"
-    return (f"{f'{-pending:,} too many':>15}", "yellow") if pending else (f"{'0':>15}", "green")
+        return f"{f'{pending:,} missing':>14}", "red"
+    return (f"{f'{-pending:,} too many':>14}", "yellow") if pending else (f"{'0':>14}", "green")
 
 
 def _utc(at_ms: int) -> str:

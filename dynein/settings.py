@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     dynamodb_endpoint_url: str | None = Field(
         None, description="Endpoint for DynamoDB alone; wins over `endpoint_url`."
     )
-    table: str = Field("dynein", description="DynamoDB table: triggers, shard records, roster.")
+    table: str = Field("dynein", description="DynamoDB table: triggers, shard records, roster, ledger.")
     inbound_queue: str = Field("dynein-inbound", description="SQS queue between the API and the ingesters.")
     dead_letter_queue: str = Field(
         "dynein-dead-letter", description="SQS queue for jobs that could not be delivered and for unreadable messages."
