@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,7 +61,7 @@ class LedgerMetrics(Collector):
         """See `Collector`."""
         readings = [self._reading] if self._reading is not None else []
         if self._directory is not None:
-            readings += [msgspec.json.decode(file.read_bytes(), type=Reading) for file in self._files(self._directory)]
+            readings += _left_in(self._directory)
         latest = max(readings, key=lambda reading: reading.at_ms, default=None)
         if latest is None or latest.at_ms < self._clock.now_ms() - STALE_MS:
             return []
@@ -68,9 +69,6 @@ class LedgerMetrics(Collector):
 
     def _file(self, directory: Path) -> Path:
         return directory / f"ledger-{os.getpid()}.json"
-
-    def _files(self, directory: Path) -> list[Path]:
-        return sorted(directory.glob("ledger-*.json"))
 
     def _families(self, reading: Reading | None) -> list[Metric]:
         jobs = GaugeMetricFamily(
@@ -103,3 +101,11 @@ class LedgerMetrics(Collector):
             for role, processes in reading.undrained.items():
                 undrained.add_metric([role], processes)
         return [jobs, gap, surplus, at, undrained]
+
+
+def _left_in(directory: Path) -> list[Reading]:
+    readings = []
+    for file in directory.glob("ledger-*.json"):
+        with contextlib.suppress(FileNotFoundError):  # withdrawn at this moment
+            readings.append(msgspec.json.decode(file.read_bytes(), type=Reading))
+    return readings
