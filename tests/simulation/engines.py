@@ -167,9 +167,10 @@ class WiredTable:
         return await self._wire.call(TABLE, "move", lambda: self._stop(key, self._table.move(key, to)))
 
     async def _stop(self, key: TriggerKey, stopping: Awaitable[ResultT]) -> ResultT:
-        was_there = self._table.peek(key).trigger
+        found = self._table.peek(key)
         result = await stopping
-        self._torn.stopped(key, was_there, self._now())
+        if found.tombstone is None:  # else it was stopped before, and all reads show it
+            self._torn.stopped(key, found.trigger, self._now())
         return result
 
     async def buckets(self) -> list[tuple[int, int]]:

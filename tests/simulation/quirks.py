@@ -40,7 +40,7 @@ class Torn:
         again = [key for key in again if self._rng.random() < 0.7]
         if not again:
             return page
-        self._met["(reads of what was being cancelled)"] += len(again)
+        self._met["torn read"] += len(again)
         triggers = [*page.triggers, *(self._removed[key][1] for key in again)]
         return page._replace(
             triggers=sorted(triggers, key=lambda trigger: trigger.key),
