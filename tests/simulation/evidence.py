@@ -106,10 +106,3 @@ class Evidence:
             if disturbance.since <= until and disturbance.until >= since and (not whats or disturbance.what in whats):
                 return disturbance.what
         return None
-
-    def received(self, key: TriggerKey) -> list[tuple[str, Attempt]]:
-        """Every receive of a message that carried the job, in order: (message id, receive)."""
-        found = [
-            (message, receipt) for message in self.carriers.get(key, {}) for receipt in self.receipts.get(message, [])
-        ]
-        return sorted(found, key=lambda pair: pair[1].at)

@@ -29,10 +29,11 @@ class Explainer:
             return "the answer to a send was not heard"
         read = self._last_read(key, later)
         received = self._last_receive(key, later)
-        if read is not None and (received is None or read.at > received[1].at):
+        if read is not None and (received is None or read.at > received.at):
             return self._why_read(key, earlier, later, read)
         if received is not None:
-            return self._why_came_again(key, later.began_at)
+            # Or it met the trigger when it stored it once more, into a bucket that nobody reads any more.
+            return self._why_came_again(key, later.began_at) or self._why_stored_again(key, earlier, later.began_at)
         return None
 
     def resurrected(self, key: TriggerKey) -> bool:
@@ -54,9 +55,8 @@ class Explainer:
         return max(mine, key=lambda read: read.at, default=None)
 
     def _why_read(self, key: TriggerKey, earlier: Flight, later: Flight, read: Attempt) -> str | None:
-        removed = [a for a in self._evidence.removals.get(key, []) if a.done and earlier.began_at <= a.at <= read.at]
-        if removed:
-            return self._why_rewritten(key, removed[0].at, read.at)
+        if self._removed(key, earlier.began_at, read.at):
+            return self._why_stored_again(key, earlier, read.at)
         if self._may_be(earlier, "ingester"):
             # It was stored as well as held in hand: its message came more than once.
             again = self._why_came_again(key, read.at)
@@ -90,26 +90,30 @@ class Explainer:
             return "the lease was lost between send and removal"
         return None
 
-    def _why_rewritten(self, key: TriggerKey, removed_at: float, read_at: float) -> str | None:
+    def _removed(self, key: TriggerKey, since: float, until: float) -> list[Attempt]:
+        return [a for a in self._evidence.removals.get(key, []) if a.done and since <= a.at <= until]
+
+    def _why_stored_again(self, key: TriggerKey, earlier: Flight, until: float) -> str | None:
         """Why was a trigger stored again that had been removed?"""
-        adds = [add for add in self._evidence.adds.get(key, []) if add.done and removed_at <= add.at <= read_at]
+        removed = self._removed(key, earlier.began_at, until)
+        adds = [a for a in self._evidence.adds.get(key, []) if a.done and removed and removed[0].at <= a.at <= until]
         if not adds:
             return None
         writers = [add.flight.process for add in adds]
         for add in self._evidence.adds[key]:
             if add.flight.process in writers and self._in_trouble(add, adds[-1].at):
                 return "the answer to a write was not heard"
-        return self._why_came_again(key, read_at)
+        return self._why_came_again(key, until)
 
     # --- an inbound message came again --------------------------------------------------------------------------------
 
-    def _last_receive(self, key: TriggerKey, sending: Flight) -> tuple[str, Attempt] | None:
-        """The receive that the sender had the job from: (message id, receive)."""
+    def _last_receive(self, key: TriggerKey, sending: Flight) -> Attempt | None:
+        """The receive that the sender had the job from."""
         if not self._may_be(sending, "ingester"):
             return None
-        received = self._evidence.received(key)
-        mine = [(m, r) for m, r in received if r.flight.process == sending.process and r.at <= sending.began_at]
-        return mine[-1] if mine else None
+        received = [r for m in self._evidence.carriers.get(key, {}) for r in self._evidence.receipts.get(m, [])]
+        mine = [r for r in received if r.flight.process == sending.process and r.at <= sending.began_at]
+        return max(mine, key=lambda receipt: receipt.at, default=None)
 
     def _why_came_again(self, key: TriggerKey, until: float) -> str | None:
         """Why was any message with the job received more than once?"""
