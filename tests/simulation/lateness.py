@@ -38,5 +38,5 @@ def in_the_storm_ms(scenario: Scenario, placement: Placement, sender: ProcessClo
     )
     if least < _AMPLE or not all(kind in _HARMLESS for kind in scenario.kinds):
         return None
-    bursts_ms = 40 * 200.0 / settings.page_jobs_max  # a burst is read page by page
+    bursts_ms = 1_000 + 40 * 200.0 / settings.page_jobs_max  # a burst is read page by page, and some take long
     return in_good_weather_ms(scenario, placement, sender) + sum(_HARMLESS[kind] for kind in scenario.kinds) + bursts_ms

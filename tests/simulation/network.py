@@ -44,6 +44,8 @@ class Network:
         rng, weather = self.rng, self.weather
         there_s = weather.latency_s * (0.25 + rng.random())
         back_s = weather.latency_s * (0.25 + rng.random())
+        if weather.long_pages and verb == "read" and rng.random() < weather.long_pages:
+            back_s += rng.random() * weather.long_page_s
         if weather.slow:
             if rng.random() < weather.slow:
                 there_s += rng.random() * weather.slow_s

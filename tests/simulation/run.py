@@ -138,12 +138,14 @@ async def _play(world: World, saboteur: Saboteur, auditor: Auditor) -> None:
 
 
 async def _wind_down(world: World) -> None:
-    """One process of each kind is enough to see every bucket retired; the others must stop in good order."""
+    """The surplus processes must stop in good order; one of each kind is enough to see every bucket retired."""
     scenario, idle_at_ms = world.scenario, world.now_ms()
     world.trace.note("scenario", "winds down")
     surplus = [process for kind in scenario.fleet for process in world.alive(kind)[1:]]
     for stopping in [world.spawn(world.stop(process)) for process in surplus]:
         await stopping
+    if not scenario.to_the_end:
+        return
     settings = world.settings
     within_s = settings.retire_grace_s + 3 * (scenario.bucket_width_s + settings.lease_ttl_s) + 20.0
     await until(world, lambda: has_retired(world, idle_at_ms), within_s + scenario.skew_ms_max / 500)

@@ -14,7 +14,7 @@ from tests.simulation.world import World
 
 PROCESSES_MAX = 4
 """Of one kind."""
-SHARDS_MAX = 8
+SHARDS_MAX = 6
 
 
 class Spell(NamedTuple):

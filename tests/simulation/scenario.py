@@ -59,6 +59,9 @@ class Weather:
 
     def __init__(self) -> None:
         self.latency_s = 0.005
+        self.long_pages = 0.0
+        self.long_page_s = 0.0
+        """A page is long on its way at times, in any storm: much can happen between its read and its answer."""
         self.slow = 0.0
         self.slow_s = 0.0
         self.partial = 0.0
@@ -91,6 +94,8 @@ class Scenario(NamedTuple):
     destinations: tuple[str, ...]
     http: bool
     """Users call the HTTP application, not the submission service behind it."""
+    to_the_end: bool
+    """It goes on until every bucket that was written to must be retired."""
 
     def has(self, kind: str) -> bool:
         """Is this kind of fault in the mix?"""
@@ -151,6 +156,7 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         skew_ms_max=skew_ms_max,
         destinations=tuple(f"q{i}" for i in range(rng.choice((1, 3)))) + ("f.fifo",) * rng.choice((0, 1)),
         http=rng.random() < 0.3,
+        to_the_end=rng.random() < 0.5,
     )
 
 
@@ -176,12 +182,14 @@ def _kinds(rng: random.Random) -> tuple[str, ...]:
 def weather_of(scenario: Scenario, rng: random.Random) -> Weather:
     """The weather while the storm lasts."""
     weather = Weather()
-    weather.latency_s = rng.choice((0.001, 0.005, 0.03))
+    weather.latency_s = rng.choice((0.001, 0.01, 0.06))
+    weather.long_pages, weather.long_page_s = rng.choice(((0.05, 0.1), (0.1, 0.5)))
     bad = rng.choice((0.01, 0.05, 0.2))
     fates = ("throttled", "refused", "reset", "request_lost", "answer_lost", "straggler")
     weather.fates = [(kind, bad / 2) for kind in fates if scenario.has(kind)]
     if scenario.has("slow"):
         weather.slow = rng.choice((0.02, 0.2))
+        weather.latency_s = rng.choice((0.005, 0.03, 0.15))
         weather.slow_s = rng.choice((0.5, 1.0, 1.5)) * scenario.settings.call_timeout_s
     if scenario.has("partial"):
         weather.partial = bad

@@ -158,9 +158,9 @@ class Workload:
         """Perhaps cancel or move it, at a moment that tends to be close to something happening."""
         rng = self.rng
         roll = rng.random()
-        while roll < 0.5:
+        while roll < 0.6:
             await self._wait_for_a_moment(token)
-            what = rng.choice(("cancel", "cancel", "cancel", "move", "move", "get", "brink"))
+            what = rng.choice(("cancel", "cancel", "move", "move", "move", "get", "brink", "brink"))
             if what == "cancel":
                 await self._cancel(token)
             elif what == "get":
