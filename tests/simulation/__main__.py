@@ -5,6 +5,7 @@ from __future__ import annotations
 # ruff: noqa: T201 - it talks to a person at a terminal
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -149,4 +150,5 @@ def _list(counts: Counter[str]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     sys.exit(main())
