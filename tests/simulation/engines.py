@@ -16,6 +16,7 @@ from dynein.trigger_store import Cancelled, Found, Layout, Moved, Page, ShardRec
 from tests.simulation.evidence import Attempt, Evidence, Handover, Retirement
 from tests.simulation.flight import Flight
 from tests.simulation.network import Wire
+from tests.simulation.process import pause
 from tests.simulation.quirks import Torn
 
 ResultT = TypeVar("ResultT")
@@ -167,10 +168,11 @@ class WiredTable:
         return await self._wire.call(TABLE, "move", lambda: self._stop(key, self._table.move(key, to)))
 
     async def _stop(self, key: TriggerKey, stopping: Awaitable[ResultT]) -> ResultT:
-        found = self._table.peek(key)
+        before = self._table.peek(key)
         result = await stopping
-        if found.tombstone is None:  # else it was stopped before, and all reads show it
-            self._torn.stopped(key, found.trigger, self._now())
+        if result in (Cancelled.CANCELLED, Moved.MOVED) and before.tombstone is None and before.trigger is not None:
+            commit_s = self._torn.begin(key, before.trigger, self._now())
+            await pause(self._wire.network.loop, commit_s)
         return result
 
     async def buckets(self) -> list[tuple[int, int]]:

@@ -33,7 +33,9 @@ class Explainer:
             return self._why_read(key, earlier, later, read)
         if received is not None:
             # Or it met the trigger when it stored it once more, into a bucket that nobody reads any more.
-            return self._why_came_again(key, later.began_at) or self._why_stored_again(key, earlier, later.began_at)
+            return self._why_came_again(key, later.began_at) or self._why_stored_again(
+                key, earlier, later.began_at, by=later.process
+            )
         return None
 
     def resurrected(self, key: TriggerKey) -> bool:
@@ -93,11 +95,11 @@ class Explainer:
     def _removed(self, key: TriggerKey, since: float, until: float) -> list[Attempt]:
         return [a for a in self._evidence.removals.get(key, []) if a.done and since <= a.at <= until]
 
-    def _why_stored_again(self, key: TriggerKey, earlier: Flight, until: float) -> str | None:
-        """Why was a trigger stored again that had been removed?"""
+    def _why_stored_again(self, key: TriggerKey, earlier: Flight, until: float, by: str | None = None) -> str | None:
+        """Why was a trigger stored again that had been removed? ``by``: the process that must have done so."""
         removed = self._removed(key, earlier.began_at, until)
         adds = [a for a in self._evidence.adds.get(key, []) if a.done and removed and removed[0].at <= a.at <= until]
-        if not adds:
+        if not adds or by not in (None, adds[-1].flight.process):
             return None
         writers = [add.flight.process for add in adds]
         for add in self._evidence.adds[key]:

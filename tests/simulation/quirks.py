@@ -15,11 +15,12 @@ from tests.simulation.scenario import Weather
 
 
 class Torn:
-    """Cancels and moves that do not show in every read yet.
+    """Cancels and moves take a moment, and a read in that moment may show what was there before.
 
     DynamoDB isolates a Query from a transaction item by item only ("read-committed"; Developer Guide, "DynamoDB
-    transactions: how it works"): while a cancel is being committed, a read may find the trigger, and no tombstone. That
-    is no fault, so every run has it.
+    transactions: how it works"): while a cancel is being committed, a read may find the trigger, and no tombstone. It
+    is answered when all of it has been committed, and a consistent read begun after that shows it. That is no fault, so
+    every run has it.
     """
 
     def __init__(self, rng: random.Random, torn_s: float, met: Counter[str]) -> None:
@@ -27,16 +28,17 @@ class Torn:
         self._torn_s = torn_s
         self._met = met
         self._removed: dict[TriggerKey, tuple[float, Trigger]] = {}
-        """When the last read may show it, and what was there."""
+        """When it will have been committed, and what was there."""
 
-    def stopped(self, key: TriggerKey, was_there: Trigger | None, now: float) -> None:
-        """A cancel or a move takes effect at ``now``."""
-        if was_there is not None:
-            self._removed[key] = (now + self._rng.random() * self._torn_s, was_there)
+    def begin(self, key: TriggerKey, was_there: Trigger, now: float) -> float:
+        """A cancel or a move is decided at ``now``; returns how many seconds it takes until all of it shows."""
+        commit_s = self._rng.random() * self._torn_s
+        self._removed[key] = (now + commit_s, was_there)
+        return commit_s
 
     def show(self, page: Page, now: float) -> Page:
         """What a read shows at ``now``."""
-        again = [t.key for t in page.tombstones if t.key in self._removed and now <= self._removed[t.key][0]]
+        again = [t.key for t in page.tombstones if t.key in self._removed and now < self._removed[t.key][0]]
         again = [key for key in again if self._rng.random() < 0.7]
         if not again:
             return page
