@@ -17,7 +17,9 @@ The marks of a shard record
     Every time bucket with a smaller index is finished with: no dispatcher will read it again.
 ``late_writes``
     Counted up by whoever stores a trigger that is due at or before ``read_mark_ms``. The owner sees the count move
-    when it next renews, and reads its open buckets again. Retiring is conditional on the count it had seen.
+    when it next renews, and reads its open buckets again: at once, and once more when that count has stood a tick, for
+    a job moved there is counted by a transaction that a read may see half done. Retiring is conditional on the count it
+    had seen.
 
 A job can be cancelled exactly while it is due later than both marks; `TriggerStore.cancel` checks that in the same
 transaction that writes the tombstone. Marks only rise, so a mark read once stays true.

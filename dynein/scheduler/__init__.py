@@ -18,7 +18,7 @@ What it promises
 * **Cancelled is not sent.** The read mark is raised, and the answer seen, before anything due by it is read; so a
   tombstone that matters is there when its range is read.
 * **Nothing is stranded.** A bucket is retired after a read that found it empty, begun a grace after its end, on
-  condition that no late write was counted since. After a late write, every open bucket is read again.
+  condition that no late write was counted since. After a late write, every open bucket is read again, twice.
 * **Memory is bounded.** Room for a page is set aside before it is read. Shards and destinations share it so that
   neither one busy shard nor any number of failing destinations can fill it.
 
@@ -45,7 +45,8 @@ a destination is slow                  its further due triggers wait in memory, 
 an outage has left a backlog           buckets are read oldest first, page after page, as fast as memory frees up. What
                                        is found empty on the way is retired in one go.
 a trigger was stored late              its writer counts it on the shard record; the next renewal shows that, and every
-                                       open bucket is read again.
+                                       open bucket is read again. So it is after one more renewal, for a move that was
+                                       being committed may not have shown in that read.
 a tombstone stands at a trigger's key  the trigger is removed, not sent; the tombstone stays until its TTL.
 a trigger's record is not a job        it is moved to the dead-letter queue with the reason.
 a record is no trigger at all          it is logged once and left for ``dynein audit``. Its bucket can be retired.

@@ -95,6 +95,13 @@ class Lease:
         only ("read-committed"; Developer Guide, "DynamoDB transactions: how it works"). A read right after the mark was
         raised might still show the trigger of a cancel that is being committed.
         """
+        self.settled_late_writes = record.late_writes
+        """The count of late writes that the last renewal but one found: it has stood a tick too.
+
+        A job moved behind the read mark is counted by the transaction that moves it, so a read right after the count
+        was raised might not show its trigger yet.
+        """
+        self._late_writes = record.late_writes
         self.valid_until = valid_until
         self.renewed_at = float("-inf")
         self.renewing = False
@@ -105,6 +112,12 @@ class Lease:
     def shard(self) -> int:
         """Which shard."""
         return self.record.shard
+
+    def tick(self, renewed: ShardRecord, started: float) -> None:
+        """A tick's renewal went through: what the one before it found has stood for a tick."""
+        self.readable_ms = self.record.read_mark_ms
+        self.settled_late_writes, self._late_writes = self._late_writes, renewed.late_writes
+        self.renewed_at = started  # a renewal in between must not put off the tick that raises the mark
 
     def valid(self) -> bool:
         """May a send begin now?"""
@@ -207,10 +220,9 @@ class LeaseKeeper:
         if renewed is None:
             self._lose(lease, work)
             return
-        lease.record = renewed
         if read_on:
-            lease.readable_ms = mine.read_mark_ms
-            lease.renewed_at = started  # a renewal in between must not put off the tick that raises the mark
+            lease.tick(renewed, started)
+        lease.record = renewed
         lease.valid_until = started + self._times.trust_s
         if lease.state is _State.HELD:
             work.renewed()

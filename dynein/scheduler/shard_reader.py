@@ -84,8 +84,8 @@ class ShardReader:
         self._forward: Walk | None = None
         self._again: _Again | None = None
         self._was_forward = False
-        self._covered_late_writes = lease.record.late_writes
-        """All late writes counted up to here have been looked for, or are being looked for."""
+        self._looked_for = self._late_writes()
+        """These late writes have been looked for, or are being looked for."""
         self._empty: dict[int, int] = {}
         self._checked: set[int] = set()
         self._asked_to_retire = lease.record.retired_before
@@ -225,8 +225,8 @@ class ShardReader:
         from_ms = first_ms_of(record.retired_before, self._limits.bucket_width_ms)
         if self._cursor_ms < from_ms:
             return None
-        if record.late_writes != self._covered_late_writes:
-            self._covered_late_writes = record.late_writes
+        if self._late_writes() != self._looked_for:
+            self._looked_for = self._late_writes()
             self._take_back(self._with_room())
             return _Again(Walk(from_ms, self._cursor_ms, self._limits.bucket_width_ms), None)
         if self._may_look_for_let_go:
@@ -236,6 +236,10 @@ class ShardReader:
                 from_ms = max(from_ms, self._take_back(queues))
                 return _Again(Walk(from_ms, self._cursor_ms, self._limits.bucket_width_ms), frozenset(queues))
         return self._new_look_for_empty()
+
+    def _late_writes(self) -> tuple[int, int]:
+        """What has to be looked for: late writes as soon as they are counted, and once more when reads show them."""
+        return self.lease.record.late_writes, self.lease.settled_late_writes
 
     def _new_look_for_empty(self) -> _Again | None:
         """Look whether the first bucket not known to be empty is, once that could let it be retired."""

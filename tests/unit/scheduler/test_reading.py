@@ -51,6 +51,19 @@ class TestLateWrites:
         await world.until_empty(within_s=20.0)
         assert Counter(world.bodies()) == Counter(["late", *map(str, range(50))])
 
+    async def test_one_moved_there_is_found_though_its_count_shows_before_it_does(self, world: World) -> None:
+        """A move is a transaction, and a read may see it half done: the count of late writes, not yet the trigger."""
+        world.start("p")
+        await world.clock.advance(5.0)
+        trigger = world.trigger(world.now_ms)
+        assert await world.table.report_late(0, world.bucket(trigger.key.due_at_ms))
+        seen = world.record().beat
+        await world.clock.run_until(lambda: world.record().beat > seen)
+        await world.clock.advance(0.3)
+        await world.store(trigger)
+        await world.until_empty(within_s=2.0)
+        assert len(world.landed) == 1
+
     async def test_what_is_in_hand_is_not_sent_again(self, world: World) -> None:
         (p,) = world.start("p")
         await world.until_owned()
