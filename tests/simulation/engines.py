@@ -162,16 +162,16 @@ class WiredTable:
         return await self._wire.call(TABLE, "claim", lambda: self._table.claim(arrival))
 
     async def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
-        return await self._wire.call(TABLE, "cancel", lambda: self._stop(key, self._table.cancel(key)))
+        return await self._wire.call(TABLE, "cancel", lambda: self._stop(key, None, self._table.cancel(key)))
 
     async def move(self, key: TriggerKey, to: Trigger) -> Moved | Tombstone:
-        return await self._wire.call(TABLE, "move", lambda: self._stop(key, self._table.move(key, to)))
+        return await self._wire.call(TABLE, "move", lambda: self._stop(key, to.key, self._table.move(key, to)))
 
-    async def _stop(self, key: TriggerKey, stopping: Awaitable[ResultT]) -> ResultT:
+    async def _stop(self, key: TriggerKey, to: TriggerKey | None, stopping: Awaitable[ResultT]) -> ResultT:
         before = self._table.peek(key)
         result = await stopping
         if result in (Cancelled.CANCELLED, Moved.MOVED) and before.tombstone is None and before.trigger is not None:
-            commit_s = self._torn.begin(key, before.trigger, self._now())
+            commit_s = self._torn.begin(key, before.trigger, self._now(), to)
             await pause(self._wire.network.loop, commit_s)
         return result
 

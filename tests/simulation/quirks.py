@@ -29,15 +29,23 @@ class Torn:
         self._met = met
         self._removed: dict[TriggerKey, tuple[float, Trigger]] = {}
         """When it will have been committed, and what was there."""
+        self._added: dict[TriggerKey, float] = {}
+        """The same for where a job is moved to."""
 
-    def begin(self, key: TriggerKey, was_there: Trigger, now: float) -> float:
+    def begin(self, key: TriggerKey, was_there: Trigger, now: float, to: TriggerKey | None) -> float:
         """A cancel or a move is decided at ``now``; returns how many seconds it takes until all of it shows."""
         commit_s = self._rng.random() * self._torn_s
         self._removed[key] = (now + commit_s, was_there)
+        if to is not None:
+            self._added[to] = now + commit_s
         return commit_s
 
     def show(self, page: Page, now: float) -> Page:
         """What a read shows at ``now``."""
+        absent = [t.key for t in page.triggers if now < self._added.get(t.key, 0.0) and self._rng.random() < 0.7]
+        if absent:
+            self._met["torn read"] += len(absent)
+            page = page._replace(triggers=[trigger for trigger in page.triggers if trigger.key not in absent])
         again = [t.key for t in page.tombstones if t.key in self._removed and now < self._removed[t.key][0]]
         again = [key for key in again if self._rng.random() < 0.7]
         if not again:
