@@ -62,6 +62,8 @@ lint: install ## Linters and types
 	@$(BIN)/lint-imports
 	@$(BIN)/dynein settings --markdown | diff -u docs/reference/settings.md - || \
 		{ echo "docs/reference/settings.md is out of date: make reference"; exit 1; }
+	@$(BIN)/dynein metrics | diff -u docs/reference/metrics.md - || \
+		{ echo "docs/reference/metrics.md is out of date: make reference"; exit 1; }
 
 bench: install ## Run all benchmarks (about half an hour; `make bench-quick` sees that they work)
 	@$(BIN)/python -m benchmarks
@@ -71,6 +73,7 @@ bench-quick: install
 
 reference: install ## Rewrite the reference pages that are made from the code
 	@$(BIN)/dynein settings --markdown > docs/reference/settings.md
+	@$(BIN)/dynein metrics > docs/reference/metrics.md
 
 clean: ## Remove the environment, the engines and their data
 	@rm -rf $(VENV) $(ENGINES) .dynein

@@ -1,4 +1,4 @@
-"""AWS, set up once for SQS and DynamoDB: clients, one bound and one count for each call, one error mapping.
+"""AWS, set up once for SQS and DynamoDB: clients, and one error mapping. `dynein.aws_calls` makes the calls.
 
 A client is the SDK's, or, by default, `dynein.wire`'s with the SDK's behind it: the same methods, answers and errors.
 The SDK never retries here. Whoever makes a call knows what repeating it means (which entries of a batch, whether a
@@ -7,12 +7,11 @@ lease is still worth renewing), so retrying is theirs; a second retry loop below
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
@@ -36,6 +35,7 @@ from botocore.utils import get_environ_proxies
 
 from dynein import __version__
 from dynein.clock import Clock, SystemClock
+from dynein.clock_offset import ClockOffset
 from dynein.errors import AccessDenied, DyneinError, InvalidSettings, NotBootstrapped, Throttled, Unavailable
 from dynein.settings import Settings
 from dynein.telemetry import Telemetry
@@ -44,8 +44,6 @@ from dynein.wire.client import wire_client
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
     from types_aiobotocore_sqs import SQSClient
-
-ResultT = TypeVar("ResultT")
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +115,7 @@ would send jobs minutes early or late, and must not go on."""
 RESULT_CODES = frozenset(
     {"ConditionalCheckFailedException", "TransactionCanceledException", "TransactionConflictException"}
 )
-"""DynamoDB's ways to say that a race was lost: a result, which `AwsCalls.run` leaves as it is for the store to read."""
+"""DynamoDB's ways to say that a race was lost: a result, which `aws_error` leaves as it is for the store to read."""
 
 
 class Clients(NamedTuple):
@@ -128,31 +126,46 @@ class Clients(NamedTuple):
 
 
 @asynccontextmanager
-async def clients(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Clients]:
-    """Open clients for one process; closed on leaving. Raises `InvalidSettings` when no region is to be found."""
+async def clients(
+    settings: Settings, clock: Clock | None = None, telemetry: Telemetry | None = None
+) -> AsyncIterator[Clients]:
+    """Open clients for one process; closed on leaving. Raises `InvalidSettings` when no region is to be found.
+
+    ``telemetry`` is told how far our clock is from AWS's.
+    """
     session = get_session()
-    async with sqs_client(settings, session, clock) as sqs, dynamodb_client(settings, session, clock) as dynamodb:
+    offset = ClockOffset(clock or SystemClock(), telemetry.clock_offset) if telemetry is not None else None
+    async with (
+        sqs_client(settings, session, clock, offset) as sqs,
+        dynamodb_client(settings, session, clock, offset) as dynamodb,
+    ):
         yield Clients(sqs, dynamodb)
 
 
 @asynccontextmanager
 async def sqs_client(
-    settings: Settings, session: AioSession | None = None, clock: Clock | None = None
+    settings: Settings,
+    session: AioSession | None = None,
+    clock: Clock | None = None,
+    offset: ClockOffset | None = None,
 ) -> AsyncIterator[SQSClient]:
     """An SQS client. Its read timeout leaves room for a long poll (`Settings.receive_wait_s`)."""
     read_timeout_s = settings.call_timeout_s + settings.receive_wait_s
     endpoint_url = settings.sqs_endpoint_url or settings.endpoint_url
-    async with _open("sqs", settings, session, clock, endpoint_url, read_timeout_s) as client:
+    async with _open("sqs", settings, session, clock, offset, endpoint_url, read_timeout_s) as client:
         yield client
 
 
 @asynccontextmanager
 async def dynamodb_client(
-    settings: Settings, session: AioSession | None = None, clock: Clock | None = None
+    settings: Settings,
+    session: AioSession | None = None,
+    clock: Clock | None = None,
+    offset: ClockOffset | None = None,
 ) -> AsyncIterator[DynamoDBClient]:
     """A DynamoDB client."""
     endpoint_url = settings.dynamodb_endpoint_url or settings.endpoint_url
-    async with _open("dynamodb", settings, session, clock, endpoint_url, settings.call_timeout_s) as client:
+    async with _open("dynamodb", settings, session, clock, offset, endpoint_url, settings.call_timeout_s) as client:
         yield client
 
 
@@ -162,6 +175,7 @@ async def _open(
     settings: Settings,
     session: AioSession | None,
     clock: Clock | None,
+    offset: ClockOffset | None,
     endpoint_url: str | None,
     read_timeout_s: float,
 ) -> AsyncIterator[Any]:
@@ -180,12 +194,15 @@ async def _open(
     try:
         async with opening as sdk:
             if settings.aws_client == "aiobotocore" or _is_behind_a_proxy(sdk):
+                if offset is not None:
+                    sdk.meta.events.register("after-call", offset.on_sdk_answer)
                 yield sdk
                 return
             wire = wire_client(
                 sdk,
                 await session.get_credentials(),
                 clock or SystemClock(),
+                offset=offset,
                 connections_max=settings.connections_max,
                 ca_bundle=session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"),
             )
@@ -255,31 +272,3 @@ def _about_the_clock(code: str, error: ClientError) -> str:
         f". If this machine's clock is minutes off (clock skew; AWS's says {headers.get('date', 'nothing')}), set it: "
         "requests are signed with the time, and jobs are sent by it"
     )
-
-
-class AwsCalls:
-    """Makes one client's calls: bounds each in time, counts it, and turns the SDK's errors into ours."""
-
-    def __init__(self, client: DynamoDBClient | SQSClient, telemetry: Telemetry) -> None:
-        config: Any = client.meta.config  # botocore sets its attributes from a table, unseen by type checkers
-        self._timeout_s = float(config.read_timeout)
-        self._count = telemetry.aws_calls
-
-    async def run(self, operation: str, call: Awaitable[ResultT], *, timeout_s: float | None = None) -> ResultT:
-        """Await ``call``, for at most ``timeout_s`` seconds (default: the client's read timeout), all told.
-
-        The SDK's own timeouts bound only the silence between two reads, and nothing bounds the wait for a free
-        connection. Raises `Throttled`, `Unavailable`, `AccessDenied`, `NotBootstrapped`; any other error as it is.
-        """
-        try:
-            async with asyncio.timeout(timeout_s or self._timeout_s):
-                answer = await call
-        except Exception as error:
-            meant = aws_error(operation, error)
-            outcome = error_code(error) if meant is None else type(meant).__name__
-            self._count.labels(operation, outcome).inc()
-            if meant is None:
-                raise
-            raise meant from error
-        self._count.labels(operation, "ok").inc()
-        return answer

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from dynein.aws import AwsCalls, error_code
+from dynein.aws import error_code
+from dynein.aws_calls import AwsCalls
 from dynein.clock import Clock
 from dynein.dynamodb_table import bootstrap_table
 from dynein.errors import Stop

@@ -240,6 +240,15 @@ def settings(
 
 
 @app.command()
+def metrics() -> None:
+    """Print the reference of all metrics, as Markdown."""
+    from dynein.metrics.reference import reference_page  # noqa: PLC0415
+    from dynein.telemetry import Telemetry  # noqa: PLC0415
+
+    typer.echo(reference_page(Telemetry().declared), nl=False)
+
+
+@app.command()
 def dev(
     *,
     host: Annotated[str, typer.Option(help="Address for everything.")] = "127.0.0.1",

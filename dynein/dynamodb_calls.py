@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from dynein.aws import THROTTLING_CODES, AwsCalls, error_code
+from dynein.aws import THROTTLING_CODES, error_code
+from dynein.aws_calls import AwsCalls
 from dynein.backoff import pause_s
 from dynein.clock import Clock
 from dynein.dynamodb_items import Item, identity
@@ -18,6 +19,8 @@ from dynein.telemetry import Telemetry
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
 
+COUNTED: Any = {"ReturnConsumedCapacity": "TOTAL"}
+"""In each request, so that its answer says what it consumed."""
 GET_MAX = 100
 """DynamoDB: keys in a BatchGetItem."""
 CONFLICT_TRIES = 6
@@ -46,7 +49,8 @@ class DynamoCalls:
 
     async def get(self, key: Item) -> Item | None:
         """One item, strongly consistent."""
-        answer = await self.run("GetItem", self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True))
+        call = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True, **COUNTED)
+        answer = await self.run("GetItem", call)
         item = answer.get("Item")
         return dict(item) if item is not None else None
 
@@ -61,7 +65,7 @@ class DynamoCalls:
         failures = 0
         while wanted:
             request: Any = {self.table: {"Keys": wanted[:GET_MAX], "ConsistentRead": True}}
-            answer = await self.run("BatchGetItem", self.client.batch_get_item(RequestItems=request))
+            answer = await self.run("BatchGetItem", self.client.batch_get_item(RequestItems=request, **COUNTED))
             found += [dict(item) for items in (answer.get("Responses") or {}).values() for item in items]
             left = [dict(key) for rest in (answer.get("UnprocessedKeys") or {}).values() for key in rest["Keys"]]
             wanted = left + wanted[GET_MAX:]
@@ -75,19 +79,35 @@ class DynamoCalls:
     async def write_batch(self, requests: Sequence[Item]) -> set[tuple[str, bytes]]:
         """One BatchWriteItem of put and delete requests, no two on one key. The keys of those *not* done."""
         items: Any = {self.table: list(requests)}
-        answer = await self.run("BatchWriteItem", self.client.batch_write_item(RequestItems=items))
+        answer = await self.run("BatchWriteItem", self.client.batch_write_item(RequestItems=items, **COUNTED))
         return {
             identity(request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"])
             for left in (answer.get("UnprocessedItems") or {}).values()
             for request in left
         }
 
+    async def query(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One Query page of this table: the answer."""
+        return await self.run("Query", self.client.query(TableName=self.table, **request, **COUNTED))
+
+    async def scan(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One Scan page of this table: the answer."""
+        return await self.run("Scan", self.client.scan(TableName=self.table, **request, **COUNTED))
+
+    async def put(self, item: Item, **condition: Any) -> None:  # noqa: ANN401 - SDK types
+        """Put, whatever was there."""
+        await self.run("PutItem", self.client.put_item(TableName=self.table, Item=item, **condition, **COUNTED))
+
+    async def delete(self, key: Item) -> None:
+        """Delete, whatever is there."""
+        await self.run("DeleteItem", self.client.delete_item(TableName=self.table, Key=key, **COUNTED))
+
     async def put_if(self, item: Item, condition: str, **names_and_values: Any) -> bool:  # noqa: ANN401 - SDK types
         """Put under a condition. ``False``: it did not hold."""
-        request: Any = {"TableName": self.table, "Item": item, "ConditionExpression": condition, **names_and_values}
+        request = {"ConditionExpression": condition, **names_and_values}
         for failures in range(1, CONFLICT_TRIES + 1):
             try:
-                await self.run("PutItem", self.client.put_item(**request))
+                await self.put(item, **request)
             except ClientError as error:
                 if error_code(error) == "ConditionalCheckFailedException":
                     return False
@@ -109,6 +129,7 @@ class DynamoCalls:
             "ConditionExpression": condition,
             "ExpressionAttributeValues": values,
             "ReturnValues": "ALL_NEW",
+            **COUNTED,
         }
         if names:
             request["ExpressionAttributeNames"] = names
@@ -130,7 +151,7 @@ class DynamoCalls:
         `Unavailable` it may have been done or not. Called again with the same actions and ``repeat_id`` (up to 36
         characters), DynamoDB does it once, if that is within ten minutes.
         """
-        request: Any = {"TransactItems": list(actions)}
+        request: Any = {"TransactItems": list(actions), **COUNTED}
         if repeat_id is not None:
             request["ClientRequestToken"] = repeat_id
         for failures in range(1, CONFLICT_TRIES + 1):

@@ -61,7 +61,6 @@ class DynamoLedger:
 
     async def _slot_items(self, slot: int, from_ms: int, until_ms: int) -> list[Item]:
         request: dict[str, Any] = {
-            "TableName": self._calls.table,
             "KeyConditionExpression": "pk = :pk AND sk BETWEEN :from AND :last",
             "ExpressionAttributeValues": {
                 ":pk": text(ledger_partition(self._window_ms, slot)),
@@ -72,7 +71,7 @@ class DynamoLedger:
         }
         items: list[Item] = []
         while True:
-            answer = await self._calls.run("Query", self._calls.client.query(**request))
+            answer = await self._calls.query(request)
             items += [dict(item) for item in answer["Items"]]
             if not answer.get("LastEvaluatedKey"):
                 return items

@@ -186,19 +186,18 @@ class DynamoRoster:
         item = key_item(member_partition(role), member.encode())
         item["beat"] = number(beat)
         item["ttl"] = number(self._calls.clock.now_ms() // 1000 + MEMBER_TTL_S)
-        await self._calls.run("PutItem", self._calls.client.put_item(TableName=self._calls.table, Item=item))
+        await self._calls.put(item)
 
     async def members(self, role: str) -> dict[str, int]:
         """Last beat of every member that has not left; strongly consistent."""
         request: dict[str, Any] = {
-            "TableName": self._calls.table,
             "KeyConditionExpression": "pk = :pk",
             "ExpressionAttributeValues": {":pk": text(member_partition(role))},
             "ConsistentRead": True,
         }
         beats: dict[str, int] = {}
         while True:
-            answer = await self._calls.run("Query", self._calls.client.query(**request))
+            answer = await self._calls.query(request)
             beats |= {identity(item)[1].decode(): int(item["beat"]["N"]) for item in answer["Items"]}
             if not answer.get("LastEvaluatedKey"):
                 return beats
@@ -206,5 +205,4 @@ class DynamoRoster:
 
     async def leave(self, role: str, member: str) -> None:
         """Forget ``member`` at once."""
-        key = key_item(member_partition(role), member.encode())
-        await self._calls.run("DeleteItem", self._calls.client.delete_item(TableName=self._calls.table, Key=key))
+        await self._calls.delete(key_item(member_partition(role), member.encode()))

@@ -117,7 +117,6 @@ class DynamoTriggerStore:
         pk = partition_key(bucket, shard)
         past = range_after(until_ms) if until_ms < DUE_MAX_MS else _PAST_ANY_KEY
         request: dict[str, Any] = {
-            "TableName": self._calls.table,
             "KeyConditionExpression": "pk = :pk AND sk BETWEEN :from AND :past",
             "ExpressionAttributeValues": {":pk": text(pk), ":from": {"B": range_from(from_ms)}, ":past": {"B": past}},
             "ConsistentRead": True,
@@ -125,7 +124,7 @@ class DynamoTriggerStore:
         }
         if resume is not None:
             request["ExclusiveStartKey"] = key_item(pk, resume)
-        answer = await self._calls.run("Query", self._calls.client.query(**request))
+        answer = await self._calls.query(request)
         last = answer.get("LastEvaluatedKey")
         return self._page(answer["Items"], bucket, shard, past, resume=identity(last)[1] if last else None)
 
@@ -144,13 +143,12 @@ class DynamoTriggerStore:
         pk = partition_key(bucket_of(key.due_at_ms, self._width_ms), key.shard)
         first, last = {"B": sort_key(key, Kind.TOMBSTONE)}, {"B": sort_key(key, Kind.TRIGGER)}
         request: dict[str, Any] = {
-            "TableName": self._calls.table,
             "KeyConditionExpression": "pk = :pk AND sk BETWEEN :first AND :last",
             "ExpressionAttributeValues": {":pk": text(pk), ":first": first, ":last": last},
             "ConsistentRead": True,
         }
         # One Query costs half of what two reads by key do.
-        answer = await self._calls.run("Query", self._calls.client.query(**request))
+        answer = await self._calls.query(request)
         found = _found(key, answer["Items"])
         if found.trigger is None and found.tombstone is None:
             # A Query is not one moment: it may have passed the tombstone's place before a cancel, and the trigger's
@@ -223,13 +221,9 @@ class DynamoTriggerStore:
     async def buckets(self) -> list[tuple[int, int]]:
         """Scans the whole table, strongly consistent."""
         places: set[tuple[int, int]] = set()
-        request: dict[str, Any] = {
-            "TableName": self._calls.table,
-            "ProjectionExpression": "pk",
-            "ConsistentRead": True,
-        }
+        request: dict[str, Any] = {"ProjectionExpression": "pk", "ConsistentRead": True}
         while True:
-            answer = await self._calls.run("Scan", self._calls.client.scan(**request))
+            answer = await self._calls.scan(request)
             parsed = (parse_partition_key(item["pk"]["S"]) for item in answer["Items"])
             places.update(place for place in parsed if place is not None)
             if not answer.get("LastEvaluatedKey"):

@@ -21,6 +21,16 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
+
+class Remedy(Enum):
+    """What to do about an error: the branches of the tree above."""
+
+    REJECT = "reject"
+    RETRY = "retry"
+    STOP = "stop"
+
 
 class DyneinError(Exception):
     """Root of the tree above."""
@@ -104,3 +114,14 @@ class NotBootstrapped(Stop):
 
 class AccessDenied(Stop):
     """AWS refused the credentials for a call this role cannot do without."""
+
+
+def remedy_of(error: Exception) -> Remedy:
+    """The branch that ``error`` is on. What nobody foresaw is retried."""
+    match error:
+        case Rejected():
+            return Remedy.REJECT
+        case Stop():
+            return Remedy.STOP
+        case _:
+            return Remedy.RETRY

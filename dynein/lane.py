@@ -14,7 +14,7 @@ from dynein.batching import Batch, GroupCommit
 from dynein.clock import Clock, sleep_unless
 from dynein.dead_letters import DeadLetterQueue
 from dynein.directory import Directory
-from dynein.errors import DyneinError, Retryable
+from dynein.errors import DyneinError, Remedy, Retryable, remedy_of
 from dynein.job import Job
 from dynein.ledger import NOT_KEPT, Flow, Tally
 from dynein.outgoing import outgoing_bytes, outgoing_message
@@ -79,6 +79,11 @@ class Lane:
     def __init__(self, context: LaneContext, queue: str) -> None:
         self._context = context
         self._queue = queue
+        telemetry, role = context.telemetry, context.role
+        self._label = telemetry.queue_label(queue)
+        # Found once: each look for a metric's labels costs as much as the count itself.
+        self._lateness = telemetry.lateness.labels(role, self._label)
+        self._delivered = telemetry.delivered.labels(role, self._label)
         self.failing_since: float | None = None
         self._failures = 0
         self._failed_at = 0.0
@@ -183,8 +188,7 @@ class Lane:
         return failures
 
     def _count(self, parcels: list[Parcel], failures: list[SendFailure | None], sent_at_ms: int) -> None:
-        telemetry, role = self._context.telemetry, self._context.role
-        lateness = telemetry.lateness.labels(role)
+        lateness = self._lateness
         sent: list[int] = []
         for parcel, failure in zip(parcels, failures, strict=True):
             if failure is None:
@@ -192,10 +196,14 @@ class Lane:
                 sent.append(due_at_ms)
                 lateness.observe(max(0, sent_at_ms - due_at_ms) / 1000)
             else:
-                telemetry.send_failures.labels(failure.code).inc()
+                self._count_failure(failure)
         if sent:
-            telemetry.delivered.labels(role, telemetry.queue_label(self._queue)).inc(len(sent))
+            self._delivered.inc(len(sent))
             self._context.tally.add_all(Flow.DELIVERED, sent)
+
+    def _count_failure(self, failure: SendFailure, what: str = "") -> None:
+        remedy = Remedy.REJECT if failure.permanent else failure.remedy
+        self._context.telemetry.send_failures.labels(what + failure.code, self._label, remedy.value).inc()
 
     async def _dead_letter(
         self, parcels: list[Parcel], failures: dict[int, SendFailure], outcomes: dict[int, Outcome]
@@ -215,9 +223,9 @@ class Lane:
         try:
             await self._context.dead_letters.add_job(trigger.record, trigger.token, trigger.key.due_at_ms, reason)
         except Exception as error:  # noqa: BLE001 - see _as_failure
-            telemetry.send_failures.labels(f"DeadLetter{_as_failure(error).code}").inc()
+            self._count_failure(_as_failure(error), "DeadLetter")
             return False
-        telemetry.dead_lettered.labels(self._context.role, telemetry.queue_label(self._queue)).inc()
+        telemetry.dead_lettered.labels(self._context.role, self._label).inc()
         self._context.tally.add(Flow.DEAD_LETTERED, trigger.key.due_at_ms)
         return True
 
@@ -261,7 +269,7 @@ def _as_failure(error: Exception) -> SendFailure:
     """
     if not isinstance(error, DyneinError):
         log.error("delivery met an unforeseen error", exc_info=error)
-    return SendFailure(type(error).__name__, str(error), permanent=False)
+    return SendFailure(type(error).__name__, str(error), permanent=False, remedy=remedy_of(error))
 
 
 def _message(parcel: Parcel, *, fifo: bool) -> OutgoingMessage:

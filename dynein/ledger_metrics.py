@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from dynein.clock import Clock
 from dynein.ledger import FLOWS, Judgement
+from dynein.metrics.ledger import LEDGER
 
 STALE_MS = 600_000
 """Whoever read the ledger has not been heard of for longer: better no figure than that one."""
@@ -71,26 +72,8 @@ class LedgerMetrics(Collector):
         return directory / f"ledger-{os.getpid()}.json"
 
     def _families(self, reading: Reading | None) -> list[Metric]:
-        jobs = GaugeMetricFamily(
-            "dynein_ledger_jobs",
-            "Jobs of the windows closed within the last 24 h, by what happened to them. Of the whole fleet",
-            labels=["flow"],
-        )
-        gap = GaugeMetricFamily(
-            "dynein_ledger_gap_jobs",
-            "Of these, jobs that were accepted and went nowhere: lost, late by more than the grace, or sent by a "
-            "process that was killed before it could say so",
-        )
-        surplus = GaugeMetricFamily(
-            "dynein_ledger_surplus_jobs",
-            "Of these, more jobs gone than accepted: delivered twice, or accepted by a process that was killed before "
-            "it could say so",
-        )
-        at = GaugeMetricFamily("dynein_ledger_timestamp_seconds", "When the ledger was last read")
-        undrained = GaugeMetricFamily(
-            "dynein_ledger_undrained_processes",
-            "Processes that ended within about the last day without draining: their last counts are missing",
-            labels=["role"],
+        jobs, gap, surplus, at, undrained = (
+            GaugeMetricFamily(metric.name, metric.meaning, labels=list(metric.labels)) for metric in LEDGER
         )
         if reading is not None:
             for flow, count in zip(FLOWS, reading.judgement.flows, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from dynein.errors import Remedy
 from dynein.job import Attribute
 
 
@@ -32,6 +33,8 @@ class SendFailure(NamedTuple):
     message: str
     permanent: bool
     """True if sending the same again cannot succeed (SQS: ``SenderFault``, throttling excepted)."""
+    remedy: Remedy = Remedy.RETRY
+    """What would help one that is not permanent."""
 
 
 class Received(NamedTuple):
@@ -42,6 +45,8 @@ class Received(NamedTuple):
     body: str
     receive_count: int
     attributes: Mapping[str, Attribute]
+    sent_at_ms: int | None = None
+    """When it was sent, by SQS's clock; ``None`` if it does not say."""
 
 
 class Depth(NamedTuple):

@@ -108,10 +108,11 @@ class Service:
         """Serve until ``stopping`` is set, then drain. Raises `Stop` when a person has to act."""
         if self._socket is None:
             self.bind()
-        async with clients(self._settings, self._clock) as aws:
+        async with clients(self._settings, self._clock, self.telemetry) as aws:
             layout = await verify_layout(aws.dynamodb, self._settings, self._clock, self.telemetry)
             parts = _Parts(self._settings, aws, layout, self._clock, self.telemetry, self._rng)
             await parts.check_queues()
+            self.telemetry.measure_process()
             _collect_garbage_seldom()
             await self._run_all(parts, stopping)
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from dynein.aws import THROTTLING_CODES, AwsCalls, error_code
-from dynein.errors import AccessDenied, DyneinError, Throttled, Unavailable, UnknownQueue
+from dynein.aws import THROTTLING_CODES, error_code
+from dynein.aws_calls import AwsCalls
+from dynein.errors import AccessDenied, DyneinError, Remedy, Throttled, Unavailable, UnknownQueue, remedy_of
 from dynein.job import Attribute
 from dynein.queue import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure
 from dynein.queue_address import QueueAddresses, is_url
@@ -102,7 +103,7 @@ class SqsQueues:
                 WaitTimeSeconds=wait_s,
                 VisibilityTimeout=visibility_timeout_s,
                 MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             ),
             timeout_s=wait_s + self._call_timeout_s,
         )
@@ -173,7 +174,7 @@ class SqsQueues:
             try:
                 answers |= await self._batch(url, operation, call, [entry])
             except DyneinError as error:
-                failure = SendFailure(type(error).__name__, str(error), permanent=False)
+                failure = SendFailure(type(error).__name__, str(error), permanent=False, remedy=remedy_of(error))
                 return {other["Id"]: failure for other in entries} | answers
         return answers
 
@@ -215,9 +216,11 @@ def _is_about_the_key(code: str) -> bool:
 
 def _failure(failed: Mapping[str, Any]) -> SendFailure:
     code = str(failed.get("Code") or "Unknown").removeprefix("AWS.SimpleQueueService.")
-    passing = _is_throttling(code) or _is_about_the_key(code) or code in _INVISIBLE_CODES
-    permanent = bool(failed.get("SenderFault")) and not passing
-    return SendFailure(code, str(failed.get("Message") or ""), permanent)
+    throttled = _is_throttling(code)
+    denied = not throttled and (_is_about_the_key(code) or code in _INVISIBLE_CODES)
+    permanent = bool(failed.get("SenderFault")) and not denied and not throttled
+    remedy = Remedy.STOP if denied else Remedy.RETRY
+    return SendFailure(code, str(failed.get("Message") or ""), permanent, remedy)
 
 
 def _entry(entry_id: str, message: OutgoingMessage) -> dict[str, Any]:
@@ -239,15 +242,17 @@ def _entry(entry_id: str, message: OutgoingMessage) -> dict[str, Any]:
 
 
 def _received(message: Mapping[str, Any]) -> Received:
+    system = message.get("Attributes") or {}
     return Received(
         message_id=message["MessageId"],
         receipt=message["ReceiptHandle"],
         body=message.get("Body") or "",
-        receive_count=int((message.get("Attributes") or {}).get("ApproximateReceiveCount", 1)),
+        receive_count=int(system.get("ApproximateReceiveCount", 1)),
         attributes={
             name: Attribute(value["DataType"], base64.b64encode(value["BinaryValue"]).decode("ascii"))
             if value["DataType"].startswith("Binary")
             else Attribute(value["DataType"], value["StringValue"])
             for name, value in (message.get("MessageAttributes") or {}).items()
         },
+        sent_at_ms=int(system["SentTimestamp"]) if "SentTimestamp" in system else None,
     )

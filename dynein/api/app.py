@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from dynein import __version__
 from dynein.api.intake import Envelope
+from dynein.api.metering import RequestMeter
 from dynein.api.openapi import openapi_document
 from dynein.api.ops import Lifecycle, ops_routes
 from dynein.api.problems import headers_of, make, problem_of, respond
@@ -41,17 +42,17 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json" if serves_api else None,
     )
+    routes = job_routes(submissions, lifecycle, settings) if submissions is not None else []
+    app.router.routes.extend([*routes, *ops_routes(readiness, telemetry)])
+    meter = RequestMeter(app.router.routes, telemetry)
     if submissions is not None:
-        routes = job_routes(submissions, lifecycle, settings)
-        app.router.routes.extend(routes)
-        app.shortcut = Shortcut(routes, on_error=_on_dynein_error, on_disconnect=_on_disconnect)
-    app.router.routes.extend(ops_routes(readiness, telemetry))
+        app.shortcut = Shortcut(routes, meter, on_error=_on_dynein_error, on_disconnect=_on_disconnect)
     document = openapi_document(settings)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to bring one's own
     app.add_exception_handler(DyneinError, _on_dynein_error)
     app.add_exception_handler(HTTPException, _framework_refusals(document["paths"]))
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, meter=meter)
     return app
 
 

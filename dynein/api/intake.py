@@ -12,6 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dynein.api.metering import RequestMeter
 from dynein.api.problems import RequestTooLarge, UnsupportedMediaType, problem_of, respond
 from dynein.errors import Overloaded
 
@@ -84,26 +85,28 @@ def _check_media_type(request: Request) -> None:
 
 
 class Envelope:
-    """ASGI middleware: a request id on every answer, and a problem document for what nobody foresaw.
+    """ASGI middleware: a request id on every answer, a problem document for what nobody foresaw, and a count.
 
     ``x-request-id`` is taken from the caller if it is up to 64 letters, digits, ``.``, ``_`` and ``-``; else made.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, meter: RequestMeter) -> None:
         self._app = app
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        began = self._meter.now()
         request_id = _request_id(scope)
-        started = False
+        status = 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
@@ -111,9 +114,12 @@ class Envelope:
             await self._app(scope, receive, send_with_id)
         except Exception as error:
             log.exception("request %s failed", request_id)
-            if started:
+            if status:
                 raise
             await respond(problem_of(error, scope["path"]))(scope, receive, send_with_id)
+        finally:
+            if status:
+                self._meter.answered(scope, status, began)
 
 
 def _request_id(scope: Scope) -> str:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dynein.api.intake import Envelope
+from dynein.api.metering import RequestMeter
 from dynein.errors import DyneinError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -27,13 +28,15 @@ class Shortcut:
     ``on_error`` and ``on_disconnect`` are what the application does with these exceptions.
     """
 
-    def __init__(self, routes: Sequence[Route], *, on_error: Handler, on_disconnect: Handler) -> None:
+    def __init__(
+        self, routes: Sequence[Route], meter: RequestMeter, *, on_error: Handler, on_disconnect: Handler
+    ) -> None:
         self._endpoints: Mapping[str, Endpoint] = {
             route.path: route.endpoint for route in routes if route.methods == {"POST"} and not route.param_convertors
         }
         self._on_error = on_error
         self._on_disconnect = on_disconnect
-        self.answer: ASGIApp = Envelope(self._answer)
+        self.answer: ASGIApp = Envelope(self._answer, meter)
 
     def takes(self, scope: Scope) -> bool:
         """Is this one of those requests?"""

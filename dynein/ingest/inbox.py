@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from dynein.batching import GroupCommit
+from dynein.clock import Clock
 from dynein.errors import Retryable, UnknownQueue
 from dynein.ingest.retrying import Retrying
 from dynein.queue import ENTRIES_MAX, Queues, Received, SendFailure
@@ -25,6 +26,7 @@ class Inbox:
         self,
         queues: Queues,
         url: str,
+        clock: Clock,
         retrying: Retrying,
         telemetry: Telemetry,
         *,
@@ -34,6 +36,7 @@ class Inbox:
     ) -> None:
         self._queues = queues
         self._url = url
+        self._clock = clock
         self._retrying = retrying
         self._telemetry = telemetry
         self._wait_s = wait_s
@@ -47,12 +50,16 @@ class Inbox:
 
     async def receive(self) -> list[Received]:
         """Up to 10 messages, after at most the long-poll time."""
-        return await self._queues.receive(
+        received = await self._queues.receive(
             self._url,
             entries_max=ENTRIES_MAX,
             wait_s=self._wait_s,
             visibility_timeout_s=self._visibility_timeout_s,
         )
+        sent_at_ms = min((message.sent_at_ms for message in received if message.sent_at_ms is not None), default=None)
+        age_s = 0.0 if sent_at_ms is None else max(0, self._clock.now_ms() - sent_at_ms) / 1000
+        self._telemetry.inbound_oldest_age.set(age_s)
+        return received
 
     async def delete(self, receipt: str) -> bool:
         """Whether SQS has acknowledged the delete. If not, the message will be received again."""

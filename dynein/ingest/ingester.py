@@ -92,6 +92,7 @@ class Ingester:
         self._inbox = Inbox(
             queues,
             inbound_url,
+            clock,
             retrying,
             telemetry,
             wait_s=settings.receive_wait_s,

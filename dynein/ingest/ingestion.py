@@ -109,6 +109,7 @@ class Ingestion:
     async def _store_all(self, triggers: Sequence[Trigger]) -> None:
         if triggers:
             await self._store.add(triggers)
+            self._telemetry.stored.inc(len(triggers))
             self._count("stored", len(triggers))
             await self._check_stored(triggers)
 

@@ -17,6 +17,7 @@ from dynein.membership import Membership
 from dynein.runner import run_passes
 from dynein.scheduler.hand import Memory
 from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes, ShardWork
+from dynein.scheduler.overdue import export
 from dynein.scheduler.read_pool import ReadPool
 from dynein.scheduler.sender import Backoff, Sender
 from dynein.scheduler.shard_reader import ReadLimits, ShardReader
@@ -134,6 +135,7 @@ class Dispatcher:
             self._sender.kill()
             for reader in list(self._readers.values()):
                 reader.close()
+            self._measure()
             await _cancel([stopped, *tasks, *workers])
 
     async def _join(self) -> float:
@@ -155,8 +157,13 @@ class Dispatcher:
     async def _pass(self) -> float:
         wait_s = await self._keeper.run_once()
         self._sender.let_go_of_slow()
-        self._telemetry.read_ahead.set(self._jobs_in_hand())
+        self._measure()
         return wait_s
+
+    def _measure(self) -> None:
+        now_ms = self._clock.now_ms()
+        self._telemetry.read_ahead.set(self._jobs_in_hand())
+        export([reader.lag(now_ms) for reader in self._readers.values()], now_ms, self._telemetry)
 
     async def _drain(self, tasks: list[asyncio.Task[Any]], workers: list[asyncio.Task[Any]]) -> None:
         """Leave first, so that the others' shares have grown by the time the shards are released."""

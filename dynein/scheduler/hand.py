@@ -143,6 +143,12 @@ class Hand:
         """How many triggers of each bucket are in hand; buckets without are not listed."""
         return self._buckets
 
+    def unsent(self, until_ms: int) -> tuple[int, int | None]:
+        """How many triggers due by ``until_ms`` no one has acknowledged, and the earliest due time among them."""
+        # By key first: most of what is in hand is due later, and there may be tens of thousands.
+        due = [key for key in self._entries if key[0] <= until_ms and self._entries[key].stage is not Stage.REMOVING]
+        return len(due), min(due)[0] if due else None
+
     def add(self, trigger: Trigger, job: Job | None) -> InHand:
         """Take a trigger into hand. One slot of memory was set aside for it before; what more it needs is taken now."""
         assert trigger.key not in self._entries, trigger.key

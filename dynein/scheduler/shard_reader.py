@@ -14,6 +14,7 @@ from dynein.partition import TriggerKey
 from dynein.scheduler.dispatch_plan import Walk, first_ms_of, last_ms_of, retire_before
 from dynein.scheduler.hand import Hand, Memory
 from dynein.scheduler.leases import Lease
+from dynein.scheduler.overdue import OVERDUE_AFTER_MS, Lag
 from dynein.scheduler.sender import Sender
 from dynein.trigger import Trigger
 from dynein.trigger_store import Page, TriggerStore
@@ -132,6 +133,16 @@ class ShardReader:
             self._refused and not self.hand.closed and self.retire_before() > self.lease.record.retired_before
         )
         return self._at_once
+
+    def lag(self, now_ms: int) -> Lag:
+        """How far this shard's work has come."""
+        overdue_jobs, earliest_ms = self.hand.unsent(now_ms - OVERDUE_AFTER_MS)
+        unread_ms = [self._cursor_ms, *self.hand.let_go.values()]
+        if self._again is not None and self._again.queues is not None:
+            unread_ms.append(self._again.walk.passed_ms)
+        if earliest_ms is not None:
+            unread_ms.append(earliest_ms)
+        return Lag(self.lease.shard, min(unread_ms), overdue_jobs)
 
     def look_for_let_go(self) -> None:
         """A destination of which triggers were let go has room again."""

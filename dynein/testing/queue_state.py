@@ -32,7 +32,14 @@ class Message:
     """One message at rest."""
 
     def __init__(
-        self, message_id: str, sent: OutgoingMessage, *, sequence: int, sent_at: float, visible_at: float
+        self,
+        message_id: str,
+        sent: OutgoingMessage,
+        *,
+        sequence: int,
+        sent_at: float,
+        sent_at_ms: int,
+        visible_at: float,
     ) -> None:
         self.message_id = message_id
         self.body = sent.body
@@ -40,6 +47,7 @@ class Message:
         self.group = sent.message_group_id
         self.sequence = sequence
         self.sent_at = sent_at
+        self.sent_at_ms = sent_at_ms
         self.visible_at = visible_at
         self.place = Place.DELAYED
         self.receive_count = 0
@@ -54,7 +62,9 @@ class Message:
 
     def as_received(self) -> Received:
         """As a consumer sees it."""
-        return Received(self.message_id, self.receipt, self.body, self.receive_count, dict(self.attributes))
+        return Received(
+            self.message_id, self.receipt, self.body, self.receive_count, dict(self.attributes), self.sent_at_ms
+        )
 
 
 class QueueState:

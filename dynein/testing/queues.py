@@ -233,7 +233,14 @@ class FakeQueues:
         now = self._clock.monotonic()
         self._ids[0] += 1
         delay_s = message.delay_s or state.delay_s
-        entered = Message(f"m{self._ids[0]:08d}", message, sequence=self._ids[0], sent_at=now, visible_at=now + delay_s)
+        entered = Message(
+            f"m{self._ids[0]:08d}",
+            message,
+            sequence=self._ids[0],
+            sent_at=now,
+            sent_at_ms=self._clock.now_ms(),
+            visible_at=now + delay_s,
+        )
         duplicate = state.is_duplicate(message.deduplication_id, now)
         if not duplicate:
             state.enter(entered, now)

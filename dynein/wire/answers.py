@@ -31,8 +31,10 @@ class Value(TypedDict, total=False):
 ItemValues = dict[str, Value]
 
 
-class Nothing(TypedDict):
-    """An object of which we read nothing."""
+class Consumed(TypedDict, total=False):
+    """What a call consumed, in whatever form: no answer is a bad one for that."""
+
+    ConsumedCapacity: Any
 
 
 class Acknowledged(TypedDict):
@@ -79,16 +81,19 @@ class GetQueueAttributes(TypedDict, total=False):
     Attributes: dict[str, str] | None
 
 
-class GetItem(TypedDict, total=False):
+class GetItem(Consumed, total=False):
     Item: ItemValues | None
 
 
-class Query(TypedDict):
-    Items: list[ItemValues]
+class Query(Consumed):
+    """Of a query that only counts, there are no items."""
+
+    Items: NotRequired[list[ItemValues]]
+    Count: int
     LastEvaluatedKey: NotRequired[ItemValues | None]
 
 
-class UpdateItem(TypedDict, total=False):
+class UpdateItem(Consumed, total=False):
     Attributes: ItemValues | None
 
 
@@ -96,7 +101,7 @@ class KeysLeft(TypedDict):
     Keys: list[ItemValues]
 
 
-class BatchGetItem(TypedDict, total=False):
+class BatchGetItem(Consumed, total=False):
     Responses: dict[str, list[ItemValues]] | None
     UnprocessedKeys: dict[str, KeysLeft] | None
 
@@ -114,7 +119,7 @@ class Write(TypedDict, total=False):
     DeleteRequest: Delete
 
 
-class BatchWriteItem(TypedDict, total=False):
+class BatchWriteItem(Consumed, total=False):
     UnprocessedItems: dict[str, list[Write]] | None
 
 
@@ -202,11 +207,11 @@ SQS = {
 DYNAMODB = {
     "query": Operation("Query", Query),
     "get_item": Operation("GetItem", GetItem),
-    "put_item": Operation("PutItem", Nothing),
+    "put_item": Operation("PutItem", Consumed),
     "update_item": Operation("UpdateItem", UpdateItem),
-    "delete_item": Operation("DeleteItem", Nothing),
+    "delete_item": Operation("DeleteItem", Consumed),
     "batch_get_item": Operation("BatchGetItem", BatchGetItem),
     "batch_write_item": Operation("BatchWriteItem", BatchWriteItem),
-    "transact_write_items": Operation("TransactWriteItems", Nothing),
+    "transact_write_items": Operation("TransactWriteItems", Consumed),
 }
 """Operations by the SDK's name for their method."""

@@ -24,6 +24,7 @@ from botocore.utils import normalize_url_path
 
 from dynein import __version__
 from dynein.clock import Clock
+from dynein.clock_offset import ClockOffset
 from dynein.errors import AccessDenied
 from dynein.wire.answers import DYNAMODB, SQS, Operation
 from dynein.wire.http1 import Pool
@@ -83,11 +84,14 @@ class WireClient:
         credentials: CredentialsSource | None,
         pool: Pool,
         clock: Clock,
+        offset: ClockOffset | None = None,
     ) -> None:
         service: str = sdk.meta.service_model.service_name
         self._sdk = sdk
         self._pool = pool
         self._clock = clock
+        self._offset = offset
+        self._look_at_date = False
         self._source = credentials
         self._credentials: _Credentials | None = None
         self._checked_until_s = 0.0
@@ -111,6 +115,9 @@ class WireClient:
         if credentials is None or self._clock.monotonic() >= self._checked_until_s:
             credentials = await self._check_credentials()
         answer = await self._pool.ask(self._request(target, credentials, _encoded(request)))
+        if self._look_at_date and self._offset is not None:
+            self._look_at_date = False
+            self._offset.heard(answer.headers.get(b"date", b"").decode("latin-1"))
         return operation.read(answer)
 
     async def _check_credentials(self) -> _Credentials:
@@ -126,6 +133,7 @@ class WireClient:
                 raise AccessDenied("the AWS access key or session token has characters that none has: correct it")
         self._credentials = credentials
         self._checked_until_s = checked_at_s + CREDENTIALS_CHECKED_S
+        self._look_at_date = True  # as often will do, and costs nothing at the other calls
         return credentials
 
     def _request(self, target: str, credentials: _Credentials, body: bytes) -> bytes:
@@ -165,13 +173,14 @@ async def wire_client(
     *,
     connections_max: int,
     ca_bundle: str | None = None,
+    offset: ClockOffset | None = None,
 ) -> AsyncIterator[WireClient]:
     """A client on the wire beside the open client ``sdk``. ``ca_bundle``: whom to trust, a file; unset, certifi's."""
     endpoint = Endpoint(sdk.meta.endpoint_url)
     tls = _tls_context(ca_bundle) if endpoint.tls else None
     pool = Pool(endpoint.host, endpoint.port, tls, connections_max, clock)
     try:
-        yield WireClient(sdk, credentials, pool, clock)
+        yield WireClient(sdk, credentials, pool, clock, offset)
     finally:
         await pool.close()
 

@@ -30,6 +30,8 @@ pytestmark = [
 
 ResultT = TypeVar("ResultT")
 
+SKEW_MS = 60_000
+"""More than the clocks of a machine and an engine differ by, on AWS too."""
 LONG_S = 60
 """A visibility timeout that does not end during a test."""
 WAIT_S = 3
@@ -198,6 +200,8 @@ async def test_a_body_arrives_as_it_was_sent(world: World, queue: Destination) -
     assert message.body == sent
     assert message.receive_count == 1
     assert message.attributes == {}
+    assert message.sent_at_ms is not None
+    assert abs(message.sent_at_ms - world.clock.now_ms()) < SKEW_MS
 
 
 async def test_a_body_with_a_character_past_the_first_plane(world: World, queue: Destination) -> None:

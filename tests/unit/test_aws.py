@@ -15,7 +15,8 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from dynein.aws import AwsCalls, aws_error, clients, dynamodb_client, error_code, sqs_client
+from dynein.aws import aws_error, clients, dynamodb_client, error_code, sqs_client
+from dynein.aws_calls import AwsCalls
 from dynein.errors import AccessDenied, InvalidSettings, NotBootstrapped, Throttled, Unavailable
 from dynein.settings import load_settings
 from dynein.telemetry import Telemetry
@@ -113,7 +114,7 @@ class TestCalls:
         with pytest.raises(Throttled) as caught:
             await self.calls.run("PutItem", call())
         assert isinstance(caught.value.__cause__, ClientError)
-        assert self.counted("Throttled") == 1
+        assert self.counted("throttled") == 1
 
     async def test_a_result_code_is_left_as_it_is(self) -> None:
         async def call() -> None:
@@ -121,12 +122,12 @@ class TestCalls:
 
         with pytest.raises(ClientError):
             await self.calls.run("PutItem", call())
-        assert self.counted("ConditionalCheckFailedException") == 1
+        assert self.counted("conflict") == 1
 
     async def test_no_answer_in_time(self) -> None:
         with pytest.raises(Unavailable):
             await self.calls.run("PutItem", asyncio.Event().wait())
-        assert self.counted("Unavailable") == 1
+        assert self.counted("timeout") == 1
 
     async def test_cancelling_is_no_error(self) -> None:
         calling = asyncio.ensure_future(self.calls.run("PutItem", asyncio.Event().wait(), timeout_s=60))

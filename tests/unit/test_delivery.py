@@ -84,7 +84,11 @@ class World:
         return sum(call.verb == "send" and call.target == queue for call in self.faults.calls)
 
     def count(self, name: str, **labels: str) -> float:
-        return self.telemetry.registry.get_sample_value(name, labels) or 0.0
+        """The sum of all series that have these labels."""
+        samples = [sample for metric in self.telemetry.registry.collect() for sample in metric.samples]
+        return sum(
+            sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     def tallied(self) -> Counts:
         """All that was counted for the ledger."""
@@ -122,7 +126,7 @@ async def test_lateness_is_measured_to_the_send_not_to_the_look_up_before_it(wor
     await world.clock.advance(2.0)
     gate.open()
     await world.outcome(future)
-    assert world.count("dynein_lateness_seconds_sum", role="dispatcher") == pytest.approx(2.0)
+    assert world.count("dynein_lateness_seconds_sum", role="dispatcher", queue="a") == pytest.approx(2.0)
 
 
 # --- entry refused for its content ----------------------------------------------------------------------------------
@@ -141,6 +145,7 @@ async def test_a_refused_entry_is_dead_lettered_at_once_and_its_neighbours_are_s
     assert (letter.kind, letter.token, letter.due_at_ms) == ("job", bad.trigger.token, bad.trigger.key.due_at_ms)
     assert letter.reason.startswith("InvalidParameterValue: ")
     assert world.count("dynein_jobs_dead_lettered_total", role="dispatcher", queue="a") == 1
+    assert world.count("dynein_send_failures_total", queue="a", remedy="reject") == 1
 
 
 async def test_a_refused_entry_does_not_pause_its_lane(world: World) -> None:
@@ -169,9 +174,18 @@ async def test_a_refused_entry_of_a_lost_shard_is_left_to_its_next_owner(world: 
 
 
 @pytest.mark.parametrize(
-    "error", [Throttled("slow down"), Unavailable("no answer"), UnknownQueue("a"), AccessDenied("no"), KeyError("bug")]
+    ("error", "remedy"),
+    [
+        (Throttled("slow down"), "retry"),
+        (Unavailable("no answer"), "retry"),
+        (UnknownQueue("a"), "reject"),
+        (AccessDenied("no"), "stop"),
+        (KeyError("bug"), "retry"),
+    ],
 )
-async def test_a_failed_call_pauses_the_lane_then_tries_the_same_batch_again(world: World, error: Exception) -> None:
+async def test_a_failed_call_pauses_the_lane_then_tries_the_same_batch_again(
+    world: World, error: Exception, remedy: str
+) -> None:
     world.faults.fail_next("send", error, times=3)
     futures = world.submit("a", "1", "2")
     await world.clock.settle()
@@ -182,7 +196,7 @@ async def test_a_failed_call_pauses_the_lane_then_tries_the_same_batch_again(wor
     assert world.queues.messages("a") == ["1", "2"]
     assert world.queues.messages(DLQ) == []
     assert world.clock.monotonic() >= (0.1 + 0.2 + 0.4) / 2, "equal jitter: at least half of each doubled pause"
-    assert world.count("dynein_send_failures_total", code=type(error).__name__) == 6
+    assert world.count("dynein_send_failures_total", code=type(error).__name__, queue="a", remedy=remedy) == 6
 
 
 async def test_only_the_failed_entries_are_sent_again(world: World) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from dynein.aws import sqs_client
-from dynein.errors import AccessDenied, DyneinError, Throttled, Unavailable, UnknownQueue
+from dynein.errors import AccessDenied, DyneinError, Remedy, Throttled, Unavailable, UnknownQueue
 from dynein.job import Attribute
 from dynein.queue import OutgoingMessage, SendFailure
 from dynein.settings import load_settings
@@ -105,25 +105,25 @@ def failed(entry_id: str, code: str, *, sender_fault: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("code", "sender_fault", "permanent"),
+    ("code", "sender_fault", "permanent", "remedy"),
     [
-        ("InvalidMessageContents", True, True),
-        ("InternalError", False, False),
-        ("RequestThrottled", True, False),
-        ("ThrottlingException", True, False),
-        ("KMS.ThrottlingException", True, False),
-        ("KMS.DisabledException", True, False),
-        ("KmsAccessDenied", True, False),
-        ("AccessDenied", True, False),
-        ("OverLimit", True, False),
+        ("InvalidMessageContents", True, True, Remedy.RETRY),
+        ("InternalError", False, False, Remedy.RETRY),
+        ("RequestThrottled", True, False, Remedy.RETRY),
+        ("ThrottlingException", True, False, Remedy.RETRY),
+        ("KMS.ThrottlingException", True, False, Remedy.RETRY),
+        ("KMS.DisabledException", True, False, Remedy.STOP),
+        ("KmsAccessDenied", True, False, Remedy.STOP),
+        ("AccessDenied", True, False, Remedy.STOP),
+        ("OverLimit", True, False, Remedy.RETRY),
     ],
 )
 async def test_a_failed_entry_is_permanent_only_if_its_content_is_at_fault(
-    server: Server, queues: SqsQueues, code: str, *, sender_fault: bool, permanent: bool
+    server: Server, queues: SqsQueues, code: str, remedy: Remedy, *, sender_fault: bool, permanent: bool
 ) -> None:
     server.script = [ok(**done("0", "2"), Failed=[failed("1", code, sender_fault=sender_fault)])]
     answers = await queues.send(URL, messages("a", "b", "c"))
-    assert answers == [None, SendFailure(code, "why", permanent), None]
+    assert answers == [None, SendFailure(code, "why", permanent, remedy), None]
 
 
 async def test_an_entry_that_the_answer_does_not_mention_has_failed_for_now(server: Server, queues: SqsQueues) -> None:

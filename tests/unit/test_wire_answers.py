@@ -62,7 +62,7 @@ def test_anything(operation: Operation, status: int, headers: dict[bytes, bytes]
             {"Messages": [{"MessageId": "m", "ReceiptHandle": "r", "Attributes": None, "MessageAttributes": None}]},
         ),
         (DYNAMODB["get_item"], {"Item": None}),
-        (DYNAMODB["query"], {"Items": [], "LastEvaluatedKey": None}),
+        (DYNAMODB["query"], {"Items": [], "Count": 0, "LastEvaluatedKey": None}),
         (DYNAMODB["batch_get_item"], {"Responses": None, "UnprocessedKeys": None}),
         (DYNAMODB["batch_write_item"], {"UnprocessedItems": None}),
     ],
@@ -79,7 +79,8 @@ def test_what_may_be_missing_may_be_null(operation: Operation, body: dict[str, A
         (SQS["receive_message"], {"Messages": [{"MessageId": "m"}]}),
         (SQS["get_queue_url"], {}),
         (DYNAMODB["query"], {}),
-        (DYNAMODB["query"], {"Items": [{"sk": {"B": "not base64"}}]}),
+        (DYNAMODB["query"], {"Items": []}),
+        (DYNAMODB["query"], {"Items": [{"sk": {"B": "not base64"}}], "Count": 1}),
         (DYNAMODB["batch_write_item"], {"UnprocessedItems": {"t": [{"PutRequest": {}}]}}),
     ],
 )
@@ -90,6 +91,6 @@ def test_what_may_not_be_missing(operation: Operation, body: dict[str, Any]) -> 
 
 def test_what_is_not_declared_is_skipped() -> None:
     other = {"M": {"x": {"S": "y"}}, "NS": ["1"], "S": "s"}
-    body = {"Items": [{"a": other, "b": {"BOOL": True}}], "Count": 1, "ConsumedCapacity": {"Deep": [{}]}}
+    body = {"Items": [{"a": other, "b": {"BOOL": True}}], "Count": 1, "ScannedCount": [{}]}
     answer = DYNAMODB["query"].read(Answer(200, {}, json.dumps(body).encode()))
-    assert answer == {"Items": [{"a": {"S": "s"}, "b": {}}]}
+    assert answer == {"Items": [{"a": {"S": "s"}, "b": {}}], "Count": 1}

@@ -9,6 +9,7 @@ import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -26,8 +27,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from prometheus_client import Gauge
 
-from dynein.aws import AwsCalls, dynamodb_client, sqs_client
+from dynein.aws import dynamodb_client, sqs_client
+from dynein.aws_calls import AwsCalls
+from dynein.clock_offset import ClockOffset
 from dynein.errors import AccessDenied, Unavailable
 from dynein.settings import load_settings
 from dynein.telemetry import Telemetry
@@ -104,11 +108,15 @@ SQS_CASES = [
     ),
 ]
 DYNAMODB_CASES = [
-    Case("query", {"TableName": "t", "Limit": 2}, {"Items": [ITEM_JSON, ITEM_JSON], "LastEvaluatedKey": KEY_JSON}),
-    Case("query", {"TableName": "t", "ExpressionAttributeValues": {":x": {"B": b"\1"}}}, {"Items": []}),
+    Case(
+        "query",
+        {"TableName": "t", "Limit": 2},
+        {"Items": [ITEM_JSON, ITEM_JSON], "Count": 2, "LastEvaluatedKey": KEY_JSON},
+    ),
+    Case("query", {"TableName": "t", "ExpressionAttributeValues": {":x": {"B": b"\1"}}}, {"Items": [], "Count": 0}),
     Case("get_item", {"TableName": "t", "Key": KEY, "ConsistentRead": True}, {"Item": ITEM_JSON}),
     Case("get_item", {"TableName": "t", "Key": KEY}, {}),
-    Case("put_item", {"TableName": "t", "Item": ITEM}, {}),
+    Case("put_item", {"TableName": "t", "Item": ITEM}, {"ConsumedCapacity": {"TableName": "t", "CapacityUnits": 1.0}}),
     Case("update_item", {"TableName": "t", "Key": KEY, "ReturnValues": "ALL_NEW"}, {"Attributes": ITEM_JSON}),
     Case("delete_item", {"TableName": "t", "Key": KEY}, {}),
     Case(
@@ -423,6 +431,17 @@ async def test_credentials_are_asked_for_again_once_in_a_while(server: Server, s
             assert server.asked[-1].headers["x-amz-date"] == timestamp(clock.now_ms()), "time goes on meanwhile"
 
 
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_either_client_tells_how_far_the_clock_is_off(server: Server, session: AioSession, kind: Client) -> None:
+    server.says({}, date=formatdate(T0_MS / 1000 + 75, usegmt=True))
+    clock, gauge = ManualClock(T0_MS), Gauge("offset", "", registry=None)
+    url = f"http://127.0.0.1:{server.port}"
+    settings = load_settings({"region": "us-east-1", "endpoint_url": url, "aws_client": kind})
+    async with sqs_client(settings, session, clock, ClockOffset(clock, gauge)) as client:
+        await client.receive_message(QueueUrl=URL)
+    assert gauge._value.get() == -75.0
+
+
 async def test_credentials_that_expire_are_renewed_by_the_sdk(server: Server, session: AioSession) -> None:
     renewals = 0
 
@@ -481,9 +500,9 @@ async def test_no_session_token_no_header(server: Server, session: AioSession) -
         (b"", 200),
         (b"[]", 200),
         (b'{"Items": 1}', 200),
-        (b'{"Items": [{"pk": {"B": "*"}}]}', 200),
+        (b'{"Items": [{"pk": {"B": "*"}}], "Count": 1}', 200),
         (b'{"Items": [', 200),
-        (b'{"Items": []}', 204),
+        (b'{"Items": [], "Count": 0}', 204),
     ],
 )
 async def test_what_is_no_answer_of_aws_is_unavailable(
@@ -500,9 +519,9 @@ async def test_what_is_no_answer_of_aws_is_unavailable(
 async def test_a_checksum(server: Server, session: AioSession) -> None:
     async with opened("dynamodb", server, session) as client:
         call = AwsCalls(client, Telemetry()).run
-        body = b'{"Items": []}'
+        body = b'{"Items": [], "Count": 0}'
         server.says(body, x_amz_crc32=str(zlib.crc32(body)))
-        assert await call("Query", client.query(TableName="t")) == {"Items": []}
+        assert await call("Query", client.query(TableName="t")) == {"Items": [], "Count": 0}
         for wrong in (str(zlib.crc32(body) ^ 1), "", "x"):
             server.says(body, x_amz_crc32=wrong)
             with pytest.raises(Unavailable, match="checksum"):

@@ -116,8 +116,23 @@ async def test_a_far_job_is_stored_and_its_message_deleted(world: World) -> None
     assert world.inbound() == 0
     assert process.calls("add") == 3, "25 a call"
     assert process.counted() == {"stored": 60}
+    assert process.telemetry.registry.get_sample_value("dynein_triggers_stored_total") == 60
     assert process.calls("report_late") == 0
     assert world.delivered == []
+
+
+async def test_how_long_the_oldest_message_has_waited_is_shown_until_nothing_waits(world: World) -> None:
+    process = world.process(receive_wait_s=0)
+    await world.post(world.entry(HOUR_S))
+    await world.clock.advance(40)
+    await world.post(world.entry(HOUR_S))
+    await world.clock.advance(2)
+    shown: list[float] = []
+    process.telemetry.inbound_oldest_age.set = shown.append  # type: ignore[method-assign, assignment]
+    process.start()
+    await world.clock.advance(1)
+    assert shown[0] == 42.0
+    assert shown[-1] == 0.0
 
 
 async def test_a_mixed_message_is_deleted_only_when_its_last_job_is_done(world: World) -> None:
