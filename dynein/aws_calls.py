@@ -50,7 +50,9 @@ class _Operation:
         self.ok: Counter = telemetry.aws_calls.labels(name, OK)
         self.throttled: Counter = telemetry.aws_calls.labels(name, THROTTLED)
         self.seconds: Histogram = telemetry.aws_call_seconds.labels(name)
-        self.units: Counter = telemetry.capacity_units.labels(name, "read" if name in _READS else "write")
+        self._name = name
+        self._capacity_units = telemetry.capacity_units
+        self._units: Counter | None = None
 
     def answered(self, answer: Mapping[str, Any]) -> None:
         """Count a call that was answered. A batch of which a part is left undone was throttled."""
@@ -58,7 +60,9 @@ class _Operation:
         (self.throttled if left else self.ok).inc()
         consumed = answer.get("ConsumedCapacity")
         if consumed:
-            self.units.inc(units_of(consumed))
+            if self._units is None:
+                self._units = self._capacity_units.labels(self._name, "read" if self._name in _READS else "write")
+            self._units.inc(units_of(consumed))
 
 
 def units_of(consumed: Any) -> float:  # noqa: ANN401 - as DynamoDB reports it

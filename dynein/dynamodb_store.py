@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dynein.aws_calls import units_of
 from dynein.clock import Clock
 from dynein.dynamodb_calls import DynamoCalls
 from dynein.dynamodb_items import (
@@ -53,6 +54,7 @@ from dynein.trigger_store import (
     LOOKUP_MAX,
     REMOVE_MAX,
     Cancelled,
+    DueCount,
     Found,
     Moved,
     Page,
@@ -114,19 +116,25 @@ class DynamoTriggerStore:
         self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int, resume: bytes | None = None
     ) -> Page:
         """One Query page, strongly consistent. A tombstone may come at the end of the page before its trigger's."""
-        pk = partition_key(bucket, shard)
-        past = range_after(until_ms) if until_ms < DUE_MAX_MS else _PAST_ANY_KEY
-        request: dict[str, Any] = {
-            "KeyConditionExpression": "pk = :pk AND sk BETWEEN :from AND :past",
-            "ExpressionAttributeValues": {":pk": text(pk), ":from": {"B": range_from(from_ms)}, ":past": {"B": past}},
-            "ConsistentRead": True,
-            "Limit": limit,
-        }
+        request = {**_range(bucket, shard, from_ms, until_ms), "ConsistentRead": True, "Limit": limit}
         if resume is not None:
-            request["ExclusiveStartKey"] = key_item(pk, resume)
+            request["ExclusiveStartKey"] = key_item(partition_key(bucket, shard), resume)
         answer = await self._calls.query(request)
         last = answer.get("LastEvaluatedKey")
-        return self._page(answer["Items"], bucket, shard, past, resume=identity(last)[1] if last else None)
+        return self._page(answer["Items"], bucket, shard, _past(until_ms), resume=identity(last)[1] if last else None)
+
+    async def count_due(self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int) -> DueCount:
+        """One Query page that returns no items. Only triggers have a token; records that are neither count as none."""
+        request = {
+            **_range(bucket, shard, from_ms, until_ms),
+            "FilterExpression": "attribute_exists(tk)",
+            "Select": "COUNT",
+            "Limit": limit,
+        }
+        answer = await self._calls.query(request)
+        last = answer.get("LastEvaluatedKey")
+        reached = _reached(identity(last)[1], shard) if last else None
+        return DueCount(answer["Count"], reached, units_of(answer.get("ConsumedCapacity") or {}))
 
     async def remove(self, keys: Sequence[TriggerKey]) -> list[TriggerKey]:
         """Remove up to `REMOVE_MAX` triggers; returns those not removed. Keys may repeat."""
@@ -318,6 +326,29 @@ class DynamoTriggerStore:
 
     def _delete(self, key: Item, **condition: str) -> Item:
         return {"Delete": {"TableName": self._calls.table, "Key": key, **condition}}
+
+
+def _past(until_ms: int) -> bytes:
+    return range_after(until_ms) if until_ms < DUE_MAX_MS else _PAST_ANY_KEY
+
+
+def _range(bucket: int, shard: int, from_ms: int, until_ms: int) -> Item:
+    """What of a Query says where to look. Nothing of ours stands right on the upper bound, which BETWEEN includes."""
+    return {
+        "KeyConditionExpression": "pk = :pk AND sk BETWEEN :from AND :past",
+        "ExpressionAttributeValues": {
+            ":pk": text(partition_key(bucket, shard)),
+            ":from": {"B": range_from(from_ms)},
+            ":past": {"B": _past(until_ms)},
+        },
+    }
+
+
+def _reached(sk: bytes, shard: int) -> TriggerKey:
+    try:
+        return parse_sort_key(sk, shard)[0]
+    except ValueError:
+        return stray_key(sk, shard)
 
 
 def _found(key: TriggerKey, items: Sequence[Mapping[str, Any]]) -> Found:

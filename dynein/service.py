@@ -42,6 +42,7 @@ from dynein.ingest.ingester import Ingester
 from dynein.ledger_process import ProcessLedger
 from dynein.listener import LISTEN_BACKLOG, listen, url_of
 from dynein.membership import Membership
+from dynein.observer import OBSERVERS_SHARD, Observer, Watched
 from dynein.runner import run_passes
 from dynein.scheduler.dispatcher import Dispatcher
 from dynein.settings import Settings
@@ -128,10 +129,10 @@ class Service:
             work.append(parts.ingester().run(stopping))
         dispatcher = parts.dispatcher() if "dispatcher" in self._roles else None
         if dispatcher is not None:
-            work.append(dispatcher.run(stopping))
+            work += [dispatcher.run(stopping), parts.observer(dispatcher).run(stopping)]
         log.info("dynein %s: %s at %s", __version__, ", ".join(self._roles), self.url)
-        # One process of the fleet reads the ledger: the one that owns shard 0.
-        async with parts.ledger.kept(is_observer=lambda: dispatcher is not None and 0 in dispatcher.snapshot().shards):
+        # One process of the fleet reads the ledger: the observer.
+        async with parts.ledger.kept(is_observer=lambda: dispatcher is not None and dispatcher.owns(OBSERVERS_SHARD)):
             await self._until_drained(work, stopping)
 
     async def _until_drained(self, work: Sequence[Awaitable[None]], stopping: asyncio.Event) -> None:
@@ -222,17 +223,18 @@ class _Parts:
         self._dead_letters = DeadLetterQueue(
             self.queues, self.directory, settings.dead_letter_queue, message_bytes_max=settings.message_bytes_max
         )
-        self.inbound_url = ""
+        self.inbound_url = self.dead_letter_url = ""
 
     async def check_queues(self) -> None:
         """Raises `NotBootstrapped` when a queue that ``dynein bootstrap`` makes is missing."""
+        urls = []
         for name in (self._settings.inbound_queue, self._settings.dead_letter_queue):
             try:
                 destination = await self.directory.resolve(name)
             except UnknownQueue as error:
                 raise NotBootstrapped(f"queue {name} does not exist: run `dynein bootstrap`") from error
-            if name == self._settings.inbound_queue:
-                self.inbound_url = destination.url
+            urls.append(destination.url)
+        self.inbound_url, self.dead_letter_url = urls
 
     def submissions(self) -> Submissions:
         return Submissions(
@@ -280,6 +282,19 @@ class _Parts:
             rng=self._rng,
             bucket_width_ms=self._layout.bucket_width_ms,
             tally=self.ledger.tally,
+        )
+
+    def observer(self, dispatcher: Dispatcher) -> Observer:
+        return Observer(
+            dispatcher,
+            self.queues,
+            Watched(self.inbound_url, self.dead_letter_url),
+            self.store,
+            self._clock,
+            self._telemetry,
+            self._settings,
+            self._rng,
+            self._layout.bucket_width_ms,
         )
 
     def _membership(self, role: str) -> Membership:

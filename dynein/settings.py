@@ -144,6 +144,21 @@ class Settings(BaseSettings):
         description="How long after its end a time bucket is still read. Must exceed any clock skew in the fleet.",
     )
 
+    observe_interval_s: Seconds = Field(
+        15.0,
+        description="How often one dispatcher of the fleet asks SQS how much is on the inbound and the dead-letter "
+        "queue, for the metrics.",
+    )
+    forecast_interval_s: Annotated[float, Field(ge=0)] = Field(
+        60.0,
+        description="How often that dispatcher counts what is due in the coming minutes, for the metrics. 0: never.",
+    )
+    forecast_read_units_max: Count = Field(
+        4_000,
+        description="DynamoDB read units after which one such count stops: what was not counted is estimated. It ends "
+        "with the page it is in, which can cost 128. A quiet table of 16 shards takes 240.",
+    )
+
     # --- Delivery (dispatcher and ingester) -------------------------------------------------------------------------
     lane_waiting_max: Count = Field(
         5_000, description="Most due jobs in memory for one destination; more of them stay in the store."

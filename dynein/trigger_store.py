@@ -103,6 +103,16 @@ class Page(NamedTuple):
     """Pass to `TriggerStore.read` for the next page; ``None`` at the end of the range."""
 
 
+class DueCount(NamedTuple):
+    """What `TriggerStore.count_due` found."""
+
+    triggers: int
+    reached: TriggerKey | None
+    """The last record looked at, if that is not all of the range."""
+    read_units: float
+    """DynamoDB's price of it; 0 where the store does not say."""
+
+
 class Found(NamedTuple):
     """What stands at a key. Both may be there: a tombstone with a trigger not yet removed means cancelled."""
 
@@ -141,6 +151,12 @@ class TriggerStore(Protocol):
         self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int, resume: bytes | None = None
     ) -> Page:
         """What is due from ``from_ms`` to ``until_ms`` (both included) in one bucket; strongly consistent."""
+
+    async def count_due(self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int) -> DueCount:
+        """How many triggers are due from ``from_ms`` to ``until_ms`` (both included) in one bucket, tombstones apart.
+
+        Looks at up to ``limit`` records, or 1 MB of them. Eventually consistent, at half of the price: for estimates.
+        """
 
     async def remove(self, keys: Sequence[TriggerKey]) -> list[TriggerKey]:
         """Remove up to `REMOVE_MAX` triggers (tombstones stay); returns those that were *not* removed."""

@@ -8,7 +8,7 @@ from dynein.metrics.observer import ROLES
 JOBS = Declared(
     "dynein_ledger_jobs",
     "gauge",
-    {"flow": "`accepted`, `delivered`, `cancelled`, ...: the columns of `dynein ledger`"},
+    {"flow": "`accepted`, `moved_in`, `moved_out`, `delivered`, `cancelled`, `dead_lettered`"},
     ROLES,
     "Jobs of the windows closed within the last 24 h, by what happened to them. Of the whole fleet",
     "`dynein_ledger_gap_jobs` is not 0: where did the jobs go?",

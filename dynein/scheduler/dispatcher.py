@@ -16,6 +16,7 @@ from dynein.ledger import NOT_KEPT, Tally
 from dynein.membership import Membership
 from dynein.runner import run_passes
 from dynein.scheduler.hand import Memory
+from dynein.scheduler.lease_plan import ShardsSeen
 from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes, ShardWork
 from dynein.scheduler.overdue import export
 from dynein.scheduler.read_pool import ReadPool
@@ -112,6 +113,14 @@ class Dispatcher:
             full_queues=sorted({queue for reader in readers for queue in reader.hand.let_go}),
             undecodable=sum(len(reader.reported) for reader in readers),
         )
+
+    def owns(self, shard: int) -> bool:
+        """Is the shard this process's now?"""
+        return self._keeper.owns(shard)
+
+    def shards_seen(self) -> ShardsSeen:
+        """All shards, as of the last look at their records."""
+        return self._keeper.seen
 
     # --- the agent --------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,20 @@ class Sightings:
         return 0.0 if sighting is None else now - sighting.since
 
 
+class ShardsSeen(NamedTuple):
+    """All shards, as one dispatcher has last seen them."""
+
+    shards: int
+    unowned: int
+    """Without an owner, or with one that has not renewed for the lease's time."""
+
+
+def shards_seen(records: Sequence[ShardRecord], sightings: Sightings, *, now: float, lease_ttl_s: float) -> ShardsSeen:
+    """Count those that nobody owns. ``now``: when ``records`` came."""
+    unowned = sum(record.owner is None or sightings.still_s(record.shard, now) >= lease_ttl_s for record in records)
+    return ShardsSeen(len(records), unowned)
+
+
 class Plan(NamedTuple):
     """What one dispatcher should do now."""
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from dynein.clock import Clock
 from dynein.errors import DyneinError, Stop, Unavailable
-from dynein.scheduler.lease_plan import Sightings, plan, takeable
+from dynein.scheduler.lease_plan import ShardsSeen, Sightings, plan, shards_seen, takeable
 from dynein.telemetry import Telemetry
 from dynein.trigger_store import ShardRecord, ShardRecords
 
@@ -147,6 +147,8 @@ class LeaseKeeper:
         self._leases: dict[int, tuple[Lease, ShardWork]] = {}
         self._own_fences: dict[int, int] = {}
         self._sightings = Sightings()
+        self.seen = ShardsSeen(0, 0)
+        """At the last look at all shards; none before the first."""
         self._looked_at = float("-inf")
         self._looked_for: list[str] = []
         self._restless = True
@@ -156,6 +158,11 @@ class LeaseKeeper:
     def held(self) -> list[int]:
         """Shards that something may be sent for now, or will be at their next renewal."""
         return [shard for shard, (lease, _) in self._leases.items() if lease.state is _State.HELD]
+
+    def owns(self, shard: int) -> bool:
+        """May something be sent for this shard now?"""
+        lease, _ = self._leases.get(shard, (None, None))
+        return lease is not None and lease.state is _State.HELD and lease.valid()
 
     @property
     def owning(self) -> bool:
@@ -283,6 +290,7 @@ class LeaseKeeper:
         now = self._clock.monotonic()
         self._looked_at, self._looked_for = now, live
         self._sightings.observe(records, now)
+        self.seen = shards_seen(records, self._sightings, now=now, lease_ttl_s=self._times.lease_ttl_s)
         free = takeable(
             records,
             self._sightings,

@@ -17,6 +17,7 @@ from dynein.trigger_store import (
     LOOKUP_MAX,
     REMOVE_MAX,
     Cancelled,
+    DueCount,
     Found,
     Layout,
     Moved,
@@ -94,6 +95,11 @@ class FakeTriggerTable:
         """See `dynein.trigger_store.TriggerStore.read`. As in DynamoDB, ``limit`` counts tombstones too."""
         call = Call("table", "read", str(shard), limit)
         return await self._do(call, lambda: self._state.page(bucket, shard, from_ms, until_ms, limit, resume))
+
+    async def count_due(self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int) -> DueCount:
+        """See `dynein.trigger_store.TriggerStore.count_due`."""
+        call = Call("table", "count_due", str(shard), limit)
+        return await self._do(call, lambda: self._state.count(bucket, shard, from_ms, until_ms, limit))
 
     async def remove(self, keys: Sequence[TriggerKey]) -> list[TriggerKey]:
         """See `dynein.trigger_store.TriggerStore.remove`."""

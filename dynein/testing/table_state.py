@@ -12,6 +12,7 @@ from dynein.partition import Kind, TriggerKey, bucket_of, parse_sort_key, range_
 from dynein.trigger import Trigger
 from dynein.trigger_store import (
     Cancelled,
+    DueCount,
     Found,
     Layout,
     Moved,
@@ -23,6 +24,8 @@ from dynein.trigger_store import (
 
 MARKER_TTL_S = 15 * 86400.0
 """How long tombstones and claims are kept: longer than SQS can keep an inbound message (14 days)."""
+COUNT_UNITS = 0.5
+"""What a small page costs, read without strong consistency."""
 PAGE_BYTES_MAX = 1024 * 1024
 """DynamoDB ends a Query page here, however few records that is."""
 
@@ -151,6 +154,11 @@ class TableState:
                 page.undecodable.append(key)
         # As DynamoDB: a full page says "go on" even if nothing follows.
         return page._replace(resume=examined[-1]) if len(examined) == limit else page
+
+    def count(self, bucket: int, shard: int, from_ms: int, until_ms: int, limit: int) -> DueCount:
+        page = self.page(bucket, shard, from_ms, until_ms, limit, None)
+        reached = parse_sort_key(page.resume, shard)[0] if page.resume is not None else None
+        return DueCount(len(page.triggers), reached, COUNT_UNITS)
 
     def _bucket(self, key: TriggerKey) -> int:
         return bucket_of(key.due_at_ms, self.width_ms)

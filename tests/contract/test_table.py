@@ -23,7 +23,7 @@ from dynein.trigger import Trigger
 from dynein.trigger_store import Cancelled, Layout, Moved, Tombstone
 from tests.contract.conftest import EngineTable, dynamo_table
 from tests.contract.samples import BUCKET, SHARDS, T0, WIDTH_MS, moved, trigger_at
-from tests.contract.subjects import REAL_TABLES, needs_transactions, over
+from tests.contract.subjects import REAL_TABLES, WITHOUT_TRANSACTIONS, Subject, needs_transactions, over
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
@@ -283,6 +283,48 @@ class TestMoveRaces:
         with pytest.raises(Conflict):
             await self.move(to, lambda: self.renew(T0 + WIDTH_MS, BUCKET + 1))
         assert await self.standing(to) == (True, False)
+
+
+SAYS_NOT_WHAT_IT_CONSUMES = {
+    "dynalite": set[str](),
+    "ministack": {"BatchGetItem"},
+    "moto": {"TransactWriteItems"},
+    "real": set[str](),
+    "roto": {"Query", "TransactWriteItems"},
+}
+"""Engines deviate; DynamoDB reports for all of them. `dynein_capacity_units_total` is short of these."""
+
+
+async def test_what_calls_consume_is_counted_by_operation_and_kind(
+    subject: Subject, dynamodb: DynamoDBClient, engine_settings: Settings
+) -> None:
+    name, clock, telemetry = engine_settings.table, SystemClock(), Telemetry()
+    await bootstrap_table(dynamodb, engine_settings, clock, telemetry)
+    store = DynamoTriggerStore(dynamodb, name, clock, telemetry, WIDTH_MS)
+    shards = DynamoShardRecords(dynamodb, name, clock, telemetry)
+    roster = DynamoRoster(dynamodb, name, clock, telemetry)
+    trigger = trigger_at(T0)
+    await store.add([trigger])
+    await store.read(BUCKET, 0, from_ms=T0, until_ms=T0, limit=5)
+    await store.remove([trigger.key])
+    await shards.take((await shards.all())[0], "somebody")
+    await roster.beat("ingester", "one", 1)
+    await roster.leave("ingester", "one")
+    if subject.engine not in WITHOUT_TRANSACTIONS:
+        await store.cancel(trigger_at(T0 + 1000 * WIDTH_MS).key)
+    (metric,) = telemetry.capacity_units.collect()
+    units = {
+        (sample.labels["operation"], sample.labels["kind"]): sample.value
+        for sample in metric.samples
+        if sample.name.endswith("_total") and sample.value
+    }
+    reads = {"BatchGetItem", "GetItem", "Query"}
+    writes = {"BatchWriteItem", "DeleteItem", "PutItem", "UpdateItem"}
+    if subject.engine not in WITHOUT_TRANSACTIONS:
+        writes.add("TransactWriteItems")
+    silent = SAYS_NOT_WHAT_IT_CONSUMES[subject.engine]
+    assert units.keys() == {(name, "read") for name in reads - silent} | {(name, "write") for name in writes - silent}
+    assert units["BatchWriteItem", "write"] == 2, "one for the put, one for the delete"
 
 
 class TestItems:

@@ -101,6 +101,27 @@ class TestRead:
         await store.add([here, trigger_at(T0, shard=1), trigger_at(T0 + WIDTH_MS), trigger_at(T0 - 1)])
         assert (await read_all(store)).triggers == [here]
 
+    async def test_counting_a_range(self, table: EngineTable) -> None:
+        """Triggers only: not tombstones, not what stands in a trigger's place, not what is due sooner or later."""
+        triggers = sorted(trigger_at(T0 + offset) for offset in range(10))
+        await table.store.add([*triggers, trigger_at(T0 + 3, shard=1), trigger_at(T0 + WIDTH_MS)])
+        await table.entomb(triggers[5].key)
+        await table.store.remove([triggers[5].key])
+        await table.spoil(trigger_at(T0 + 4).key)
+        counted = await table.store.count_due(BUCKET, 0, from_ms=T0 + 2, until_ms=T0 + 8, limit=100)
+        assert (counted.triggers, counted.reached) == (6, None)
+        assert counted.read_units >= 0
+        nothing = await table.store.count_due(BUCKET, 0, from_ms=T0 + 20, until_ms=T0 + WIDTH_MS - 1, limit=100)
+        assert (nothing.triggers, nothing.reached) == (0, None)
+
+    async def test_counting_says_how_far_it_came(self, store: TriggerStore) -> None:
+        triggers = sorted(trigger_at(T0 + offset) for offset in (0, 7, 7, 9, 50))
+        await store.add(triggers)
+        counted = await store.count_due(BUCKET, 0, from_ms=T0, until_ms=T0 + WIDTH_MS - 1, limit=3)
+        assert (counted.triggers, counted.reached) == (3, triggers[2].key)
+        rest = await store.count_due(BUCKET, 0, from_ms=T0 + 8, until_ms=T0 + WIDTH_MS - 1, limit=3)
+        assert (rest.triggers, rest.reached) == (2, None)
+
     async def test_an_empty_range(self, store: TriggerStore) -> None:
         await store.add([trigger_at(T0 + 10)])
         assert await store.read(BUCKET, 0, from_ms=T0, until_ms=T0 + 9, limit=5) == Page([], [], [], None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from bisect import insort
 from collections.abc import Awaitable, Collection, Sequence
 from typing import TypeVar
@@ -12,7 +13,7 @@ from dynein.partition import TriggerKey
 from dynein.queue import Depth, Destination, OutgoingMessage, Received, SendFailure
 from dynein.testing import FakeQueues, FakeTriggerTable
 from dynein.trigger import Trigger
-from dynein.trigger_store import Cancelled, Found, Layout, Moved, Page, ShardRecord, Tombstone
+from dynein.trigger_store import Cancelled, DueCount, Found, Layout, Moved, Page, ShardRecord, Tombstone
 from tests.simulation.evidence import Attempt, Evidence, Handover, Retirement
 from tests.simulation.flight import Flight
 from tests.simulation.network import Wire
@@ -123,6 +124,10 @@ class WiredTable:
             return unprocessed
 
         return await self._wire.call(TABLE, "add", add, flight=flight)
+
+    async def count_due(self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int) -> DueCount:
+        count = functools.partial(self._table.count_due, from_ms=from_ms, until_ms=until_ms, limit=limit)
+        return await self._wire.call(TABLE, "count_due", lambda: count(bucket, shard))
 
     async def read(
         self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int, resume: bytes | None = None

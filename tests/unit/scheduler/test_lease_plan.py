@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynein.scheduler.lease_plan import Sightings, fair_share, plan, takeable
+from dynein.scheduler.lease_plan import ShardsSeen, Sightings, fair_share, plan, shards_seen, takeable
 from dynein.trigger_store import ShardRecord
 
 
@@ -139,3 +139,13 @@ class TestTakeable:
         sightings.observe(records, 100.0)
         assert self.free(records, sightings, 100.0, own_fences={0: 7, 1: 7}) == [0], "another's fence may be the same"
         assert self.free(records, sightings, 100.0, own_fences={0: 6}) == []
+
+
+def test_a_shard_counts_as_unowned_without_an_owner_or_once_its_lease_has_run_out() -> None:
+    records = [record(0, "a"), record(1, "b"), record(2)]
+    sightings = Sightings()
+    sightings.observe(records, 100.0)
+    assert shards_seen(records, sightings, now=100.0, lease_ttl_s=10) == ShardsSeen(3, 1)
+    renewed = [record(0, "a", beat=1), *records[1:]]
+    sightings.observe(renewed, 110.0)
+    assert shards_seen(renewed, sightings, now=110.0, lease_ttl_s=10) == ShardsSeen(3, 2)
