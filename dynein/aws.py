@@ -7,7 +7,6 @@ lease is still worth renewing), so retrying is theirs; a second retry loop below
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,6 +36,7 @@ from dynein import __version__
 from dynein.clock import Clock, SystemClock
 from dynein.clock_offset import ClockOffset
 from dynein.errors import AccessDenied, DyneinError, InvalidSettings, NotBootstrapped, Throttled, Unavailable
+from dynein.events.process import AWS_PROXIED
 from dynein.settings import Settings
 from dynein.telemetry import Telemetry
 from dynein.wire.client import wire_client
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
     from types_aiobotocore_sqs import SQSClient
 
-log = logging.getLogger(__name__)
 
 _SERVER_ERROR = 500
 _FORBIDDEN = 403
@@ -217,7 +216,7 @@ def _is_behind_a_proxy(sdk: Any) -> bool:  # noqa: ANN401 - the SDK makes its cl
     url: str = sdk.meta.endpoint_url
     if urlsplit(url).scheme not in get_environ_proxies(url):
         return False
-    log.info("%s is reached through a proxy: the SDK makes all calls to it (aws_client=aiobotocore)", url)
+    AWS_PROXIED.log(url=url)
     return True
 
 

@@ -11,6 +11,7 @@ from prometheus_client import Counter, Histogram
 
 from dynein.aws import RESULT_CODES, THROTTLING_CODES, aws_error, error_code
 from dynein.errors import DyneinError, Throttled, Unavailable
+from dynein.events.process import AWS_THROTTLED
 from dynein.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -57,7 +58,11 @@ class _Operation:
     def answered(self, answer: Mapping[str, Any]) -> None:
         """Count a call that was answered. A batch of which a part is left undone was throttled."""
         left = answer.get("UnprocessedItems") or answer.get("UnprocessedKeys")
-        (self.throttled if left else self.ok).inc()
+        if left:
+            self.throttled.inc()
+            AWS_THROTTLED.log(operation=self._name, error="a part of the batch was left undone")
+        else:
+            self.ok.inc()
         consumed = answer.get("ConsumedCapacity")
         if consumed:
             if self._units is None:
@@ -97,7 +102,10 @@ class AwsCalls:
         except Exception as error:
             metrics.seconds.observe(now() - began)
             meant = aws_error(operation, error)
-            self._telemetry.aws_calls.labels(operation, outcome_of(error, meant)).inc()
+            outcome = outcome_of(error, meant)
+            self._telemetry.aws_calls.labels(operation, outcome).inc()
+            if outcome == THROTTLED:
+                AWS_THROTTLED.log(operation=operation, error=str(error))
             if meant is None:
                 raise
             raise meant from error

@@ -123,7 +123,7 @@ def bootstrap(*, json: Json = False) -> None:
     from dynein.aws import clients  # noqa: PLC0415
     from dynein.bootstrap import bootstrap as run  # noqa: PLC0415
 
-    settings = load_settings()
+    settings = _settings_and_logging()
 
     async def go() -> None:
         async with clients(settings) as aws:
@@ -190,7 +190,7 @@ def audit(
     """
     from dynein.operations import run_audit  # noqa: PLC0415
 
-    report = asyncio.run(run_audit(load_settings(), overdue_s=overdue, repair=repair, quiet=json))
+    report = asyncio.run(run_audit(_settings_and_logging(), overdue_s=overdue, repair=repair, quiet=json))
     if json:
         print_json({**report._asdict(), "findings": [finding._asdict() for finding in report.findings]})
     else:
@@ -213,7 +213,8 @@ def redrive(
     """
     from dynein.operations import run_redrive  # noqa: PLC0415
 
-    report = asyncio.run(run_redrive(load_settings(), queue=queue, reason=reason, letters_max=most, quiet=json))
+    in_force = _settings_and_logging()
+    report = asyncio.run(run_redrive(in_force, queue=queue, reason=reason, letters_max=most, quiet=json))
     if json:
         print_json(report._asdict())
     else:
@@ -274,6 +275,14 @@ def dev(
         consumer=consumer, sample=sample, exit_after_sample=exit_after_sample,
     )  # fmt: skip
     _run(development.run, development.settings)
+
+
+def _settings_and_logging() -> Settings:
+    from dynein.logs import configure_logging  # noqa: PLC0415 - keeps `dynein submit` quick to start
+
+    settings = load_settings()
+    configure_logging(settings.log_format, settings.log_level)
+    return settings
 
 
 def _run(work: Callable[[asyncio.Event], Awaitable[None]], settings: Settings) -> None:

@@ -30,8 +30,9 @@ from dynein.clock import Clock
 from dynein.dead_letters import DeadLetterQueue
 from dynein.directory import Directory
 from dynein.errors import Overloaded
-from dynein.lane import Lane, LaneContext, Limits, Outcome, Parcel
+from dynein.lane import Lane, LaneContext, Limits
 from dynein.ledger import NOT_KEPT, Tally
+from dynein.parcel import Outcome, Parcel
 from dynein.queue import Queues
 from dynein.telemetry import Telemetry
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
 import shutil
@@ -25,13 +24,12 @@ from dynein.clock import SystemClock, sleep_unless
 from dynein.console import arrival_line, clock_time, out, print_steps
 from dynein.engine import CREDENTIALS, REGION, EmbeddedEngine
 from dynein.errors import Retryable, Stop
+from dynein.events.process import CONSUMER_FAILED
 from dynein.service import Service
 from dynein.settings import ROLES, Settings, load_settings
 from dynein.sqs_queue import SqsQueues
 from dynein.tail import Arrived, tail
 from dynein.telemetry import Telemetry
-
-log = logging.getLogger(__name__)
 
 SAMPLE_PATIENCE_S = 30.0
 CONSUMER_PAUSE_S = 0.02
@@ -162,7 +160,7 @@ class Dev:
                     out.print(arrival_line(arrived))
                     self._note(arrived)
             except Retryable as error:  # the machine was asleep, say
-                log.warning("the sample consumer: %s", error)
+                CONSUMER_FAILED.log(error)
                 await sleep_unless(stopping, clock, 1.0)
 
     def _note(self, arrived: Arrived) -> None:

@@ -14,6 +14,7 @@ from dynein.backoff import pause_s
 from dynein.clock import Clock
 from dynein.dynamodb_items import Item, identity
 from dynein.errors import Throttled
+from dynein.events.process import AWS_THROTTLED
 from dynein.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ class DynamoCalls:
                 if "ConditionalCheckFailed" in codes:
                     return False
                 if codes & THROTTLING_CODES:
+                    AWS_THROTTLED.log(operation="TransactWriteItems", error=str(error))
                     raise Throttled(f"TransactWriteItems: {error}") from error
                 if "TransactionConflict" not in codes:
                     raise

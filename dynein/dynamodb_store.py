@@ -6,7 +6,6 @@ conditions below; this process's own clock is used only to say when a tombstone 
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ from dynein.dynamodb_items import (
     trigger_item,
 )
 from dynein.errors import Conflict, DyneinError, InvalidToken, NotBootstrapped, Throttled
+from dynein.events.scheduler import RECORD_UNDECODABLE
 from dynein.inbound import Arrival
 from dynein.partition import (
     DUE_MAX_MS,
@@ -65,7 +65,6 @@ from dynein.trigger_store import (
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
 
-log = logging.getLogger(__name__)
 
 CLAIM_FREE_OR_OURS = "attribute_not_exists(pk) OR cid = :cid"
 """The first create id to claim a job id keeps it; the same create may come again."""
@@ -360,5 +359,5 @@ def _found(key: TriggerKey, items: Sequence[Mapping[str, Any]]) -> Found:
         else:
             trigger = read_trigger(item, key)
             if trigger is None:
-                log.warning("the record at %s is not a trigger: see `dynein audit`", key)
+                RECORD_UNDECODABLE.log(shard=key.shard, due_at_ms=key.due_at_ms, job_id=key.job_id.hex())
     return Found(trigger, tombstone)

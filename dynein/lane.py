@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from dynein.backoff import pause_s
@@ -15,34 +13,20 @@ from dynein.clock import Clock, sleep_unless
 from dynein.dead_letters import DeadLetterQueue
 from dynein.directory import Directory
 from dynein.errors import DyneinError, Remedy, Retryable, remedy_of
-from dynein.job import Job
+from dynein.events.delivery import (
+    DEAD_LETTER_FAILED,
+    DELIVERY_FAILED,
+    DESTINATION_FAILING,
+    DESTINATION_RECOVERED,
+    JOB_DELIVERED,
+)
 from dynein.ledger import NOT_KEPT, Flow, Tally
-from dynein.outgoing import outgoing_bytes, outgoing_message
-from dynein.queue import ENTRIES_MAX, Destination, OutgoingMessage, Queues, SendFailure
+from dynein.parcel import Outcome, Parcel, log_dead_lettered, log_delivered
+from dynein.queue import ENTRIES_MAX, Destination, Queues, SendFailure
 from dynein.telemetry import Telemetry
-from dynein.trigger import Trigger
 
 _UNTRIED_MAX_S = 60.0
 """A failing lane that has work is tried every ``backoff_max_s`` or so. One untried for this much longer had none."""
-
-log = logging.getLogger(__name__)
-
-
-class Outcome(Enum):
-    """How a delivery ended."""
-
-    SENT = "sent"
-    DEAD_LETTERED = "dead_lettered"
-    ABANDONED = "abandoned"
-    """Not sent by us: the lease ran out, or we are shutting down. It is still where it was stored."""
-
-
-class Parcel(NamedTuple):
-    """A due job on its last leg. ``may_send`` is asked right before each try (is the shard still ours?)."""
-
-    trigger: Trigger
-    job: Job
-    may_send: Callable[[], bool]
 
 
 class Limits(NamedTuple):
@@ -93,7 +77,7 @@ class Lane:
             self._deliver,
             entries_max=ENTRIES_MAX,
             bytes_max=limits.message_bytes_max,
-            weigh=_weigh,
+            weigh=Parcel.size,
             waiting_max=limits.lane_waiting_max,
             # One at a time keeps a FIFO queue's order even through retries.
             in_flight_max=1 if queue.endswith(".fifo") else limits.lane_in_flight_max,
@@ -143,12 +127,12 @@ class Lane:
         if refused:
             retry |= await self._dead_letter(parcels, refused, outcomes)
         if not retry:
-            self._succeeded()
+            self._recovered()
         elif len(retry) < len(pending):
             # Part of the batch went through: the queue is there, but asks us to slow down.
-            self._failed(restart_budget=True)
+            self._failed(retry, restart_budget=True)
         else:
-            self._failed()
+            self._failed(retry)
             if self._over_budget():
                 retry = await self._dead_letter(parcels, retry, outcomes)
         return sorted(retry)
@@ -167,7 +151,7 @@ class Lane:
         try:
             return await self._context.directory.resolve(self._queue)
         except Exception as error:  # noqa: BLE001 - see _as_failure
-            return _as_failure(error)
+            return self._as_failure(error)
 
     async def _try(self, parcels: list[Parcel], where: Destination | SendFailure) -> list[SendFailure | None]:
         """One call. A call that failed as a whole is reported as a failure of each entry."""
@@ -178,12 +162,12 @@ class Lane:
             failures = [where] * len(parcels)
         else:
             try:
-                messages = [_message(parcel, fifo=where.fifo) for parcel in parcels]
+                messages = [parcel.message(fifo=where.fifo) for parcel in parcels]
                 failures = await context.queues.send(where.url, messages)
             except Exception as error:  # noqa: BLE001 - see _as_failure
                 if not isinstance(error, Retryable):
                     context.directory.forget(self._queue)
-                failures = [_as_failure(error)] * len(parcels)
+                failures = [self._as_failure(error)] * len(parcels)
         self._count(parcels, failures, sent_at_ms)
         return failures
 
@@ -197,6 +181,9 @@ class Lane:
                 lateness.observe(max(0, sent_at_ms - due_at_ms) / 1000)
             else:
                 self._count_failure(failure)
+        if JOB_DELIVERED.enabled:
+            acknowledged = [parcel for parcel, failure in zip(parcels, failures, strict=True) if failure is None]
+            log_delivered(self._context.role, acknowledged, sent_at_ms)
         if sent:
             self._delivered.inc(len(sent))
             self._context.tally.add_all(Flow.DELIVERED, sent)
@@ -223,10 +210,13 @@ class Lane:
         try:
             await self._context.dead_letters.add_job(trigger.record, trigger.token, trigger.key.due_at_ms, reason)
         except Exception as error:  # noqa: BLE001 - see _as_failure
-            self._count_failure(_as_failure(error), "DeadLetter")
+            code = type(error).__name__
+            self._count_failure(SendFailure(code, "", permanent=False, remedy=remedy_of(error)), "DeadLetter")
+            DEAD_LETTER_FAILED.log(error, role=self._context.role, token=trigger.token, code=code)
             return False
         telemetry.dead_lettered.labels(self._context.role, self._label).inc()
         self._context.tally.add(Flow.DEAD_LETTERED, trigger.key.due_at_ms)
+        log_dead_lettered(self._context.role, parcel, failure.code, reason)
         return True
 
     async def _pause(self) -> None:
@@ -234,12 +224,20 @@ class Lane:
         context = self._context
         await sleep_unless(context.stopping, context.clock, self._resume_at - context.clock.monotonic())
 
+    def _recovered(self) -> None:
+        if self.failing_since is not None:
+            failing_s = self._context.clock.monotonic() - self.failing_since
+            DESTINATION_RECOVERED.log(
+                role=self._context.role, queue=self._queue, failures=self._failures, failing_s=round(failing_s, 3)
+            )
+        self._succeeded()
+
     def _succeeded(self) -> None:
         self.failing_since = None
         self._failures = 0
         self._resume_at = 0.0
 
-    def _failed(self, *, restart_budget: bool = False) -> None:
+    def _failed(self, retry: Mapping[int, SendFailure], *, restart_budget: bool = False) -> None:
         now = self._context.clock.monotonic()
         limits = self._context.limits
         if now - self._failed_at > limits.backoff_max_s + _UNTRIED_MAX_S:
@@ -247,6 +245,15 @@ class Lane:
         self._failed_at = now
         if self.failing_since is None or restart_budget:
             self.failing_since = now
+        failure = next(iter(retry.values()))
+        DESTINATION_FAILING.log(
+            role=self._context.role,
+            queue=self._queue,
+            code=failure.code,
+            error=failure.message,
+            jobs=len(retry),
+            failing_s=round(now - self.failing_since, 3),
+        )
         for tell in self._context.failed:
             tell(self._queue)
         if now < self._resume_at:
@@ -260,21 +267,12 @@ class Lane:
         assert self.failing_since is not None
         return self._context.clock.monotonic() - self.failing_since >= self._context.limits.retry_budget_s
 
+    def _as_failure(self, error: Exception) -> SendFailure:
+        """A whole call's error as that of an entry, to be retried.
 
-def _as_failure(error: Exception) -> SendFailure:
-    """A whole call's error as that of an entry, to be retried.
-
-    An error that nobody foresaw is retried too. Were it let through, it would fail the whole batch, those of its jobs
-    that were already acknowledged included, and they would be sent again.
-    """
-    if not isinstance(error, DyneinError):
-        log.error("delivery met an unforeseen error", exc_info=error)
-    return SendFailure(type(error).__name__, str(error), permanent=False, remedy=remedy_of(error))
-
-
-def _message(parcel: Parcel, *, fifo: bool) -> OutgoingMessage:
-    return outgoing_message(parcel.job, parcel.trigger.token, parcel.trigger.key.due_at_ms, fifo=fifo)
-
-
-def _weigh(parcel: Parcel) -> int:
-    return outgoing_bytes(parcel.job, parcel.trigger.key.due_at_ms)
+        An error that nobody foresaw is retried too. Were it let through, it would fail the whole batch, those of its
+        jobs that were already acknowledged included, and they would be sent again.
+        """
+        if not isinstance(error, DyneinError):
+            DELIVERY_FAILED.log(error, role=self._context.role, queue=self._queue)
+        return SendFailure(type(error).__name__, str(error), permanent=False, remedy=remedy_of(error))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import uuid
 from collections.abc import Callable, Sequence
 
 from dynein.backoff import pause_s
 from dynein.clock import Clock
-from dynein.errors import DyneinError
+from dynein.events.ledger import LEDGER_COUNTS_FORGOTTEN, LEDGER_COUNTS_MISSING, LEDGER_NOT_POSTED
 from dynein.ledger import Closing, LedgerStore, Posting, Tally, judge
 from dynein.ledger_metrics import LedgerMetrics, Reading
 from dynein.membership import Liveness
@@ -22,8 +21,6 @@ CROWDED_WINDOWS = 1_000
 """With more windows waiting, postings follow each other without the usual pause."""
 LOOK_BACK_MS = 86_400_000
 _CROWDED_PAUSE_S = 1.0
-
-log = logging.getLogger(__name__)
 
 
 class LedgerBook:
@@ -59,7 +56,7 @@ class LedgerBook:
         await self._post()
         if self._tally.forgotten_jobs > self._forgotten_jobs:
             self._forgotten_jobs = self._tally.forgotten_jobs
-            log.error("the ledger has lost %d counts of far windows for want of memory", self._forgotten_jobs)
+            LEDGER_COUNTS_FORGOTTEN.log(jobs=self._forgotten_jobs)
         if len(self._tally) > CROWDED_WINDOWS:
             return _CROWDED_PAUSE_S
         return self._interval_s * self._rng.uniform(0.8, 1.2)
@@ -75,7 +72,7 @@ class LedgerBook:
             sleeping.cancel()
             await asyncio.gather(posting, sleeping, return_exceptions=True)
         if not self.clear:
-            log.warning("the last counts of this process are missing from the ledger")
+            LEDGER_COUNTS_MISSING.log()
 
     async def _post(self) -> None:
         if self._posting is None:
@@ -91,8 +88,8 @@ class LedgerBook:
         while not self.clear:
             try:
                 await self._post()
-            except Exception as error:
-                log.warning("posting to the ledger: %s", error, exc_info=not isinstance(error, DyneinError))
+            except Exception as error:  # noqa: BLE001 - the ledger may never be in the way
+                LEDGER_NOT_POSTED.log(error)
                 failures += 1
                 await self._clock.sleep(pause_s(failures, first_s=0.1, max_s=0.5, rng=self._rng))
 

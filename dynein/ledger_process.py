@@ -6,7 +6,6 @@ The ledger may never be in the way of a job: whatever fails here is logged and t
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from dynein.clock import Clock
 from dynein.dynamodb_ledger import SLOTS, DynamoLedger
 from dynein.errors import Stop
+from dynein.events.ledger import LEDGER_STOPPED
 from dynein.ledger import NOT_KEPT, Closing, Tally
 from dynein.ledger_book import LedgerBook, LedgerObserver
 from dynein.ledger_metrics import LedgerMetrics
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 CLOSE_S = 2.0
 """Longest that the last postings may take, once everything else has drained."""
 _STOPPED_PAUSE_S = 60.0
-
-log = logging.getLogger(__name__)
 
 
 class ProcessLedger:
@@ -108,7 +106,7 @@ def _unstoppable(name: str, run_once: Callable[[], Awaitable[float]]) -> Callabl
         try:
             return await run_once()
         except Stop as error:
-            log.error("%s: %s", name, error)  # noqa: TRY400 - the sentence says it all
+            LEDGER_STOPPED.log(error, what=name)
             return _STOPPED_PAUSE_S
 
     return pass_on

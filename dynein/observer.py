@@ -8,13 +8,13 @@ may not look, or is not answered, says so in the log and goes on.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol, TypeVar
 
 from dynein.clock import Clock
 from dynein.errors import DyneinError
+from dynein.events.process import OBSERVER_BLIND
 from dynein.forecast import MINUTES, SHARDS_MAX, Survey, coming_minutes
 from dynein.queue import Depth, Queues
 from dynein.runner import run_passes
@@ -28,8 +28,6 @@ CHECK_S = 1.0
 """How soon it is noticed who is the observer."""
 
 ResultT = TypeVar("ResultT")
-
-log = logging.getLogger(__name__)
 
 
 class Fleet(Protocol):
@@ -172,7 +170,7 @@ class Observer:
         except DyneinError as error:
             if self._said.get(what) != str(error):
                 self._said[what] = str(error)
-                log.warning("observing %s: %s", what, error)
+                OBSERVER_BLIND.log(error, what=what)
             return None
         self._said.pop(what, None)
         return found

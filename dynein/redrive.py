@@ -13,7 +13,6 @@ The dead-letter queue is a standard queue: jobs of one message group come back i
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -22,9 +21,10 @@ from dynein.clock import Clock
 from dynein.dead_letters import KIND_JOB, MESSAGE_BYTES_MAX, DeadLetter, read_dead_letter
 from dynein.directory import Directory
 from dynein.errors import DyneinError, Rejected
+from dynein.events.delivery import JOB_REDRIVEN, REDRIVE_HELD, REDRIVE_UNTIDY
 from dynein.inbound import unpack
 from dynein.job import decode_job
-from dynein.outgoing import outgoing_message
+from dynein.outgoing import TOKEN_ATTRIBUTE, outgoing_message
 from dynein.queue import ENTRIES_MAX, OutgoingMessage, Queues, Received, message_bytes
 
 NOT_DUE = "not due yet: redrive it after its due time"
@@ -37,8 +37,6 @@ EMPTY_RECEIVES = 3
 """SQS asks only some of its servers: one empty answer does not mean an empty queue."""
 WAIT_S = 1
 VISIBILITY_TIMEOUT_S = 300
-
-log = logging.getLogger(__name__)
 
 
 class Selection(NamedTuple):
@@ -155,7 +153,7 @@ class _Redrive:
             for start in range(0, len(receipts), ENTRIES_MAX):
                 await self._queues.extend(url, receipts[start : start + ENTRIES_MAX], 0)
         except DyneinError as error:
-            log.warning("the letters that stay are visible again in %d s: %s", VISIBILITY_TIMEOUT_S, error)
+            REDRIVE_HELD.log(error, messages=len(receipts), within_s=VISIBILITY_TIMEOUT_S)
 
     async def _fresh(self, url: str, received: Sequence[Received]) -> list[Received]:
         """Those seen for the first time. Of the others only the new receipt is of any use."""
@@ -240,6 +238,7 @@ class _Redrive:
         for letter, failure in zip(batch, failures, strict=True):
             if failure is None:
                 acknowledged.append(letter.received)
+                _log_redriven(letter)
             else:
                 self._failed[f"{failure.code}: {failure.message}"] += 1
         self._redriven += len(acknowledged)
@@ -254,13 +253,19 @@ class _Redrive:
         try:
             failures = await self._queues.delete(url, [letter.receipt for letter in letters])
         except DyneinError as error:
-            log.warning("%d letters were redriven but not deleted, they would be sent again: %s", len(letters), error)
+            REDRIVE_UNTIDY.log(error, messages=len(letters))
             return
         for letter, failure in zip(letters, failures, strict=True):
             if failure is None:
                 self._redriven_undeleted.discard(letter.message_id)
             else:
-                log.warning("a letter was redriven but not deleted, it would be sent again: %s", failure.message)
+                REDRIVE_UNTIDY.log(messages=1, error=failure.message)
+
+
+def _log_redriven(letter: _Letter) -> None:
+    attributes = letter.message.attributes
+    if TOKEN_ATTRIBUTE in attributes:  # an inbound message has many
+        JOB_REDRIVEN.log(token=attributes[TOKEN_ATTRIBUTE].value, queue=letter.queue)
 
 
 def _reason(error: Exception) -> str:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable
 
 from dynein.backoff import pause_s
 from dynein.clock import Clock, sleep_unless
-from dynein.errors import Retryable, Stop
+from dynein.errors import Stop
+from dynein.events.process import PASS_FAILED
 
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 5.0
-
-log = logging.getLogger(__name__)
 
 
 async def run_passes(
@@ -32,11 +30,8 @@ async def run_passes(
             failures = 0
         except Stop:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a loop goes on, whatever a pass meets
             failures += 1
             wait_s = pause_s(failures, first_s=_BACKOFF_FIRST_S, max_s=_BACKOFF_MAX_S, rng=rng)
-            expected = isinstance(error, Retryable)
-            log.warning(
-                "%s: %s; next pass in %.1f s", name, str(error) or type(error).__name__, wait_s, exc_info=not expected
-            )
+            PASS_FAILED.log(error, what=name, retry_in_s=round(wait_s, 3))
         await sleep_unless(stopping, clock, wait_s)

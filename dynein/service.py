@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import random
 import secrets
@@ -37,6 +36,7 @@ from dynein.dynamodb_shards import DynamoRoster, DynamoShardRecords
 from dynein.dynamodb_store import DynamoTriggerStore
 from dynein.dynamodb_table import verify_layout
 from dynein.errors import InvalidSettings, NotBootstrapped, UnknownQueue
+from dynein.events.process import DRAIN_LATE, PROCESS_STARTED, PROCESS_STOPPED, PROCESS_STOPPING
 from dynein.http_server import Server, SharingServer
 from dynein.ingest.ingester import Ingester
 from dynein.ledger_process import ProcessLedger
@@ -50,8 +50,6 @@ from dynein.sqs_queue import SqsQueues
 from dynein.telemetry import Telemetry
 from dynein.token import TokenSigner
 from dynein.trigger_store import Layout
-
-log = logging.getLogger(__name__)
 
 
 class Sharing(NamedTuple):
@@ -130,7 +128,7 @@ class Service:
         dispatcher = parts.dispatcher() if "dispatcher" in self._roles else None
         if dispatcher is not None:
             work += [dispatcher.run(stopping), parts.observer(dispatcher).run(stopping)]
-        log.info("dynein %s: %s at %s", __version__, ", ".join(self._roles), self.url)
+        PROCESS_STARTED.log(version=__version__, roles=",".join(self._roles), url=self.url)
         # One process of the fleet reads the ledger: the observer.
         async with parts.ledger.kept(is_observer=lambda: dispatcher is not None and dispatcher.owns(OBSERVERS_SHARD)):
             await self._until_drained(work, stopping)
@@ -143,10 +141,10 @@ class Service:
             # Either we were told to stop, or one part ended by an error: then the others drain too.
             stopping.set()
             stopped_at = self._clock.monotonic()
-            log.info("stopping: what is in hand is finished or handed over")
+            PROCESS_STOPPING.log(within_s=self._settings.drain_s)
             _, late = await asyncio.wait(tasks, timeout=self._settings.drain_s)
             if late:
-                log.warning("not drained within %.0f s; what was in hand will be taken over", self._settings.drain_s)
+                DRAIN_LATE.log(within_s=self._settings.drain_s)
         finally:
             watch.cancel()
             for task in tasks:
@@ -155,7 +153,7 @@ class Service:
         for result in results:
             if isinstance(result, Exception):
                 raise result
-        log.info("stopped after %.1f s", self._clock.monotonic() - stopped_at)
+        PROCESS_STOPPED.log(took_s=round(self._clock.monotonic() - stopped_at, 3))
 
     async def _serve_http(self, app: FastAPI, lifecycle: Lifecycle, stopping: asyncio.Event) -> None:
         assert self._socket is not None

@@ -44,6 +44,11 @@ def parse_traceparent(text: str) -> str | None:
     return f"{_VERSION}-{found['ids']}-{int(found['flags'], 16) & _KNOWN_FLAGS:02x}"
 
 
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The trace id in what `parse_traceparent` returned."""
+    return None if traceparent is None else traceparent[3:35]
+
+
 def traceparent_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """The context of a request, from its headers in ASGI's form. Sent twice, it counts as not sent."""
     given: bytes | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import shutil
 import signal
@@ -25,6 +24,7 @@ import msgspec
 from dynein.clock import SystemClock, sleep_unless
 from dynein.connections import Connections
 from dynein.errors import DyneinError, Stop
+from dynein.events.process import WORKER_ORPHANED
 from dynein.logs import configure_logging
 from dynein.settings import Settings, load_settings
 
@@ -41,8 +41,6 @@ EX_TEMPFAIL = 75
 CONNECTIONS_FILE = "connections"
 OVERTIME_S = 3.0
 """How much longer than ``drain_s`` a worker may take to end."""
-
-log = logging.getLogger(__name__)
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -151,7 +149,7 @@ class _Worker:
         """The parent says nothing on it, so what is there to read is its end."""
         with contextlib.suppress(BlockingIOError):
             if not self._lifeline.recv(1):
-                log.warning("the parent process is gone: draining")
+                WORKER_ORPHANED.log()
                 asyncio.get_running_loop().remove_reader(self._lifeline)
                 self._orphaned = True
                 self._stopping.set()

@@ -25,7 +25,6 @@ the parent is killed                   (nothing.) The workers see it at once, dr
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import signal
@@ -36,6 +35,14 @@ from typing import NamedTuple
 from dynein.backoff import pause_s
 from dynein.clock import Clock, SystemClock, sleep_unless
 from dynein.connections import Connections
+from dynein.events.process import (
+    WORKER_ENDED,
+    WORKER_FAILING,
+    WORKER_HUNG,
+    WORKER_NOT_STARTED,
+    WORKERS_KILLED,
+    WORKERS_STARTED,
+)
 from dynein.listener import listen, url_of
 from dynein.settings import Settings
 from dynein.worker import BEAT_S, CONNECTIONS_FILE, EX_STOP, EX_TEMPFAIL, OVERTIME_S, Spec
@@ -47,8 +54,6 @@ SHORT_LIVES_MAX = 5
 PAUSE_FIRST_S = 1.0
 PAUSE_MAX_S = 15.0
 HUNG_S = 30.0
-
-log = logging.getLogger(__name__)
 
 
 class Pace(NamedTuple):
@@ -111,7 +116,7 @@ class Workers:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        log.info("%d workers at %s", self._workers, url_of(self._listener))
+        WORKERS_STARTED.log(workers=self._workers, url=url_of(self._listener))
         watching = asyncio.ensure_future(self._watch())
         keepers = [asyncio.ensure_future(self._keep(number)) for number in range(self._workers)]
         stopped = asyncio.ensure_future(self._stopping.wait())
@@ -131,7 +136,7 @@ class Workers:
             process.terminate()
         _, late = await asyncio.wait(keepers, timeout=self._settings.drain_s + self._pace.overtime_s)
         if late:
-            log.error("workers did not end: killed. What was in hand will be taken over")
+            WORKERS_KILLED.log(within_s=self._settings.drain_s + self._pace.overtime_s)
             for process in self._processes.values():
                 process.kill()
             await asyncio.wait(late)
@@ -172,10 +177,10 @@ class Workers:
                     failures, first_s=self._pace.pause_first_s, max_s=self._pace.pause_max_s, rng=self._rng
                 )
             if short_lives >= SHORT_LIVES_MAX:
-                log.error("worker %d ended %d times at once, at last with %s", number, short_lives, _told(code))
+                WORKER_FAILING.log(number=number, error=_told(code), failures=short_lives)
                 self._give_up(code)
                 return
-            log.warning("worker %d ended with %s; another starts in %.1f s", number, _told(code), wait_s)
+            WORKER_ENDED.log(number=number, error=_told(code), retry_in_s=round(wait_s, 3))
             await sleep_unless(self._stopping, self._clock, wait_s)
 
     async def _first_is_ready(self) -> None:
@@ -191,7 +196,7 @@ class Workers:
         try:
             process = WorkerProcess(self._command, self._spec(number), self._listener, self._directory.lock)
         except OSError as error:
-            log.warning("worker %d cannot be started: %s", number, error.strerror)
+            WORKER_NOT_STARTED.log(number=number, error=error.strerror)
             return EX_TEMPFAIL, False
         self._processes[number] = process
         try:
@@ -234,7 +239,7 @@ class Workers:
             for number, process in list(self._processes.items()):
                 process.passes_unheard += 1
                 if process.passes_unheard * self._pace.beat_s > self._pace.hung_s:
-                    log.error("worker %d has not beaten for %.0f s: killed", number, self._pace.hung_s)
+                    WORKER_HUNG.log(number=number, within_s=self._pace.hung_s)
                     process.kill()
 
 

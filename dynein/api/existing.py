@@ -23,6 +23,8 @@ import contextlib
 
 from msgspec import UNSET, UnsetType
 
+from dynein.api import job_lines
+from dynein.api.caller import NOBODY, Caller
 from dynein.api.due_time import format_rfc3339
 from dynein.api.placement import POLICY_OF, When, due_at_ms
 from dynein.api.schemas import CancelledJob, JobStatus, MovedJob, MoveRequest
@@ -80,7 +82,7 @@ class ExistingJobs:
         state = "scheduled" if ahead else "dispatching"
         return _status(token, ref, state, cancellable=ahead, record=found.trigger.record)
 
-    async def cancel(self, token: str) -> CancelledJob:
+    async def cancel(self, token: str, caller: Caller = NOBODY) -> CancelledJob:
         """Make sure that the job is not delivered. Raises `Conflict` when that cannot be promised any more."""
         ref = self._signer.verify(token)
         try:
@@ -88,14 +90,16 @@ class ExistingJobs:
             await self._cancel(ref)
         except Conflict as error:
             self._telemetry.cancelled.labels(error.code).inc()
+            job_lines.not_changed("cancel", token, error, ref.key.due_at_ms, caller)
             raise
         except DyneinError:
             self._telemetry.cancelled.labels("failed").inc()
             raise
         self._telemetry.cancelled.labels("cancelled").inc()
+        job_lines.cancelled(token, ref.key.due_at_ms, caller)
         return CancelledJob(token)
 
-    async def move(self, token: str, request: MoveRequest) -> MovedJob:
+    async def move(self, token: str, request: MoveRequest, caller: Caller = NOBODY) -> MovedJob:
         """Give the job another due time. Raises `InvalidField`, or `Conflict` when it is past that."""
         ref = self._signer.verify(token)
         when = When(request.run_at, request.delay)
@@ -107,11 +111,13 @@ class ExistingJobs:
             new = await self._move(token, ref, due_ms)
         except Conflict as error:
             self._telemetry.moved.labels(error.code).inc()
+            job_lines.not_changed("move", token, error, ref.key.due_at_ms, caller)
             raise
         except DyneinError:
             self._telemetry.moved.labels("failed").inc()
             raise
         self._telemetry.moved.labels("moved").inc()
+        job_lines.moved(new, caller)
         return new
 
     async def _cancel_mark_ms(self, shard: int) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,18 +10,17 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dynein.api.caller import Caller, identify
 from dynein.api.metering import RequestMeter
 from dynein.api.problems import RequestTooLarge, UnsupportedMediaType, problem_of, respond
 from dynein.errors import Overloaded
+from dynein.events.api import REQUEST_ANSWERED, REQUEST_FAILED
 
 BODIES_MAX = 16
 """Request bodies in memory at once, counted in bodies of the largest size allowed. Past it: 503."""
 _BODY_COST_MIN_BYTES = 4096
 """What even the smallest request in hand takes."""
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json(?:\s*;.*)?", re.ASCII | re.IGNORECASE)
-
-log = logging.getLogger(__name__)
 
 
 class Intake:
@@ -85,10 +82,7 @@ def _check_media_type(request: Request) -> None:
 
 
 class Envelope:
-    """ASGI middleware: a request id on every answer, a problem document for what nobody foresaw, and a count.
-
-    ``x-request-id`` is taken from the caller if it is up to 64 letters, digits, ``.``, ``_`` and ``-``; else made.
-    """
+    """ASGI middleware: a request id on every answer (see `identify`), problem documents for the unforeseen, a count."""
 
     def __init__(self, app: ASGIApp, meter: RequestMeter) -> None:
         self._app = app
@@ -100,7 +94,9 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         began = self._meter.now()
-        request_id = _request_id(scope)
+        caller = identify(scope)
+        request_id = caller.request_id
+        assert request_id is not None
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -108,12 +104,14 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
+                if REQUEST_ANSWERED.enabled:
+                    _log_answer(scope, caller, message["status"])
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except Exception as error:
-            log.exception("request %s failed", request_id)
+            REQUEST_FAILED.log(error, method=scope["method"], path=scope["path"], request_id=request_id)
             if status:
                 raise
             await respond(problem_of(error, scope["path"]))(scope, receive, send_with_id)
@@ -122,10 +120,11 @@ class Envelope:
                 self._meter.answered(scope, status, began)
 
 
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given = value.decode("latin-1")
-            if _REQUEST_ID.fullmatch(given):
-                return str(given)
-    return os.urandom(8).hex()
+def _log_answer(scope: Scope, caller: Caller, status: int) -> None:
+    REQUEST_ANSWERED.log(
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        request_id=caller.request_id,
+        trace_id=caller.trace_id,
+    )

@@ -22,7 +22,7 @@ The right message, to the right queue, at the right time.
 
 `POST /v1/jobs` takes a job; at its due time its body is on its destination SQS queue, exactly as submitted, for any
 consumer. A 2xx means that SQS has acknowledged the job. Errors are problem documents (RFC 9457) that name the field and
-the fix. Every answer has an `x-request-id`: yours, if you send one.
+the fix. Every answer has an `x-request-id`: yours, if you send one of up to 128 visible ASCII characters.
 
 **Retrying.** A job that was answered with 429 may be sent again. So may one that was answered with 503; where its
 `detail` says that the job may have been accepted all the same, a repeat can deliver it twice. To exclude that, take a

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from dynein.api.caller import Caller, caller_of
 from dynein.api.decoding import decode_batch, decode_job, decode_move, decode_prepare
 from dynein.api.intake import Intake
 from dynein.api.ops import Lifecycle
@@ -19,7 +20,6 @@ from dynein.api.schemas import Accepted, BatchAnswer, BatchItem, JobRequest
 from dynein.api.submission import Submissions
 from dynein.errors import DyneinError, InvalidField, Retryable
 from dynein.settings import Settings
-from dynein.trace_context import traceparent_of
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -33,13 +33,14 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
 
     async def submit(request: Request) -> Response:
         _check_taking(lifecycle)
+        caller = caller_of(request.scope)
         async with intake.body(request) as raw:
             try:
                 job = decode_job(raw)
             except DyneinError as error:
-                submissions.count_refused(error)
+                submissions.count_refused(error, caller)
                 raise
-            accepted = await submissions.accept(job, traceparent_of(request.scope["headers"]))
+            accepted = await submissions.accept(job, caller)
         return _answer(202, accepted, {"location": f"/v1/jobs/{accepted.token}"})
 
     async def submit_batch(request: Request) -> Response:
@@ -52,7 +53,7 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
                     f"has {len(items)} entries.",
                     f"Send at most {settings.batch_jobs_max} in one request (setting batch_jobs_max).",
                 )
-            outcomes = await _accept_batch(submissions, items, traceparent_of(request.scope["headers"]))
+            outcomes = await _accept_batch(submissions, items, caller_of(request.scope))
         return _batch_answer(outcomes)
 
     async def prepare(request: Request) -> Response:
@@ -65,11 +66,12 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
         return _answer(200, await submissions.get(request.path_params["token"]))
 
     async def cancel(request: Request) -> Response:
-        return _answer(200, await submissions.cancel(request.path_params["token"]))
+        return _answer(200, await submissions.cancel(request.path_params["token"], caller_of(request.scope)))
 
     async def move(request: Request) -> Response:
         async with intake.body(request) as raw:
-            moved = await submissions.move(request.path_params["token"], decode_move(raw))
+            change = decode_move(raw)
+            moved = await submissions.move(request.path_params["token"], change, caller_of(request.scope))
         return _answer(200, moved, {"location": f"/v1/jobs/{moved.token}"})
 
     return [
@@ -92,7 +94,7 @@ async def _explain_problem(request: Request) -> Response:
 
 
 async def _accept_batch(
-    submissions: Submissions, items: Sequence[bytes | msgspec.Raw], traceparent: str | None
+    submissions: Submissions, items: Sequence[bytes | msgspec.Raw], caller: Caller
 ) -> list[Accepted | DyneinError]:
     """What came of each job, those included that could not be read."""
     outcomes: list[Accepted | DyneinError | None] = []
@@ -101,11 +103,11 @@ async def _accept_batch(
         try:
             readable.append(decode_job(item))
         except DyneinError as error:
-            submissions.count_refused(error)
+            submissions.count_refused(error, caller)
             outcomes.append(error)
         else:
             outcomes.append(None)
-    accepted = iter(await submissions.accept_many(readable, traceparent))
+    accepted = iter(await submissions.accept_many(readable, caller))
     return [next(accepted) if outcome is None else outcome for outcome in outcomes]
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from dynein.api import checks
+from dynein.api import checks, job_lines
+from dynein.api.caller import NOBODY, Caller
 from dynein.api.drafting import Bounds, Draft, draft
 from dynein.api.due_time import MS_PER_S, format_rfc3339
 from dynein.api.existing import ExistingJobs
@@ -31,7 +31,8 @@ from dynein.api.schemas import (
 from dynein.api.senders import Answer, Direct, DirectSender, InboundSender
 from dynein.clock import Clock
 from dynein.directory import Directory
-from dynein.errors import AccessDenied, DyneinError, NotBootstrapped, Unavailable, UnknownQueue
+from dynein.errors import AccessDenied, DyneinError, NotBootstrapped, Rejected, Unavailable, UnknownQueue
+from dynein.events.api import JOB_ACCEPTED, SEND_FAILED
 from dynein.inbound import Entry
 from dynein.job import Policy
 from dynein.ledger import NOT_KEPT, Flow, Tally
@@ -50,8 +51,6 @@ LOOK_UPS_MAX = 16
 NEAR_MARGIN_S = 4.0
 """A job due within the ingesters' hold window plus this is near: the time an inbound message may take to be read."""
 _CREATE_ID_BYTES = 8
-
-log = logging.getLogger(__name__)
 
 
 class Submissions:
@@ -124,27 +123,31 @@ class Submissions:
         await self._direct.drained()
         await self._inbound.drained()
 
-    async def accept(self, request: JobRequest, traceparent: str | None = None) -> Accepted:
+    async def accept(self, request: JobRequest, caller: Caller = NOBODY) -> Accepted:
         """Take one job. Raises `dynein.errors.Rejected` or `Retryable`."""
-        (outcome,) = await self.accept_many([request], traceparent)
+        (outcome,) = await self.accept_many([request], caller)
         if isinstance(outcome, DyneinError):
             raise outcome
         return outcome
 
     async def accept_many(
-        self, requests: Sequence[JobRequest], traceparent: str | None = None
+        self, requests: Sequence[JobRequest], caller: Caller = NOBODY
     ) -> list[Accepted | DyneinError]:
-        """Take many jobs, in order; what came of each. ``traceparent``: the trace context they came with."""
+        """Take many jobs, in order; what came of each."""
         now_ms = self._clock.now_ms()
         destinations = await self._resolve([request.queue for request in requests])
-        leaving = [self._leave(request, destinations[request.queue], now_ms, traceparent) for request in requests]
+        leaving = [self._leave(request, destinations[request.queue], now_ms, caller) for request in requests]
         outcomes = [
             departure if isinstance(departure, DyneinError) else await _arrive(*departure) for departure in leaving
         ]
         self._count_accepted([outcome for outcome in outcomes if isinstance(outcome, Accepted)])
-        for outcome in outcomes:
-            if isinstance(outcome, DyneinError):
-                self.count_refused(outcome)
+        failed = [(r, o) for r, o in zip(requests, outcomes, strict=True) if isinstance(o, DyneinError)]
+        for request, error in failed:
+            self.count_refused(error, caller, request)
+        if failed:
+            job_lines.turned_away((error for _, error in failed), caller)
+        if JOB_ACCEPTED.enabled:
+            job_lines.accepted(_taken(leaving, outcomes), caller)
         return outcomes
 
     async def prepare(self, request: PrepareRequest) -> Prepared:
@@ -159,17 +162,20 @@ class Submissions:
         """Where a job is. Raises `dynein.errors.InvalidToken`."""
         return await self._existing.get(token)
 
-    async def cancel(self, token: str) -> CancelledJob:
+    async def cancel(self, token: str, caller: Caller = NOBODY) -> CancelledJob:
         """Make sure that a job is not delivered. Raises `dynein.errors.Conflict` when nobody can any more."""
-        return await self._existing.cancel(token)
+        return await self._existing.cancel(token, caller)
 
-    async def move(self, token: str, request: MoveRequest) -> MovedJob:
+    async def move(self, token: str, request: MoveRequest, caller: Caller = NOBODY) -> MovedJob:
         """Give a scheduled job another due time. Raises `dynein.errors.Conflict` when it is past that."""
-        return await self._existing.move(token, request)
+        return await self._existing.move(token, request, caller)
 
-    def count_refused(self, error: DyneinError) -> None:
+    def count_refused(self, error: DyneinError, caller: Caller = NOBODY, request: JobRequest | None = None) -> None:
         """Count a refused job: one refused here, or one that could not even be read."""
         self._telemetry.refused.labels(problem_of(error, "").code).inc()
+        if isinstance(error, Rejected):
+            queue, token = (None, None) if request is None else (request.queue, request.token)
+            job_lines.refused(error, caller, queue=queue, token=token)
 
     def _count_accepted(self, jobs: Sequence[Accepted]) -> None:
         for policy, accepted in Counter(job.policy for job in jobs).items():
@@ -203,13 +209,13 @@ class Submissions:
             return error
 
     def _leave(
-        self, request: JobRequest, destination: Destination | DyneinError, now_ms: int, traceparent: str | None
+        self, request: JobRequest, destination: Destination | DyneinError, now_ms: int, caller: Caller
     ) -> tuple[Draft, asyncio.Future[Answer]] | DyneinError:
         """Check the job and put it on its way."""
         try:
             if isinstance(destination, DyneinError):
                 return destination
-            ready = draft(request, destination, now_ms, self._new_key(), self._signer, self._bounds, traceparent)
+            ready = draft(request, destination, now_ms, self._new_key(), self._signer, self._bounds, caller.traceparent)
             if ready.policy is Policy.SCHEDULED:
                 # Only creates of a prepared token may be many, and need to be told apart.
                 create_id = "" if request.token is None else self._create_id()
@@ -230,13 +236,22 @@ class Submissions:
         return base64.urlsafe_b64encode(self._random_bytes(_CREATE_ID_BYTES)).rstrip(b"=").decode("ascii")
 
 
+def _taken(
+    leaving: Sequence[tuple[Draft, asyncio.Future[Answer]] | DyneinError], outcomes: Sequence[Accepted | DyneinError]
+) -> Iterator[Draft]:
+    """The drafts of what was accepted."""
+    for departure, outcome in zip(leaving, outcomes, strict=True):
+        if isinstance(outcome, Accepted) and not isinstance(departure, DyneinError):
+            yield departure[0]
+
+
 async def _arrive(ready: Draft, answered: asyncio.Future[Answer]) -> Accepted | DyneinError:
     try:
         answer = await answered
     except DyneinError as error:
         return error
-    except Exception:
-        log.exception("a send failed in a way that nobody foresaw")
+    except Exception as error:  # noqa: BLE001 - the caller is told
+        SEND_FAILED.log(error, token=ready.token)
         return Unavailable("the send failed unexpectedly; the job may have been sent all the same")
     if answer is not None:
         return answer

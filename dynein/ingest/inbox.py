@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from dynein.batching import GroupCommit
 from dynein.clock import Clock
 from dynein.errors import Retryable, UnknownQueue
+from dynein.events.ingest import INBOUND_UNDELETED
 from dynein.ingest.retrying import Retrying
 from dynein.queue import ENTRIES_MAX, Queues, Received, SendFailure
 from dynein.telemetry import Telemetry
@@ -15,8 +15,6 @@ from dynein.telemetry import Telemetry
 CALLS_IN_FLIGHT_MAX = 8
 DELETE_TRIES_MAX = 12
 """Half a minute or so, the message kept invisible meanwhile: coming back it means duplicates of what was sent."""
-
-log = logging.getLogger(__name__)
 
 
 class Inbox:
@@ -83,7 +81,7 @@ class Inbox:
                 await self._retrying.pause(tries)
         if not all(deleted):
             self._telemetry.inbound_failures.labels("delete").inc(deleted.count(False))
-            log.warning("%d inbound messages could not be deleted and will be received again", deleted.count(False))
+            INBOUND_UNDELETED.log(messages=deleted.count(False))
         return deleted
 
     async def _try_delete(self, receipts: list[str]) -> list[SendFailure | None]:

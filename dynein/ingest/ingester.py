@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,6 +11,8 @@ from dynein.clock import Clock
 from dynein.dead_letters import DeadLetterQueue
 from dynein.delivery import Delivery
 from dynein.errors import DyneinError, Retryable, Stop
+from dynein.events.ingest import INBOUND_GIVEN_BACK, INBOUND_LEFT, INBOUND_POISON
+from dynein.events.process import ROSTER_NOT_LEFT
 from dynein.inbound import Arrival, unpack
 from dynein.ingest.batched_store import BatchedStore
 from dynein.ingest.crew import Crew
@@ -39,8 +40,6 @@ _IDLE_PAUSE_S = 0.5
 """Between empty receives when ``receive_wait_s`` is 0: short polling must not spin."""
 _GIVE_BACK_S_MAX = 2.0
 """Kept at the end of a drain for giving back what was not finished."""
-
-log = logging.getLogger(__name__)
 
 Pass = Callable[[], Awaitable[float]]
 
@@ -170,9 +169,9 @@ class Ingester:
         except Stop:
             raise
         except Retryable as error:
-            log.warning("inbound message %s is left to come back: %s", message.message_id, error)
-        except Exception:
-            log.exception("inbound message %s is left to come back", message.message_id)
+            INBOUND_LEFT.log(error, message_id=message.message_id)
+        except Exception as error:  # noqa: BLE001 - one message's trouble must not end the others' work
+            INBOUND_LEFT.log(error, message_id=message.message_id)
         finally:
             self._let_go(message.message_id)
             self._returning.pop(_this_task(), None)
@@ -192,7 +191,7 @@ class Ingester:
         except ValueError as error:
             await self._dead_letters.add_inbound(message.body, str(error))
             self._telemetry.ingested.labels("poison").inc()
-            log.error("inbound message %s cannot be read and is dead-lettered: %s", message.message_id, error)  # noqa: TRY400 - the sentence says it all
+            INBOUND_POISON.log(message_id=message.message_id, error=str(error))
         else:
             room = sum(slots(len(arrival.trigger.record)) for arrival in arrivals)
             if not await self.gate.enter(len(arrivals), room):
@@ -247,7 +246,7 @@ class Ingester:
     async def _give_back_rest(self, crew: Crew, within_s: float) -> None:
         """What is stored already is stored again by whoever takes it up; that changes nothing."""
         unfinished = list(self._working.items())
-        log.warning("%d inbound messages could not be finished in time and are given back", len(unfinished))
+        INBOUND_GIVEN_BACK.log(messages=len(unfinished))
         receipts = [self.visibility.receipt(message_id) for message_id, _ in unfinished]
         for _, task in unfinished:
             task.cancel()
@@ -260,7 +259,7 @@ class Ingester:
         try:
             await self._membership.leave()
         except DyneinError as error:
-            log.warning("could not leave the roster, which others notice in a few seconds: %s", error)
+            ROSTER_NOT_LEFT.log(error, role="ingester")
 
     async def _passes(self, name: str, run_once: Pass, until: asyncio.Event) -> None:
         await run_passes(name, run_once, self._clock, until, self._rng)

@@ -9,6 +9,9 @@ from typing import NamedTuple
 from dynein.clock import Clock
 from dynein.dead_letters import DeadLetterQueue
 from dynein.errors import Retryable, UnknownQueue
+from dynein.events.delivery import JOB_DEAD_LETTERED, JOB_STOPPED
+from dynein.events.event import Event
+from dynein.events.ingest import JOB_DUPLICATE, JOB_HELD, JOB_STORED, LATE_WRITE_MADE_GOOD, ROLE
 from dynein.inbound import Arrival
 from dynein.ingest.admission import admit
 from dynein.ingest.batched_store import BatchedStore
@@ -82,6 +85,7 @@ class Ingestion:
         for repeat in repeats:
             # The API could not know that this create was not the first; now its job is counted once.
             self._tally.add(Flow.ACCEPTED, repeat.key.due_at_ms, -1)
+            JOB_DUPLICATE.log(token=repeat.trigger.token)
 
     async def _first_creates(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """Without those whose prepared token another create has used, and with every job once."""
@@ -111,6 +115,7 @@ class Ingestion:
             await self._store.add(triggers)
             self._telemetry.stored.inc(len(triggers))
             self._count("stored", len(triggers))
+            _log_each(JOB_STORED, triggers)
             await self._check_stored(triggers)
 
     async def _check_stored(self, triggers: Sequence[Trigger]) -> None:
@@ -123,6 +128,7 @@ class Ingestion:
             return  # a dispatcher came to it before the bucket was retired, or it was cancelled
         if found.tombstone is None:
             # Its due time is behind the read mark, so no tombstone can come any more.
+            _log_each(LATE_WRITE_MADE_GOOD, [trigger])
             await self._send_whatever_happens(trigger)
         await self._store.remove(trigger.key)
 
@@ -153,12 +159,14 @@ class Ingestion:
 
     async def _look_for_tombstones(self, triggers: Sequence[Trigger]) -> _Looked:
         tombstones = await self._store.tombstones([trigger.key for trigger in triggers])
+        _log_stopped(triggers, [stone is not None for stone in tombstones])
         absent = [trigger for trigger, stone in zip(triggers, tombstones, strict=True) if stone is None]
         return _Looked(absent, [])
 
     async def _find(self, triggers: Sequence[Trigger]) -> _Looked:
         """Dearer, a read for each: but what an earlier receive stored has a dispatcher to send it, once."""
         found = await all_of([self._store.find(trigger.key) for trigger in triggers])
+        _log_stopped(triggers, [at_key.tombstone is not None for at_key in found])
         looked = _Looked([], [])
         for trigger, at_key in zip(triggers, found, strict=True):
             if at_key.tombstone is None:
@@ -183,6 +191,7 @@ class Ingestion:
     async def _send_readable(self, jobs: Sequence[tuple[Trigger, Job]], progress: Progress) -> None:
         """Hold each until it is due and send it. What the hand lets go of unsent is stored at once."""
         pending = {self._hand.put(trigger, job): trigger for trigger, job in jobs}
+        _log_each(JOB_HELD, pending.values())
         try:
             while pending:
                 await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
@@ -210,6 +219,8 @@ class Ingestion:
         )
         self._count("poison", 1)
         self._tally.add(Flow.DEAD_LETTERED, trigger.key.due_at_ms)
+        key = trigger.key
+        JOB_DEAD_LETTERED.log(role=ROLE, token=trigger.token, code="unreadable", reason=reason, due_at_ms=key.due_at_ms)
 
     def _count(self, outcome: str, jobs: int) -> None:
         if jobs:
@@ -221,6 +232,19 @@ def _without(arrivals: Sequence[Arrival], firsts: Sequence[Arrival]) -> list[Arr
         return []
     kept = {id(arrival) for arrival in firsts}
     return [arrival for arrival in arrivals if id(arrival) not in kept]
+
+
+def _log_each(event: Event, triggers: Iterable[Trigger]) -> None:
+    if event.enabled:
+        for key, token, _ in triggers:
+            event.log(token=token, shard=key.shard, due_at_ms=key.due_at_ms)
+
+
+def _log_stopped(triggers: Sequence[Trigger], stopped: Sequence[bool]) -> None:
+    if JOB_STOPPED.enabled:
+        for (key, token, _), is_stopped in zip(triggers, stopped, strict=True):
+            if is_stopped:
+                JOB_STOPPED.log(role=ROLE, token=token, shard=key.shard, due_at_ms=key.due_at_ms)
 
 
 def _last_due_by_shard(triggers: Iterable[Trigger]) -> dict[int, int]:

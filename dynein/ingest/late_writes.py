@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dynein.clock import Clock
+from dynein.events.ingest import LATE_WRITE
 from dynein.ingest.admission import may_be_read
 from dynein.ingest.retrying import Retrying, all_of
 from dynein.ingest.shard_view import ShardView
@@ -55,6 +56,8 @@ class LateWrites:
                 place = (trigger.key.shard, bucket_of(trigger.key.due_at_ms, self._bucket_width_ms))
                 late.setdefault(place, []).append(trigger)
         self._telemetry.late_writes.inc(sum(map(len, late.values())))
+        for (shard, bucket), triggers in late.items():
+            LATE_WRITE.log(token=triggers[0].token, shard=shard, bucket=bucket, jobs=len(triggers))
         reported = await all_of([self._report(shard, bucket) for shard, bucket in late])
         return [
             trigger

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -11,13 +10,12 @@ from typing import Any, TypeVar
 from dynein.backoff import pause_s
 from dynein.clock import Clock, sleep_unless
 from dynein.errors import Retryable, Stop
+from dynein.events.ingest import CALL_RETRIED
 
 ResultT = TypeVar("ResultT")
 
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MAX_S = 5.0
-
-log = logging.getLogger(__name__)
 
 
 class RunEnded(Exception):
@@ -46,7 +44,7 @@ class Retrying:
                 return await attempt()
             except retry_on as error:
                 failures += 1
-                log.log(logging.WARNING if failures % 10 == 1 else logging.DEBUG, "%s: %s", what, error)
+                CALL_RETRIED.log(error, what=what, failures=failures)
             await self.pause(failures)
 
     async def pause(self, failures: int) -> None:

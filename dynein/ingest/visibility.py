@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import NamedTuple
 
 from dynein.clock import Clock
 from dynein.errors import Retryable, UnknownQueue
+from dynein.events.ingest import INBOUND_LOST, INBOUND_NOT_KEPT
 from dynein.ingest.retrying import all_of
 from dynein.queue import ENTRIES_MAX, Queues
 from dynein.telemetry import Telemetry
 
 _RETRY_S = 0.5
 _CALLS_IN_FLIGHT_MAX = 8
-
-log = logging.getLogger(__name__)
 
 
 class _Kept(NamedTuple):
@@ -73,7 +71,7 @@ class Visibility:
             try:
                 failures = await self._queues.extend(self._url, [receipt for _, receipt in batch], self._timeout_s)
             except (Retryable, UnknownQueue) as error:
-                log.warning("could not extend the visibility of %d inbound messages: %s", len(batch), error)
+                INBOUND_NOT_KEPT.log(error, messages=len(batch))
                 return  # the next pass tries again
         for (message_id, receipt), failure in zip(batch, failures, strict=True):
             kept = self._kept.get(message_id)
@@ -81,12 +79,7 @@ class Visibility:
                 continue
             if failure is not None:
                 self._telemetry.inbound_failures.labels("extend").inc()
-                log.warning(
-                    "inbound message %s is ours no longer (%s %s); its jobs may be sent twice",
-                    message_id,
-                    failure.code,
-                    failure.message,
-                )
+                INBOUND_LOST.log(message_id=message_id, code=failure.code, error=failure.message)
                 # SQS keeps a message invisible for 12 hours at most: never asked for again, still finished.
                 extend_at = float("inf")
             self._kept[message_id] = _Kept(receipt, extend_at)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from dynein.clock import Clock
 from dynein.dead_letters import DeadLetterQueue
 from dynein.delivery import Delivery
 from dynein.errors import DyneinError
+from dynein.events.process import DRAIN_LATE, ROSTER_NOT_LEFT
 from dynein.ledger import NOT_KEPT, Tally
 from dynein.membership import Membership
 from dynein.runner import run_passes
@@ -29,8 +29,6 @@ from dynein.trigger_store import ShardRecords, TriggerStore
 READS_MAX = 8
 """Reads of the trigger store under way at once."""
 _HAND_OVER_POLL_S = 0.05
-
-log = logging.getLogger(__name__)
 
 
 class Snapshot(NamedTuple):
@@ -181,7 +179,7 @@ class Dispatcher:
         try:
             await self._membership.leave()
         except DyneinError as error:
-            log.warning("leaving the roster: %s; the others will notice", error)
+            ROSTER_NOT_LEFT.log(error, role="dispatcher")
         handing_over = _start(self._keeper.hand_over(_HAND_OVER_POLL_S), "handing over")
         try:
             await _until(handing_over, workers)
@@ -196,7 +194,7 @@ class Dispatcher:
             if draining.done():
                 draining.result()
             else:
-                log.warning("not drained within %.0f s: the leases that are left will expire", seconds)
+                DRAIN_LATE.log(role="dispatcher", within_s=seconds)
         finally:
             await _cancel([draining, sleeping])
 

@@ -9,13 +9,13 @@ away: as long as nobody has taken it, the next renewal that goes through proves 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import NamedTuple, Protocol, TypeVar
 
 from dynein.clock import Clock
-from dynein.errors import DyneinError, Stop, Unavailable
+from dynein.errors import Stop, Unavailable
+from dynein.events.scheduler import LEASE_CALL_FAILED, LEASE_LOST, LEASE_RELEASED, LEASE_TAKEN
 from dynein.scheduler.lease_plan import ShardsSeen, Sightings, plan, shards_seen, takeable
 from dynein.telemetry import Telemetry
 from dynein.trigger_store import ShardRecord, ShardRecords
@@ -27,7 +27,6 @@ _MARGIN_MAX_S = 0.5
 
 ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")
-log = logging.getLogger(__name__)
 
 
 class LeaseTimes(NamedTuple):
@@ -235,7 +234,7 @@ class LeaseKeeper:
             work.renewed()
 
     def _lose(self, lease: Lease, work: ShardWork) -> None:
-        log.warning("shard %d: the lease is lost to another dispatcher", lease.shard)
+        LEASE_LOST.log(shard=lease.shard, fence=lease.record.fence)
         lease.state = _State.LOST
         self._restless = True
         self._telemetry.lease_events.labels("lost").inc()
@@ -270,6 +269,7 @@ class LeaseKeeper:
         released = await self._in_time(self._shards.release(lease.record))
         del self._leases[lease.shard]
         self._telemetry.lease_events.labels("released" if released else "lost").inc()
+        (LEASE_RELEASED if released else LEASE_LOST).log(shard=lease.shard, fence=lease.record.fence)
 
     # --- taking -----------------------------------------------------------------------------------------------------
 
@@ -322,6 +322,7 @@ class LeaseKeeper:
         lease = Lease(taken, started + self._times.trust_s, self._clock)
         self._leases[seen.shard] = (lease, self._open_work(lease))
         self._telemetry.lease_events.labels("taken").inc()
+        LEASE_TAKEN.log(shard=taken.shard, fence=taken.fence, member=self._me)
         await self.renew(lease)
 
     # --- calls ------------------------------------------------------------------------------------------------------
@@ -340,8 +341,8 @@ class LeaseKeeper:
                 await act(argument)
         except Stop:
             raise
-        except Exception as error:  # see above
-            log.warning("%s: %s", what, error, exc_info=not isinstance(error, DyneinError))
+        except Exception as error:  # noqa: BLE001 - see above
+            LEASE_CALL_FAILED.log(error, what=what)
 
     async def _in_time(self, call: Awaitable[ResultT]) -> ResultT:
         """Await a call that may be repeated, but not for longer than leaves time to repeat it."""

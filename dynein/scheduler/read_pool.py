@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from dynein.errors import DyneinError, Stop
+from dynein.errors import Stop
+from dynein.events.scheduler import READ_FAILED
 from dynein.scheduler.hand import Memory
 from dynein.scheduler.shard_reader import ShardReader, Step
-
-log = logging.getLogger(__name__)
 
 
 class ReadPool:
@@ -55,8 +53,8 @@ class ReadPool:
             await self._after_step(reader)
         except Stop:
             raise
-        except Exception as error:  # one shard's trouble must not end the others' reading
-            log.warning("reading shard %d: %s", reader.lease.shard, error, exc_info=not isinstance(error, DyneinError))
+        except Exception as error:  # noqa: BLE001 - one shard's trouble must not end the others' reading
+            READ_FAILED.log(error, shard=reader.lease.shard)
             return False
         if step is Step.NO_ROOM:
             self._memory.when_room(reader.wake)

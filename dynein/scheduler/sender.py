@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -14,7 +13,9 @@ from dynein.batching import GroupCommit
 from dynein.clock import Clock, sleep_unless
 from dynein.dead_letters import DeadLetterQueue
 from dynein.delivery import Delivery, Outcome, Parcel
-from dynein.errors import DyneinError, Overloaded, Stop
+from dynein.errors import Overloaded, Stop
+from dynein.events.delivery import DELIVERY_FAILED, JOB_DEAD_LETTERED
+from dynein.events.scheduler import REMOVAL_FAILED, ROLE
 from dynein.job import Job
 from dynein.ledger import NOT_KEPT, Flow, Tally
 from dynein.partition import TriggerKey
@@ -26,7 +27,6 @@ from dynein.scheduler.parking import Parking
 from dynein.telemetry import OTHER, Telemetry
 from dynein.trigger_store import REMOVE_MAX, TriggerStore
 
-ROLE = "dispatcher"
 REMOVALS_IN_FLIGHT_MAX = 8
 PARKED_MAX_S = 10.0
 """A destination with due triggers parked for longer is slow: it must not take memory from others."""
@@ -34,8 +34,6 @@ _SUBMITS_A_TURN = 500
 """Due triggers submitted before other tasks get their turn."""
 _LOOK_AGAIN_S = 1.0
 """Longest sleep: how late a forward step of the wall clock is noticed."""
-
-log = logging.getLogger(__name__)
 
 
 class Backoff(NamedTuple):
@@ -271,7 +269,7 @@ class Sender:
         error = future.exception()
         if error is not None:
             # Nobody knows whether it was sent. It is stored, so it is sent (again) after the next look at its lane.
-            log.error("a delivery to %s failed in an unforeseen way", queue, exc_info=error)
+            DELIVERY_FAILED.log(error, role=ROLE, queue=queue, token=entry.trigger.token)
             entry.hand.let_go_of(entry)
         elif future.result() is Outcome.ABANDONED:
             entry.hand.let_go_of(entry)
@@ -318,6 +316,10 @@ class Sender:
                     self.remove(entry)
                     self._telemetry.dead_lettered.labels(ROLE, OTHER).inc()
                     self._tally.add(Flow.DEAD_LETTERED, trigger.key.due_at_ms)
+                    due_at_ms = trigger.key.due_at_ms
+                    JOB_DEAD_LETTERED.log(
+                        role=ROLE, token=trigger.token, code="unreadable", reason=reason, due_at_ms=due_at_ms
+                    )
                 else:
                     entry.hand.drop(entry)
                 del pending[0]
@@ -334,8 +336,8 @@ class Sender:
                     return
             except Stop:
                 raise
-            except Exception as error:  # nothing in hand may be forgotten for an error nobody foresaw
-                log.warning("%s: %s", what, error, exc_info=not isinstance(error, DyneinError))
+            except Exception as error:  # noqa: BLE001 - nothing in hand may be forgotten for it
+                REMOVAL_FAILED.log(error, what=what)
             failures += 1
             wait_s = pause_s(failures, first_s=self._backoff.first_s, max_s=self._backoff.max_s, rng=self._rng)
             await sleep_unless(self._killed, self._clock, wait_s)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
 
 from dynein.clock import Clock
+from dynein.events.delivery import JOB_STOPPED
+from dynein.events.scheduler import RECORD_UNDECODABLE, ROLE
 from dynein.job import decode_job
 from dynein.partition import TriggerKey
 from dynein.scheduler.dispatch_plan import Walk, first_ms_of, last_ms_of, retire_before
@@ -22,8 +23,6 @@ from dynein.trigger_store import Page, TriggerStore
 _REPORTED_MAX = 1000
 _TAKEN_IN_A_TURN = 25
 """Triggers of a page taken in before other tasks get their turn: about a millisecond."""
-
-log = logging.getLogger(__name__)
 
 
 class ReadLimits(NamedTuple):
@@ -287,6 +286,7 @@ class ShardReader:
             if key in self.hand or key in removed:
                 continue
             if key in cancelled:
+                JOB_STOPPED.log(role=ROLE, token=trigger.token, shard=key.shard, due_at_ms=key.due_at_ms)
                 self._sender.remove(self.hand.add(trigger, None))
             else:
                 self._take_in_one(trigger)
@@ -304,9 +304,4 @@ class ShardReader:
     def _report(self, key: TriggerKey) -> None:
         if key not in self.reported and len(self.reported) < _REPORTED_MAX:
             self.reported.add(key)
-            log.error(
-                "shard %d holds a record that is no trigger, due at %d ms, job id %s: `dynein audit` shows it",
-                key.shard,
-                key.due_at_ms,
-                key.job_id.hex(),
-            )
+            RECORD_UNDECODABLE.log(role=ROLE, shard=key.shard, due_at_ms=key.due_at_ms, job_id=key.job_id.hex())

@@ -118,7 +118,7 @@ async def test_all_workers_serve_and_report_as_one(running: Fleet, pair: Process
         return await running.metric(pair, "dynein_leases_held") == 8
 
     await until(all_leased, "the workers own all shards between them", 10)
-    lines = [line for line in pair.log.read_text().splitlines() if "dynein.service: dynein " in line]
+    lines = [line for line in pair.log.read_text().splitlines() if " process.started: " in line]
     told = {re.findall(r"\[worker (\d) (\d+)\]", line)[0] for line in lines}
     assert told == {(worker, str(pid)) for worker, pid in workers_of(pair).items()}, "each line says whose it is"
 
@@ -205,9 +205,9 @@ async def test_when_the_parent_is_killed_the_workers_drain_and_free_the_port(run
         probe.listen()
     assert not there(directory)
     log = doomed.log.read_text()
-    assert Counter(re.findall(r"the parent process is gone: draining|stopped after", log)) == {
-        "the parent process is gone: draining": 2,
-        "stopped after": 2,
+    assert Counter(re.findall(r"worker\.orphaned|process\.stopped", log)) == {
+        "worker.orphaned": 2,
+        "process.stopped": 2,
     }
 
 

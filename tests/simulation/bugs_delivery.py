@@ -14,7 +14,8 @@ from dynein.batching import GroupCommit
 from dynein.dead_letters import DeadLetterQueue
 from dynein.errors import DyneinError
 from dynein.ingest.hand import Hand as IngestHand
-from dynein.lane import Lane, Outcome
+from dynein.lane import Lane
+from dynein.parcel import Outcome
 from dynein.scheduler.due_heap import DueHeap
 from dynein.scheduler.hand import Hand
 from dynein.scheduler.sender import Sender

@@ -341,7 +341,16 @@ async def test_a_program_may_send_any_content_type_but_a_web_page_only_json() ->
 
 
 @pytest.mark.parametrize(
-    ("given", "echoed"), [("abc-123_X.y", True), ("x" * 64, True), ("x" * 65, False), ("a b", False), ("", False)]
+    ("given", "echoed"),
+    [
+        ("abc-123_X.y", True),
+        ("!~", True),
+        ("x" * 128, True),
+        ("x" * 129, False),
+        ("a b", False),
+        ("\x7f", False),
+        ("", False),
+    ],
 )
 async def test_request_ids(given: str, echoed: bool) -> None:  # noqa: FBT001
     response = await post(Api(), "/v1/jobs", {}, **{"x-request-id": given})

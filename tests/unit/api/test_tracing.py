@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynein.api.caller import Caller
 from dynein.dead_letters import OVERHEAD_BYTES
 from dynein.errors import InvalidField
 from dynein.job import Job, decode_job, encode_job
@@ -106,7 +107,7 @@ async def test_a_scheduled_job_is_accepted_with_it_if_it_is_without(body_bytes: 
     outcomes = []
     for traceparent in (None, HEADER):
         try:
-            await api.submissions.accept(job(**fields), traceparent)
+            await api.submissions.accept(job(**fields), Caller(traceparent=traceparent))
             outcomes.append("accepted")
         except InvalidField:
             outcomes.append("refused")

@@ -1,0 +1,48 @@
+"""Who asks: the request id and the trace context that a request came with."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from starlette.types import Scope
+
+from dynein.trace_context import trace_id_of, traceparent_of
+
+REQUEST_ID_CHARS_MAX = 128
+_REQUEST_ID = re.compile(rb"[!-~]{1,%d}" % REQUEST_ID_CHARS_MAX)
+_KEY = "dynein.caller"
+
+
+class Caller(NamedTuple):
+    """One request's identity. It goes into every log line about the request, and the context into its jobs."""
+
+    request_id: str | None = None
+    traceparent: str | None = None
+
+    @property
+    def trace_id(self) -> str | None:
+        """For log lines."""
+        return trace_id_of(self.traceparent)
+
+
+NOBODY = Caller()
+
+
+def identify(scope: Scope) -> Caller:
+    """Read who asks from the headers of a request, once, and note it in its scope.
+
+    The request id is the caller's ``x-request-id`` if that is 1 to 128 characters of visible ASCII, else a new one.
+    """
+    headers = scope["headers"]
+    request_id = next((value for name, value in headers if name == b"x-request-id"), b"")
+    known = request_id.decode("ascii") if _REQUEST_ID.fullmatch(request_id) else os.urandom(8).hex()
+    caller = scope[_KEY] = Caller(known, traceparent_of(headers))
+    return caller
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Who asks, as `identify` noted it."""
+    caller: Caller = scope[_KEY]
+    return caller

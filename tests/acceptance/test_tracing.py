@@ -1,0 +1,97 @@
+"""One request's ids, seen from outside: in its answer, on the delivered message, in the log of every process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from tests.acceptance.fleet import QUICK, REGION, Fleet, Process, fleet
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
+JSON_LINES = {"DYNEIN_LOG_FORMAT": "json", "DYNEIN_LOG_LEVEL": "DEBUG"}
+
+
+async def submit(running: Fleet, api: Process, request_id: str, **job: Any) -> str:
+    headers = {"traceparent": TRACEPARENT, "x-request-id": request_id}
+    job = {"queue": "traced", "body": "a secret body", **job}
+    async with running.http.post(f"{api.url}/v1/jobs", json=job, headers=headers) as answer:
+        assert answer.status == 202, await answer.text()
+        assert answer.headers["x-request-id"] == request_id
+        return str((await answer.json())["token"])
+
+
+def received(running: Fleet, count: int) -> dict[str, dict[str, Any]]:
+    """Message attributes by token, from a plain boto3 consumer."""
+    sqs = boto3.client(
+        "sqs",
+        region_name=REGION,
+        endpoint_url=running.endpoint,
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    url = sqs.get_queue_url(QueueName="traced")["QueueUrl"]
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(60):
+        answer = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=1, MessageAttributeNames=["All"])
+        for message in answer.get("Messages", []):
+            attributes = message["MessageAttributes"]
+            found[attributes["dynein-token"]["StringValue"]] = attributes
+        if len(found) == count:
+            return found
+    raise AssertionError(f"{len(found)} of {count} messages arrived")
+
+
+def by_token(process: Process) -> dict[str, list[dict[str, Any]]]:
+    """Every line is JSON; those about a job, by its token."""
+    lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for text in process.log.read_text().splitlines():
+        line = json.loads(text)
+        if "token" in line:
+            lines[line["token"]].append(line)
+    return lines
+
+
+async def test_from_request_to_message(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as running:
+        async with running.sqs() as sqs:
+            await sqs.create_queue(QueueName="traced")
+        api = await running.start("api", **QUICK, **JSON_LINES)
+        rest = await running.start("ingester", "dispatcher", **QUICK, **JSON_LINES)
+        tokens = {
+            "now": await submit(running, api, "now", policy="IMMEDIATE"),
+            "near": await submit(running, api, "near", policy="SCHEDULED", delay=1),
+            "far": await submit(running, api, "far", policy="SCHEDULED", delay=6),
+        }
+        messages = await asyncio.to_thread(received, running, 3)
+        assert messages.keys() == set(tokens.values())
+        for attributes in messages.values():
+            assert attributes["traceparent"] == {"StringValue": TRACEPARENT, "DataType": "String"}
+
+        async with running.http.post(f"{api.url}/v1/jobs", data=b"{", headers={"x-request-id": "bad\u00e9"}) as answer:
+            assert (answer.status, len(answer.headers["x-request-id"])) == (400, 16), "one was made"
+        async with running.http.get(f"{api.url}/nowhere", headers={"x-request-id": "lost"}) as answer:
+            assert (answer.status, answer.headers["x-request-id"]) == (404, "lost")
+
+        await api.terminate(within_s=30)
+        await rest.terminate(within_s=30)
+        accepted, later = by_token(api), by_token(rest)
+        for request_id, token in tokens.items():
+            (line,) = accepted[token]
+            assert (line["event"], line["request_id"], line["trace_id"]) == ("job.accepted", request_id, TRACE_ID)
+        assert tokens["now"] not in later
+        assert [line["event"] for line in later[tokens["near"]]] == ["job.held", "job.delivered"]
+        assert [line["event"] for line in later[tokens["far"]]] == ["job.stored", "job.delivered"]
+        assert {(line["trace_id"], line["role"]) for lines in later.values() for line in lines[1:]} == {
+            (TRACE_ID, "ingester"),
+            (TRACE_ID, "dispatcher"),
+        }
+        for process in (api, rest):
+            text = process.log.read_text()
+            assert "a secret body" not in text
+            assert running.environment["DYNEIN_TOKEN_SECRETS"] not in text
