@@ -35,6 +35,7 @@ from dynein.ledger import NOT_KEPT, Tally
 from dynein.parcel import Outcome, Parcel
 from dynein.queue import Queues
 from dynein.telemetry import Telemetry
+from dynein.tracing import Tracing
 
 __all__ = ["LANES_MAX", "Delivery", "Limits", "Outcome", "Parcel"]
 
@@ -57,6 +58,7 @@ class Delivery:
         rng: random.Random,
         *,
         tally: Tally = NOT_KEPT,
+        tracing: Tracing | None = None,
     ) -> None:
         self.role = role
         self._stopping = asyncio.Event()
@@ -74,6 +76,7 @@ class Delivery:
             self._stopping,
             self.when_failing,
             tally,
+            tracing,
         )
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
 

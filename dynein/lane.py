@@ -24,6 +24,7 @@ from dynein.ledger import NOT_KEPT, Flow, Tally
 from dynein.parcel import Outcome, Parcel, log_dead_lettered, log_delivered
 from dynein.queue import ENTRIES_MAX, Destination, Queues, SendFailure
 from dynein.telemetry import Telemetry
+from dynein.tracing import Tracing
 
 _UNTRIED_MAX_S = 60.0
 """A failing lane that has work is tried every ``backoff_max_s`` or so. One untried for this much longer had none."""
@@ -55,6 +56,7 @@ class LaneContext(NamedTuple):
     failed: list[Callable[[str], None]]
     """Called with the queue's name at each failure of a lane."""
     tally: Tally = NOT_KEPT
+    tracing: Tracing | None = None
 
 
 class Lane:
@@ -181,9 +183,8 @@ class Lane:
                 lateness.observe(max(0, sent_at_ms - due_at_ms) / 1000)
             else:
                 self._count_failure(failure)
-        if JOB_DELIVERED.enabled:
-            acknowledged = [parcel for parcel, failure in zip(parcels, failures, strict=True) if failure is None]
-            log_delivered(self._context.role, acknowledged, sent_at_ms)
+        if self._context.tracing is not None or JOB_DELIVERED.enabled:
+            self._tell_delivered(parcels, failures, sent_at_ms)
         if sent:
             self._delivered.inc(len(sent))
             self._context.tally.add_all(Flow.DELIVERED, sent)
@@ -191,6 +192,13 @@ class Lane:
     def _count_failure(self, failure: SendFailure, what: str = "") -> None:
         remedy = Remedy.REJECT if failure.permanent else failure.remedy
         self._context.telemetry.send_failures.labels(what + failure.code, self._label, remedy.value).inc()
+
+    def _tell_delivered(self, parcels: list[Parcel], failures: list[SendFailure | None], sent_at_ms: int) -> None:
+        context = self._context
+        acknowledged = [parcel for parcel, failure in zip(parcels, failures, strict=True) if failure is None]
+        log_delivered(context.role, acknowledged, sent_at_ms)
+        if context.tracing is not None:
+            context.tracing.delivered(context.role, acknowledged, sent_at_ms, context.clock.now_ms())
 
     async def _dead_letter(
         self, parcels: list[Parcel], failures: dict[int, SendFailure], outcomes: dict[int, Outcome]
@@ -217,6 +225,8 @@ class Lane:
         telemetry.dead_lettered.labels(self._context.role, self._label).inc()
         self._context.tally.add(Flow.DEAD_LETTERED, trigger.key.due_at_ms)
         log_dead_lettered(self._context.role, parcel, failure.code, reason)
+        if self._context.tracing is not None:
+            self._context.tracing.dead_lettered(self._context.role, parcel, reason, self._context.clock.now_ms())
         return True
 
     async def _pause(self) -> None:

@@ -20,7 +20,7 @@ PERIOD_S = 60.0
 """Events that say ``once_by`` come at most once in this time."""
 KEYS_MAX = 10_000
 """Things that such events are told apart by; of more, those longest silent may be told too often."""
-NOISY = ("aiobotocore", "botocore", "httpx", "httpcore", "uvicorn.access", "uvicorn.error")
+NOISY = ("aiobotocore", "botocore", "httpx", "httpcore", "urllib3", "uvicorn.access", "uvicorn.error")
 """Libraries that say at INFO what nobody asked for."""
 
 

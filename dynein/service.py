@@ -49,6 +49,7 @@ from dynein.settings import Settings
 from dynein.sqs_queue import SqsQueues
 from dynein.telemetry import Telemetry
 from dynein.token import TokenSigner
+from dynein.tracing import Tracing, open_tracing
 from dynein.trigger_store import Layout
 
 
@@ -107,19 +108,24 @@ class Service:
         """Serve until ``stopping`` is set, then drain. Raises `Stop` when a person has to act."""
         if self._socket is None:
             self.bind()
-        async with clients(self._settings, self._clock, self.telemetry) as aws:
-            layout = await verify_layout(aws.dynamodb, self._settings, self._clock, self.telemetry)
-            parts = _Parts(self._settings, aws, layout, self._clock, self.telemetry, self._rng)
-            await parts.check_queues()
-            self.telemetry.measure_process()
-            _collect_garbage_seldom()
-            await self._run_all(parts, stopping)
+        tracing = open_tracing(self._settings)
+        try:
+            async with clients(self._settings, self._clock, self.telemetry) as aws:
+                layout = await verify_layout(aws.dynamodb, self._settings, self._clock, self.telemetry)
+                parts = _Parts(self._settings, aws, layout, self._clock, self.telemetry, self._rng, tracing)
+                await parts.check_queues()
+                self.telemetry.measure_process()
+                _collect_garbage_seldom()
+                await self._run_all(parts, stopping)
+        finally:
+            if tracing is not None:
+                tracing.close()
 
     async def _run_all(self, parts: _Parts, stopping: asyncio.Event) -> None:
         lifecycle = Lifecycle()
         submissions = parts.submissions() if "api" in self._roles else None
         readiness = Readiness(parts.queues, parts.shards, parts.inbound_url, self._clock, lifecycle)
-        app = create_app(submissions, readiness, lifecycle, self.telemetry, self._settings)
+        app = create_app(submissions, readiness, lifecycle, self.telemetry, self._settings, parts.tracing)
         work: list[Awaitable[None]] = [self._serve_http(app, lifecycle, stopping)]
         if submissions is not None:
             work.append(run_passes("layout", submissions.run_once, self._clock, stopping, self._rng))
@@ -204,13 +210,21 @@ class _Parts:
     """What the roles are built from; one of each a process."""
 
     def __init__(
-        self, settings: Settings, aws: Clients, layout: Layout, clock: Clock, telemetry: Telemetry, rng: random.Random
+        self,
+        settings: Settings,
+        aws: Clients,
+        layout: Layout,
+        clock: Clock,
+        telemetry: Telemetry,
+        rng: random.Random,
+        tracing: Tracing | None,
     ) -> None:
         self._settings = settings
         self._layout = layout
         self._clock = clock
         self._telemetry = telemetry
         self._rng = rng
+        self.tracing = tracing
         self._member = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.queues = SqsQueues(aws.sqs, telemetry)
         self.store = DynamoTriggerStore(aws.dynamodb, settings.table, clock, telemetry, layout.bucket_width_ms, rng=rng)
@@ -318,4 +332,5 @@ class _Parts:
             limits,
             self._rng,
             tally=self.ledger.tally,
+            tracing=self.tracing,
         )

@@ -203,6 +203,11 @@ class Settings(BaseSettings):
     drain_s: Seconds = Field(25.0, description="Longest a SIGTERM may take; Kubernetes' grace period must exceed it.")
     log_format: Literal["console", "json"] = Field("console", description="Log lines for people or for programs.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    otel: bool = Field(
+        False,
+        description="Make OpenTelemetry spans of submits and deliveries (needs `pip install 'dynein[otel]'`). Where "
+        "they go, and which are kept, the standard `OTEL_...` variables say.",
+    )
 
     @model_validator(mode="after")
     def _relations(self) -> Self:

@@ -23,6 +23,7 @@ from dynein.api.submission import Submissions
 from dynein.errors import DyneinError
 from dynein.settings import Settings
 from dynein.telemetry import Telemetry
+from dynein.tracing import Tracing
 
 
 def create_app(
@@ -31,6 +32,7 @@ def create_app(
     lifecycle: Lifecycle,
     telemetry: Telemetry,
     settings: Settings,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The application of one process; without ``submissions`` (no ``api`` role), only probes and metrics."""
     serves_api = submissions is not None
@@ -46,7 +48,7 @@ def create_app(
     app.router.routes.extend([*routes, *ops_routes(readiness, telemetry)])
     meter = RequestMeter(app.router.routes, telemetry)
     if submissions is not None:
-        app.shortcut = Shortcut(routes, meter, on_error=_on_dynein_error, on_disconnect=_on_disconnect)
+        app.shortcut = Shortcut(routes, meter, on_error=_on_dynein_error, on_disconnect=_on_disconnect, tracing=tracing)
     document = openapi_document(settings)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to bring one's own
     app.add_exception_handler(DyneinError, _on_dynein_error)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from dynein.trace_context import trace_id_of, traceparent_of
+from dynein.tracing import SubmitSpan
 
 REQUEST_ID_CHARS_MAX = 128
 _REQUEST_ID = re.compile(rb"[!-~]{1,%d}" % REQUEST_ID_CHARS_MAX)
@@ -20,6 +21,8 @@ class Caller(NamedTuple):
 
     request_id: str | None = None
     traceparent: str | None = None
+    span: SubmitSpan | None = None
+    """Its span, where there is a tracer; the context is then that span's."""
 
     @property
     def trace_id(self) -> str | None:
@@ -38,11 +41,17 @@ def identify(scope: Scope) -> Caller:
     headers = scope["headers"]
     request_id = next((value for name, value in headers if name == b"x-request-id"), b"")
     known = request_id.decode("ascii") if _REQUEST_ID.fullmatch(request_id) else os.urandom(8).hex()
-    caller = scope[_KEY] = Caller(known, traceparent_of(headers))
+    caller = Caller(known, traceparent_of(headers))
+    note_caller(scope, caller)
     return caller
 
 
+def note_caller(scope: Scope, caller: Caller) -> None:
+    """Note in a request's scope who asks."""
+    scope[_KEY] = caller
+
+
 def caller_of(scope: Scope) -> Caller:
-    """Who asks, as `identify` noted it."""
+    """Who asks, as it was noted."""
     caller: Caller = scope[_KEY]
     return caller

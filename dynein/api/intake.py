@@ -10,7 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dynein.api.caller import Caller, identify
+from dynein.api.caller import caller_of, identify
 from dynein.api.metering import RequestMeter
 from dynein.api.problems import RequestTooLarge, UnsupportedMediaType, problem_of, respond
 from dynein.errors import Overloaded
@@ -94,8 +94,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         began = self._meter.now()
-        caller = identify(scope)
-        request_id = caller.request_id
+        request_id = identify(scope).request_id
         assert request_id is not None
         status = 0
 
@@ -105,7 +104,7 @@ class Envelope:
                 status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
                 if REQUEST_ANSWERED.enabled:
-                    _log_answer(scope, caller, message["status"])
+                    _log_answer(scope, message["status"])
             await send(message)
 
         try:
@@ -120,7 +119,8 @@ class Envelope:
                 self._meter.answered(scope, status, began)
 
 
-def _log_answer(scope: Scope, caller: Caller, status: int) -> None:
+def _log_answer(scope: Scope, status: int) -> None:
+    caller = caller_of(scope)
     REQUEST_ANSWERED.log(
         method=scope["method"],
         path=scope["path"],

@@ -21,7 +21,7 @@ from dynein.trace_context import trace_id_of
 
 
 def accepted(drafts: Iterable[Draft], caller: Caller) -> None:
-    """SQS has acknowledged these. Ask first whether `JOB_ACCEPTED` is logged at all."""
+    """SQS has acknowledged these. Ask first whether `JOB_ACCEPTED` is logged at all: gathering them costs too."""
     for job in drafts:
         JOB_ACCEPTED.log(
             token=job.token,

@@ -16,7 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dynein.api.intake import Envelope
 from dynein.api.metering import RequestMeter
+from dynein.api.traced import Traced
 from dynein.errors import DyneinError
+from dynein.tracing import Tracing
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Handler = Callable[[Request, Exception], Awaitable[Response]]
@@ -25,18 +27,25 @@ Handler = Callable[[Request, Exception], Awaitable[Response]]
 class Shortcut:
     """Answers POST requests to those of ``routes`` that have no path parameters.
 
-    ``on_error`` and ``on_disconnect`` are what the application does with these exceptions.
+    ``on_error`` and ``on_disconnect`` are what the application does with these exceptions. ``tracing`` makes a span of
+    each that submits jobs.
     """
 
     def __init__(
-        self, routes: Sequence[Route], meter: RequestMeter, *, on_error: Handler, on_disconnect: Handler
+        self,
+        routes: Sequence[Route],
+        meter: RequestMeter,
+        *,
+        on_error: Handler,
+        on_disconnect: Handler,
+        tracing: Tracing | None = None,
     ) -> None:
         self._endpoints: Mapping[str, Endpoint] = {
             route.path: route.endpoint for route in routes if route.methods == {"POST"} and not route.param_convertors
         }
         self._on_error = on_error
         self._on_disconnect = on_disconnect
-        self.answer: ASGIApp = Envelope(self._answer, meter)
+        self.answer: ASGIApp = Envelope(self._answer if tracing is None else Traced(self._answer, tracing), meter)
 
     def takes(self, scope: Scope) -> bool:
         """Is this one of those requests?"""

@@ -146,8 +146,11 @@ class Submissions:
             self.count_refused(error, caller, request)
         if failed:
             job_lines.turned_away((error for _, error in failed), caller)
-        if JOB_ACCEPTED.enabled:
-            job_lines.accepted(_taken(leaving, outcomes), caller)
+        if caller.span is not None or JOB_ACCEPTED.enabled:
+            taken = list(_taken(leaving, outcomes))
+            job_lines.accepted(taken, caller)
+            if caller.span is not None:
+                caller.span.accepted([ready.token for ready in taken], [ready.job.queue for ready in taken])
         return outcomes
 
     async def prepare(self, request: PrepareRequest) -> Prepared:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import boto3
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.acceptance.fleet import QUICK, REGION, Fleet, Process, fleet
+from tests.acceptance.fleet import QUICK, REGION, Fleet, Process, fleet, free_port
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
@@ -95,3 +100,44 @@ async def test_from_request_to_message(tmp_path: Path) -> None:
             text = process.log.read_text()
             assert "a secret body" not in text
             assert running.environment["DYNEIN_TOKEN_SECRETS"] not in text
+
+
+@asynccontextmanager
+async def collector(spans: dict[str, list[Span]]) -> AsyncIterator[str]:
+    """An OpenTelemetry collector that keeps spans by name; where it listens."""
+
+    async def export(request: web.Request) -> web.Response:
+        for resource in ExportTraceServiceRequest.FromString(await request.read()).resource_spans:
+            assert ("service.name", "jobs") in [(a.key, a.value.string_value) for a in resource.resource.attributes]
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    spans[span.name].append(span)
+        return web.Response(content_type="application/x-protobuf")
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", export)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port := free_port()).start()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_spans_reach_a_collector_and_hang_together(tmp_path: Path) -> None:
+    spans: dict[str, list[Span]] = defaultdict(list)
+    async with fleet(tmp_path) as running, collector(spans) as endpoint:
+        async with running.sqs() as sqs:
+            await sqs.create_queue(QueueName="traced")
+        settings = {"DYNEIN_OTEL": "1", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_SERVICE_NAME": "jobs"}
+        process = await running.start("api", "ingester", "dispatcher", **QUICK, **settings)
+        token = await submit(running, process, "r", policy="SCHEDULED", delay=1)
+        attributes = (await asyncio.to_thread(received, running, 1))[token]
+        assert await process.terminate(within_s=30) == 0
+        (submitted,), (sent,) = spans["POST /v1/jobs"], spans["send traced"]
+        assert (submitted.trace_id.hex(), submitted.parent_span_id.hex()) == (TRACE_ID, TRACEPARENT.split("-")[2])
+        assert [(link.trace_id, link.span_id) for link in sent.links] == [(submitted.trace_id, submitted.span_id)]
+        assert sent.trace_id != submitted.trace_id
+        carried = f"00-{submitted.trace_id.hex()}-{submitted.span_id.hex()}-01"
+        assert attributes["traceparent"]["StringValue"] == carried

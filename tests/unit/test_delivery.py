@@ -18,6 +18,7 @@ from dynein.partition import TriggerKey
 from dynein.telemetry import Telemetry
 from dynein.testing import FakeQueues, Faults, ManualClock
 from dynein.token import JobRef, Placement, TokenSigner
+from dynein.tracing import Tracing
 from dynein.trigger import Trigger
 
 DLQ = "dead"
@@ -29,7 +30,7 @@ SIGNER = TokenSigner([b"0123456789abcdef"])
 class World:
     """A `Delivery` on fakes. The dead-letter queue is reached over a connection with faults of its own."""
 
-    def __init__(self, *, waiting_max: int = 1000, in_flight_max: int = 4) -> None:
+    def __init__(self, *, waiting_max: int = 1000, in_flight_max: int = 4, tracing: Tracing | None = None) -> None:
         self.clock = ManualClock()
         self.queues = FakeQueues(self.clock)
         self.dead_faults = Faults()
@@ -55,6 +56,7 @@ class World:
             ),
             random.Random(7),
             tally=(tally := Tally(1)),
+            tracing=tracing,
         )
         self.tally = tally
         self._jobs = 0
@@ -69,12 +71,13 @@ class World:
         body: str = "hello",
         *,
         attributes: dict[str, Attribute] | None = None,
+        traceparent: str | None = None,
         may_send: Callable[[], bool] = lambda: True,
     ) -> Parcel:
         self._jobs += 1
         key = TriggerKey(self.clock.now_ms(), self._jobs.to_bytes(12, "big"), 0)
         group = "g" if queue.endswith(".fifo") else None
-        job = Job(queue=queue, body=body, attributes=attributes or {}, message_group_id=group)
+        job = Job(queue=queue, body=body, attributes=attributes or {}, message_group_id=group, traceparent=traceparent)
         return Parcel(Trigger(key, SIGNER.sign(JobRef(Placement.SCHEDULED, key)), encode_job(job)), job, may_send)
 
     def submit(self, queue: str, *bodies: str) -> list[asyncio.Future[Outcome]]:

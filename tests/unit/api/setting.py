@@ -21,6 +21,7 @@ from dynein.settings import Settings
 from dynein.telemetry import Telemetry
 from dynein.testing import FakeQueues, FakeTriggerTable, ManualClock
 from dynein.token import JobRef, TokenSigner, parse
+from dynein.tracing import Tracing
 from dynein.trigger_store import Layout
 
 SECRET = b"0123456789abcdef-test"
@@ -31,7 +32,7 @@ LEDGER_WINDOW_MS = 3_600_000
 class Api:
     """One API process."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, tracing: Tracing | None = None, **settings: Any) -> None:
         self.settings = Settings(token_secrets=SecretStr(SECRET.decode()), **settings)
         self.clock = ManualClock()
         self.queues = FakeQueues(self.clock, message_bytes_max=self.settings.message_bytes_max)
@@ -61,7 +62,7 @@ class Api:
         )
         self.lifecycle = Lifecycle()
         self.readiness = Readiness(self.queues, self.table, self.inbound_url, self.clock, self.lifecycle)
-        self.app = create_app(self.submissions, self.readiness, self.lifecycle, self.telemetry, self.settings)
+        self.app = create_app(self.submissions, self.readiness, self.lifecycle, self.telemetry, self.settings, tracing)
 
     def http(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://dynein")
