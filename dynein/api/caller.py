@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from starlette.types import Scope
@@ -39,9 +40,7 @@ def identify(scope: Scope) -> Caller:
     The request id is the caller's ``x-request-id`` if that is 1 to 128 characters of visible ASCII, else a new one.
     """
     headers = scope["headers"]
-    request_id = next((value for name, value in headers if name == b"x-request-id"), b"")
-    known = request_id.decode("ascii") if _REQUEST_ID.fullmatch(request_id) else os.urandom(8).hex()
-    caller = Caller(known, traceparent_of(headers))
+    caller = Caller(_request_id(headers), traceparent_of(headers))
     note_caller(scope, caller)
     return caller
 
@@ -55,3 +54,10 @@ def caller_of(scope: Scope) -> Caller:
     """Who asks, as it was noted."""
     caller: Caller = scope[_KEY]
     return caller
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode("ascii")
+    return os.urandom(8).hex()
