@@ -358,6 +358,30 @@ async def test_request_ids(given: str, echoed: bool) -> None:  # noqa: FBT001
     assert response.headers["x-request-id"]
 
 
+async def test_every_answer_has_the_request_s_id() -> None:
+    api = Api(request_bytes_max=8_192)
+    asked = [
+        ("POST", "/v1/jobs", b'{"queue":"demo","body":"x"}', 202),
+        ("POST", "/v1/jobs", b"{", 400),
+        ("POST", "/v1/jobs/batch", b'{"jobs":[]}', 200),
+        ("POST", "/v1/jobs", b"x" * 8_193, 413),
+        ("GET", "/v1/jobs/forged", b"", 404),
+        ("GET", "/nowhere", b"", 404),
+        ("PUT", "/v1/jobs", b"", 405),
+        ("GET", "/healthz", b"", 200),
+        ("GET", "/metrics", b"", 200),
+        ("GET", "/openapi.json", b"", 200),
+    ]
+    async with api.http() as http:
+        for number, (method, path, body, status) in enumerate(asked):
+            answer = await http.request(method, path, content=body, headers={"x-request-id": f"r-{number}"})
+            assert (answer.status_code, answer.headers["x-request-id"]) == (status, f"r-{number}"), path
+        api.lifecycle.drain()
+        for path, status in (("/v1/jobs", 503), ("/v1/jobs/batch", 503)):
+            answer = await http.post(path, content=b"{}", headers={"x-request-id": "late"})
+            assert (answer.status_code, answer.headers["x-request-id"]) == (status, "late"), path
+
+
 async def test_a_draining_process_takes_nothing_new_and_still_answers_for_what_it_took() -> None:
     api = Api()
     token = (await api.accept(delay="1h")).token
