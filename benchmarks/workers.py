@@ -155,7 +155,8 @@ for number in range(max(1, workers)):
             telemetry.delivered.labels(role, f"queue-{queue}").inc()
     for operation in range(20):
         telemetry.aws_calls.labels(f"Operation{operation}", "ok").inc()
-counter, histogram = telemetry.delivered.labels("dispatcher", "queue-1"), telemetry.lateness.labels("dispatcher")
+labels = "dispatcher", "queue-1"
+counter, histogram = telemetry.delivered.labels(*labels), telemetry.lateness.labels(*labels)
 def cost(times, what):
     best = float("inf")
     for _ in range(3):
