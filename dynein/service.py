@@ -16,8 +16,8 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Awaitable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -47,10 +47,13 @@ from dynein.runner import run_passes
 from dynein.scheduler.dispatcher import Dispatcher
 from dynein.settings import Settings
 from dynein.sqs_queue import SqsQueues
+from dynein.start_up import insist
 from dynein.telemetry import Telemetry
 from dynein.token import TokenSigner
 from dynein.tracing import Tracing, open_tracing
 from dynein.trigger_store import Layout
+
+ResultT = TypeVar("ResultT")
 
 
 class Sharing(NamedTuple):
@@ -111,15 +114,21 @@ class Service:
         tracing = open_tracing(self._settings)
         try:
             async with clients(self._settings, self._clock, self.telemetry) as aws:
-                layout = await verify_layout(aws.dynamodb, self._settings, self._clock, self.telemetry)
+                layout = await self._insist(
+                    "reading the layout",
+                    lambda: verify_layout(aws.dynamodb, self._settings, self._clock, self.telemetry),
+                )
                 parts = _Parts(self._settings, aws, layout, self._clock, self.telemetry, self._rng, tracing)
-                await parts.check_queues()
+                await self._insist("looking for the queues", parts.check_queues)
                 self.telemetry.measure_process()
                 _collect_garbage_seldom()
                 await self._run_all(parts, stopping)
         finally:
             if tracing is not None:
                 tracing.close()
+
+    async def _insist(self, what: str, call: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        return await insist(what, call, self._clock, self._rng)
 
     async def _run_all(self, parts: _Parts, stopping: asyncio.Event) -> None:
         lifecycle = Lifecycle()

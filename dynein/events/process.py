@@ -13,6 +13,13 @@ PROCESS_STARTED = Event(
     "version roles url",
     "Nothing.",
 )
+START_DELAYED = Event(
+    "process.start_delayed",
+    WARNING,
+    "AWS does not answer at the start; tried again a few times before the process gives up",
+    "what error retry_in_s",
+    "Nothing if it passes; else see `error`: often a wrong region or endpoint.",
+)
 PROCESS_STOPPING = Event(
     "process.stopping",
     INFO,
