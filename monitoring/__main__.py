@@ -1,0 +1,14 @@
+"""Write what is made from the sources here: ``python -m monitoring``."""
+
+from __future__ import annotations
+
+from monitoring.made import MADE
+
+
+def main() -> None:
+    """Rewrite every file of `MADE`."""
+    for path, make in MADE.items():
+        path.write_text(make())
+
+
+main()

@@ -1,0 +1,229 @@
+"""The lower half of the dashboard: why. What fails, who owns what, the API, AWS and its cost, the processes."""
+
+from __future__ import annotations
+
+from monitoring.grafana import Panel, Query, Row, lines
+from monitoring.promql import PROCESS, QUEUE, highest, or_none, quantile, rate
+
+# USD; us-east-1, on demand, without free tier: benchmarks/prices.toml says from where and when.
+USD_SQS_REQUEST = 0.40e-6
+USD_WRITE_UNIT = 0.625e-6
+USD_READ_UNIT = 0.125e-6
+SQS_CALLS = "SendMessage.*|ReceiveMessage|DeleteMessage.*|ChangeMessageVisibility.*|GetQueue.*"
+
+
+def failures() -> Row:
+    return Row(
+        "What fails",
+        [
+            lines(
+                "Failed sends by remedy",
+                "To destinations. retry: it will be tried again; reject: the message is refused for good and "
+                "dead-lettered; stop: a person has to act (permissions, a missing queue).",
+                Query(rate("remedy, code", "dynein_send_failures_total", QUEUE), "{{remedy}}: {{code}}"),
+                unit="cps",
+                stacked=True,
+            ),
+            lines(
+                "Failed sends by destination",
+                "A queue here and not in “Sent by destination” gets nothing at all.",
+                Query(f"topk(12, {rate('queue', 'dynein_send_failures_total', QUEUE)})", "{{queue}}"),
+                unit="cps",
+                stacked=True,
+            ),
+            lines(
+                "Dead letters",
+                "Messages in the dead-letter queue, and jobs that went there in the last hour, by destination.",
+                Query(highest("", "dynein_dead_letter_messages"), "in the queue now"),
+                Query(
+                    f"sum by (queue) (increase(dynein_jobs_dead_lettered_total{{{QUEUE}}}[1h]))", "last hour: {{queue}}"
+                ),
+            ),
+            lines(
+                "Refused by the API",
+                "Jobs refused, by problem code: the caller's input (4xx), or Dynein's bounds and AWS (503).",
+                Query(rate("reason", "dynein_jobs_refused_total"), "{{reason}}"),
+                unit="cps",
+                stacked=True,
+            ),
+            lines(
+                "Second tries inside",
+                "Inbound messages that could not be deleted, kept or given back, and triggers stored behind their "
+                "shard's read mark. Harmless when rare; many say that AWS or the machine is slow.",
+                Query(rate("operation", "dynein_inbound_failures_total"), "inbound: {{operation}}"),
+                Query(rate("", "dynein_late_writes_total"), "late writes"),
+                unit="cps",
+            ),
+            lines(
+                "AWS calls that failed",
+                "By operation and outcome. Throttled, Unavailable (no answer in time), AccessDenied, NotBootstrapped; "
+                "codes of AWS's are lost races and ordinary.",
+                Query(
+                    rate("operation, outcome", "dynein_aws_calls_total", f'{PROCESS}, outcome!="ok"'),
+                    "{{operation}}: {{outcome}}",
+                ),
+                unit="cps",
+                stacked=True,
+            ),
+        ],
+    )
+
+
+def owners() -> Row:
+    return Row(
+        "Who owns what",
+        [
+            lines(
+                "Shards by owner",
+                "Each dispatcher holds its fair share; together they hold all shards.",
+                Query(f"sum by (instance) (dynein_leases_held{{{PROCESS}}})", "{{instance}}"),
+                Query(highest("", "dynein_shards"), "all shards"),
+            ),
+            lines(
+                "Shards without owner",
+                "Nobody renews their lease. For seconds when a dispatcher has died; longer: there are too few.",
+                Query(highest("", "dynein_shards_unowned"), "unowned"),
+                limit=1,
+            ),
+            lines(
+                "Leases taken, released, lost",
+                "Taken and released: processes come and go. Lost without that: a process is frozen, or DynamoDB does "
+                "not answer in time.",
+                Query(rate("event", "dynein_lease_events_total"), "{{event}}"),
+                unit="cps",
+            ),
+        ],
+    )
+
+
+def api() -> Row:
+    return Row(
+        "API",
+        [
+            lines(
+                "Requests by status",
+                "429: the caller is asked to slow down. 503: a bound is reached, or AWS does not answer.",
+                Query(rate("status", "dynein_api_requests_total"), "{{status}}"),
+                unit="reqps",
+                stacked=True,
+            ),
+            lines(
+                "Requests by route",
+                "",
+                Query(rate("route", "dynein_api_requests_total"), "{{route}}"),
+                unit="reqps",
+                stacked=True,
+            ),
+            lines(
+                "Time to answer, p99",
+                "An accepted job waits for SQS's acknowledgement, so this is never below “AWS calls, p99”.",
+                Query(quantile(0.99, "dynein_api_request_seconds", "route"), "{{route}}"),
+                unit="s",
+                log=True,
+            ),
+        ],
+    )
+
+
+def aws() -> Row:
+    calls = rate("", "dynein_aws_calls_total", f'{PROCESS}, operation=~"{SQS_CALLS}"')
+    throttled = rate("operation", "dynein_aws_calls_total", f'{PROCESS}, outcome="Throttled"')
+
+    def units(kind: str) -> str:
+        return rate("", "dynein_capacity_units_total", f'{PROCESS}, kind="{kind}"')
+
+    return Row(
+        "AWS, and what it costs",
+        [
+            lines(
+                "AWS calls, p99",
+                "Without ReceiveMessage, which waits on purpose. One service slow: AWS. Both: the network, or this "
+                "process has no CPU left.",
+                Query(
+                    quantile(0.99, "dynein_aws_call_seconds", "operation", f'{PROCESS}, operation!~"ReceiveMessage.*"'),
+                    "{{operation}}",
+                ),
+                unit="s",
+                log=True,
+            ),
+            lines(
+                "AWS calls",
+                "",
+                Query(rate("operation", "dynein_aws_calls_total"), "{{operation}}"),
+                unit="reqps",
+                stacked=True,
+            ),
+            lines(
+                "Throttled calls",
+                "DynamoDB: raise the table's capacity, or wait for on-demand to adapt; one hot partition: more shards. "
+                "SQS: FIFO queues without high throughput.",
+                Query(
+                    or_none(throttled, "operation"),
+                    "{{operation}}",
+                ),
+                unit="cps",
+            ),
+            lines(
+                "Capacity units",
+                "As DynamoDB reports them, a second. A partition key takes 1,000 write units a second.",
+                Query(rate("operation, kind", "dynein_capacity_units_total"), "{{operation}} {{kind}}"),
+                unit="cps",
+                stacked=True,
+            ),
+            lines(
+                "Cost an hour, about",
+                "USD at list prices of us-east-1 on demand, each SQS request counted as one chunk of 64 KiB; storage, "
+                "transfer and CloudWatch are not in it.",
+                Query(f"{calls} * 3600 * {USD_SQS_REQUEST:.3g}", "SQS"),
+                Query(f"{units('write')} * 3600 * {USD_WRITE_UNIT:.3g}", "DynamoDB writes"),
+                Query(f"{units('read')} * 3600 * {USD_READ_UNIT:.3g}", "DynamoDB reads"),
+                unit="currencyUSD",
+                stacked=True,
+            ),
+            _clock(),
+        ],
+    )
+
+
+def _clock() -> Panel:
+    return lines(
+        "Clock offset",
+        "Each process's clock minus AWS's, to about a second. Jobs are sent by it.",
+        Query(f"max by (instance) (abs(dynein_clock_offset_seconds{{{PROCESS}}}))", "{{instance}}"),
+        unit="s",
+        limit=2,
+    )
+
+
+def processes() -> Row:
+    return Row(
+        "Processes",
+        [
+            lines(
+                "Up",
+                "1: Prometheus reaches it. 0: down, frozen or cut off.",
+                Query(f'max by (instance) (up{{job="dynein", {PROCESS}}})', "{{instance}}"),
+                width=6,
+            ),
+            lines(
+                "Versions",
+                "Processes of each version; two during a rolling update.",
+                Query(f"count by (version) (dynein_build_info{{{PROCESS}}})", "{{version}}"),
+                width=6,
+                stacked=True,
+            ),
+            lines(
+                "CPU by worker",
+                "Of `dynein serve --workers`. Near 1: that core is used up.",
+                Query(rate("instance, worker", "dynein_worker_cpu_seconds_total"), "{{instance}} {{worker}}"),
+                unit="percentunit",
+                width=6,
+            ),
+            lines(
+                "Worker restarts, last hour",
+                "A worker that became ready again was replaced: it died or hung.",
+                Query(f"sum by (instance) (increase(dynein_worker_starts_total{{{PROCESS}}}[1h]))", "{{instance}}"),
+                width=6,
+            ),
+        ],
+    )
