@@ -56,8 +56,8 @@ def failures() -> Row:
             ),
             lines(
                 "AWS calls that failed",
-                "By operation and outcome. Throttled, Unavailable (no answer in time), AccessDenied, NotBootstrapped; "
-                "codes of AWS's are lost races and ordinary.",
+                "By operation and outcome. throttled; failed: on AWS's side or the network's; timeout; refused: for"
+                " what we asked or who we are. conflict is a race lost, and ordinary.",
                 Query(
                     rate("operation, outcome", "dynein_aws_calls_total", f'{PROCESS}, outcome!="ok"'),
                     "{{operation}}: {{outcome}}",
@@ -127,7 +127,7 @@ def api() -> Row:
 
 def aws() -> Row:
     calls = rate("", "dynein_aws_calls_total", f'{PROCESS}, operation=~"{SQS_CALLS}"')
-    throttled = rate("operation", "dynein_aws_calls_total", f'{PROCESS}, outcome="Throttled"')
+    throttled = rate("operation", "dynein_aws_calls_total", f'{PROCESS}, outcome="throttled"')
 
     def units(kind: str) -> str:
         return rate("", "dynein_capacity_units_total", f'{PROCESS}, kind="{kind}"')

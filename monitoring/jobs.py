@@ -40,8 +40,8 @@ def late() -> Row:
             ),
             stat(
                 "Oldest overdue",
-                "Age of the oldest job in the store that is past its due time and not sent. Sent jobs are in the "
-                "lateness panels; this sees those that do not leave at all.",
+                "For how long the oldest due job has not been sent. Sent jobs are in the lateness panels; this sees"
+                " those that do not leave at all.",
                 highest("", "dynein_oldest_overdue_age_seconds"),
                 "s",
                 [(5, ORANGE), (60, RED)],
@@ -49,8 +49,8 @@ def late() -> Row:
             ),
             stat(
                 "Unaccounted jobs",
-                "Conservation gap: accepted, and neither delivered, cancelled, dead-lettered nor pending. Anything but "
-                "0 for more than 10 minutes is a bug or a loss: see the ledger below.",
+                "Conservation gap: of the jobs of the last 24 h, those that were accepted and went nowhere. "
+                "Anything but 0 for more than 10 minutes wants an explanation: see “Ledger”.",
                 highest("", "dynein_ledger_gap_jobs"),
                 "short",
                 [(1, RED)],
@@ -107,18 +107,19 @@ def waiting() -> Row:
             ),
             lines(
                 "Inbound: oldest message",
-                "How long the oldest inbound message has waited. Ordinary: below 10 s.",
+                "Age of the oldest message that ingesters last received. Ordinary: below 10 s. Standing still while"
+                " the queue grows: they receive nothing.",
                 Query(highest("", "dynein_inbound_oldest_age_seconds"), "oldest"),
                 unit="s",
                 limit=60,
             ),
             lines(
                 "In hand and overdue",
-                "In memory on purpose: read ahead by dispatchers, held by ingesters until due. Overdue: in the store, "
-                "past their due time.",
+                "In memory on purpose: read ahead by dispatchers, held by ingesters until due. Overdue: those of a "
+                "dispatcher's that are due for more than a second; destinations are slow.",
                 Query(f"sum(dynein_read_ahead_jobs{{{PROCESS}}})", "read ahead"),
                 Query(f"sum(dynein_held_jobs{{{PROCESS}}})", "held"),
-                Query(highest("", "dynein_overdue_jobs"), "overdue"),
+                Query(f"sum(dynein_overdue_jobs{{{PROCESS}}})", "overdue"),
             ),
             bars(
                 "Due in the coming minutes",
@@ -162,8 +163,9 @@ def flow() -> Row:
             ),
             lines(
                 "Sent",
-                "Due jobs that SQS acknowledged, by who sent them; triggers removed follow those of the dispatcher.",
+                "Due jobs that SQS acknowledged, by who sent them; and triggers stored, and removed after their send.",
                 Query(rate("role", "dynein_jobs_delivered_total", QUEUE), "sent by {{role}}"),
+                Query(rate("", "dynein_triggers_stored_total"), "stored"),
                 Query(rate("", "dynein_triggers_removed_total"), "removed"),
                 unit="cps",
             ),
@@ -183,10 +185,12 @@ def flow() -> Row:
             ),
             lines(
                 "Ledger",
-                "Jobs by where they are, as the conservation check counts them.",
+                "Jobs of the last 24 h by what became of them, as the conservation check counts them. A process "
+                "that was killed takes its last counts with it.",
                 Query(highest("flow", "dynein_ledger_jobs"), "{{flow}}"),
                 Query(highest("", "dynein_ledger_gap_jobs"), "GAP"),
                 Query(highest("", "dynein_ledger_surplus_jobs"), "surplus"),
+                Query(f"sum({highest('role', 'dynein_ledger_undrained_processes')})", "killed processes"),
             ),
         ],
     )

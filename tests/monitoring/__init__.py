@@ -1,0 +1,1 @@
+"""What ``monitoring/`` promises: rules, runbooks and dashboard, seen to work."""
