@@ -47,7 +47,18 @@ $(ENGINES)/ministack/.installed: $(ENGINE_PINS)/ministack.txt
 	@echo "installing ministack into $(@D), once"; rm -rf $(@D); $(PYTHON) -m venv $(@D) && \
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< && touch $@
 
-engines: $(ENGINES)/npm/.installed $(ENGINES)/elasticmq/.installed $(ENGINES)/ministack/.installed ## Install more SQS and DynamoDB engines for the tests
+# Prometheus and promtool, unpacked from Debian's package: nothing is installed, and no service starts.
+$(ENGINES)/prometheus/.installed:
+	@if command -v prometheus >/dev/null && command -v promtool >/dev/null; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then \
+		echo "no Prometheus: it is taken from Debian's package, which needs apt-get; or install it yourself"; exit 0; fi; \
+	echo "unpacking Debian's prometheus into $(@D), once"; \
+	rm -rf $(@D) && mkdir -p $(@D) && cd $(@D) && \
+	{ apt-get -qq download prometheus 2>/dev/null || { apt-get -qq update && apt-get -qq download prometheus; } \
+		|| { echo "no Prometheus: apt-get does not find it"; exit 0; }; } && \
+	dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb && touch .installed
+
+engines: $(ENGINES)/npm/.installed $(ENGINES)/elasticmq/.installed $(ENGINES)/ministack/.installed $(ENGINES)/prometheus/.installed ## Install more SQS and DynamoDB engines, and Prometheus, for the tests
 
 dev: $(VENV)/.dev ## Run everything in one process and watch sample jobs arrive
 	@$(BIN)/dynein dev
@@ -73,10 +84,11 @@ bench: install ## Run all benchmarks (about half an hour; `make bench-quick` see
 bench-quick: install
 	@$(BIN)/python -m benchmarks --quick --results benchmarks/results/quick
 
-reference: install ## Rewrite the reference pages that are made from the code
+reference: install ## Rewrite what is made from the code: reference pages, dashboard, PrometheusRule
 	@$(BIN)/dynein settings --markdown > docs/reference/settings.md
 	@$(BIN)/dynein metrics > docs/reference/metrics.md
 	@$(BIN)/python -m dynein.events > docs/reference/logs.md
+	@$(BIN)/python -m monitoring
 
 clean: ## Remove the environment, the engines and their data
 	@rm -rf $(VENV) $(ENGINES) .dynein

@@ -50,7 +50,9 @@ def failures() -> Row:
                 "Second tries inside",
                 "Inbound messages that could not be deleted, kept or given back, and triggers stored behind their "
                 "shard's read mark. Harmless when rare; many say that AWS or the machine is slow.",
-                Query(rate("operation", "dynein_inbound_failures_total"), "inbound: {{operation}}"),
+                Query(
+                    or_none(rate("operation", "dynein_inbound_failures_total"), "operation"), "inbound: {{operation}}"
+                ),
                 Query(rate("", "dynein_late_writes_total"), "late writes"),
                 unit="cps",
             ),

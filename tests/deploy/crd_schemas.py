@@ -64,13 +64,27 @@ _CPU_TRIGGER = closed(
         "metadata": closed({"value": {"type": "string", "pattern": r"^\d+$"}}, {"containerName": TEXT}),
     }
 )
+_PROMETHEUS_TRIGGER = closed(
+    {
+        "type": {"const": "prometheus"},
+        "metadata": closed(
+            {"serverAddress": TEXT, "query": TEXT, "threshold": {"type": "string", "pattern": r"^[1-9]\d*$"}},
+            {"ignoreNullValues": {"enum": ["true", "false"]}, "activationThreshold": TEXT},
+        ),
+    }
+)
+_TRIGGERS = [_SQS_TRIGGER, _PROMETHEUS_TRIGGER, _CPU_TRIGGER]
 SCALED_OBJECT = resource(
     "keda.sh/v1alpha1",
     "ScaledObject",
     closed(
         {
             "scaleTargetRef": closed({"name": TEXT}, {"apiVersion": TEXT, "kind": TEXT}),
-            "triggers": {"type": "array", "items": {"oneOf": [_SQS_TRIGGER, _CPU_TRIGGER]}, "minItems": 1},
+            "triggers": {
+                "type": "array",
+                "items": {"oneOf": [_SQS_TRIGGER, _PROMETHEUS_TRIGGER, _CPU_TRIGGER]},
+                "minItems": 1,
+            },
         },
         {
             "minReplicaCount": COUNT,
@@ -111,8 +125,27 @@ SERVICE_MONITOR = resource(
         {"jobLabel": TEXT, "podTargetLabels": {"type": "array", "items": TEXT}},
     ),
 )
+_ALERT = closed(
+    {
+        "alert": TEXT,
+        "expr": TEXT,
+        "for": DURATION,
+        "labels": closed({"severity": {"enum": ["critical", "warning"]}}),
+        "annotations": closed({"summary": TEXT, "description": TEXT, "runbook_url": TEXT}),
+    }
+)
+_RECORDING = closed({"record": TEXT, "expr": TEXT})
+_GROUP = closed(
+    {"name": TEXT, "rules": {"type": "array", "items": {"oneOf": [_ALERT, _RECORDING]}, "minItems": 1}},
+)
+PROMETHEUS_RULE = resource(
+    "monitoring.coreos.com/v1",
+    "PrometheusRule",
+    closed({"groups": {"type": "array", "items": _GROUP, "minItems": 1}}),
+)
 SCHEMAS = {
     ("keda.sh/v1alpha1", "ScaledObject"): SCALED_OBJECT,
     ("keda.sh/v1alpha1", "TriggerAuthentication"): TRIGGER_AUTHENTICATION,
+    ("monitoring.coreos.com/v1", "PrometheusRule"): PROMETHEUS_RULE,
     ("monitoring.coreos.com/v1", "ServiceMonitor"): SERVICE_MONITOR,
 }

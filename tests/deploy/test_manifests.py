@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from dynein.api.ops import ops_routes
 from dynein.errors import InvalidSettings
 from dynein.settings import ROLES, Settings, load_settings
 from dynein.telemetry import Telemetry
+from monitoring.dashboard import dashboard
+from monitoring.made import ALERTS
 from tests.deploy.rendering import (
     BOOTSTRAP,
     EVERYTHING,
@@ -33,6 +36,7 @@ from tests.deploy.rendering import (
 SECRETS = {"DYNEIN_TOKEN_SECRETS": "a-secret-of-sixteen-bytes-or-more"}
 CLOSING_MARGIN_S = 5
 """Beyond the drain, for what a process does before and after it."""
+DASHBOARD = "dynein-dashboard"
 PLACEHOLDERS = ("eu-central-1", "111122223333", "registry.example.com", "0.1.0")
 """What the reader has to edit."""
 
@@ -51,6 +55,11 @@ def roles(pod: Manifest) -> set[str]:
     given = {option.removeprefix("--role=") for option in options}
     assert given <= set(ROLES), options
     return given or set(ROLES)
+
+
+def settings_of_the_fleet(directory: str | Path) -> list[Manifest]:
+    """The ConfigMaps whose keys are settings; the dashboard's is another."""
+    return [config for config in of_kind(render(directory), "ConfigMap") if config["metadata"]["name"] != DASHBOARD]
 
 
 def selected(selector: dict[str, str], directory: str) -> set[str]:
@@ -77,7 +86,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
 @everywhere
 def test_the_settings_are_known_and_fit_one_another(directory: str, settings_of: Callable[..., Settings]) -> None:
     known = {f"DYNEIN_{field.upper()}" for field in Settings.model_fields}
-    for config in of_kind(render(directory), "ConfigMap"):
+    for config in settings_of_the_fleet(directory):
         assert set(config["data"]) <= known
     for _, pod in pods(render(directory)):
         settings = settings_of(directory, pod)
@@ -101,7 +110,7 @@ def test_bootstrap_prepares_what_the_service_uses() -> None:
     prepared = of_kind(render(BOOTSTRAP), "ConfigMap")
     for directory in WORKLOADS:
         # The whole object: they share its name, and must not undo each other.
-        assert of_kind(render(directory), "ConfigMap") == prepared
+        assert settings_of_the_fleet(directory) == prepared
         image = {container(pod)["image"] for _, pod in pods(render(directory))}
         assert image == {container(job)["image"]}
 
@@ -275,13 +284,40 @@ def test_split_roles_are_named_after_their_role() -> None:
 def test_keda_looks_at_the_queue_of_the_settings() -> None:
     manifests = render("overlays/keda")
     scaled = named(manifests, "ScaledObject", "dynein-ingester")
-    [config] = of_kind(manifests, "ConfigMap")
+    [config] = settings_of_the_fleet("overlays/keda")
     queue, cpu = scaled["spec"]["triggers"]
     assert queue["metadata"]["queueURL"] == config["data"]["DYNEIN_INBOUND_QUEUE"]
     assert queue["metadata"]["awsRegion"] == config["data"]["DYNEIN_REGION"]
     assert cpu["type"] == "cpu"
     named(manifests, "TriggerAuthentication", queue["authenticationRef"]["name"])
     assert scaled["spec"]["minReplicaCount"] > 0, "somebody has to notice the first message"
+
+
+def test_keda_looks_at_the_forecast_of_this_deployment() -> None:
+    manifests = render("overlays/keda")
+    scaled = named(manifests, "ScaledObject", "dynein-dispatcher")
+    forecast, cpu = scaled["spec"]["triggers"]
+    assert cpu["type"] == "cpu"
+    assert "dynein_forecast_jobs" in forecast["metadata"]["query"]
+    assert f'namespace="{scaled["metadata"]["namespace"]}"' in forecast["metadata"]["query"]
+    assert forecast["metadata"]["ignoreNullValues"] == "false", "no forecast is not no load"
+    # The same Prometheus that scrapes: its namespace is let in.
+    assert ".monitoring:" in forecast["metadata"]["serverAddress"]
+    check_monitoring(manifests)
+    assert scaled["spec"]["minReplicaCount"] > 0
+
+
+def test_rules_and_dashboard_come_with_the_scraping() -> None:
+    manifests = render("overlays/monitoring")
+    assert named(manifests, "PrometheusRule", "dynein")["spec"] == parse(ALERTS)
+    config = named(manifests, "ConfigMap", DASHBOARD)
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(config["data"]["dynein.json"]) == dashboard()
+    [monitor] = of_kind(manifests, "ServiceMonitor")
+    [metrics] = [one for one in of_kind(manifests, "Service") if one["metadata"]["name"] == "dynein-metrics"]
+    # The rules look for this job.
+    job = metrics["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    assert f'up{{job="{job}"}}' in ALERTS.read_text()
 
 
 def check_monitoring(manifests: list[Manifest]) -> None:
@@ -322,7 +358,7 @@ def test_the_overlay_that_the_page_shows_works(tmp_path: Path) -> None:
     manifests = render(directory)
     check_monitoring(manifests)
     assert len(list(pods(manifests))) == len(ROLES)
-    [config] = of_kind(manifests, "ConfigMap")
+    [config] = settings_of_the_fleet(directory)
     assert config["data"]["DYNEIN_INGEST_RATE_PER_S"] == "2000"
     assert config["data"]["DYNEIN_REGION"] == "eu-central-1", "merged, not replaced"
     for _, pod in pods(manifests):

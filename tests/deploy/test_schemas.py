@@ -57,7 +57,9 @@ def misspell(path: str) -> Callable[[Manifest], None]:
         ("overlays/bootstrap", "Job", "dynein-bootstrap", "spec/backoffLimit"),
         ("overlays/keda", "ScaledObject", "dynein-ingester", "spec/minReplicaCount"),
         ("overlays/keda", "ScaledObject", "dynein-ingester", "spec/triggers/0/metadata/queueLength"),
+        ("overlays/keda", "ScaledObject", "dynein-dispatcher", "spec/triggers/0/metadata/serverAddress"),
         ("overlays/monitoring", "ServiceMonitor", "dynein", "spec/endpoints/0/port"),
+        ("overlays/monitoring", "PrometheusRule", "dynein", "spec/groups/0/rules/0/expr"),
     ],
 )
 def test_a_misspelt_field_would_be_found(directory: str, kind: str, name: str, path: str) -> None:
