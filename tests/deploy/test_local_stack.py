@@ -1,10 +1,13 @@
-"""``localstack.yml`` and its page: every command in them is run, with the embedded engine in LocalStack's place."""
+"""``localstack.yml`` and its page: every command in them is run, with the embedded engine in LocalStack's place and
+Debian's Prometheus in that of its image. Grafana is only read: its files, and what they lead to."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from tests.deploy.crd_schemas import TEXT, Schema, closed
 from tests.deploy.image import Image
 from tests.deploy.rendering import ROOT, parse
 from tests.deploy.running import Running, container_of, run
+from tests.monitoring.expected import rules
+from tests.monitoring.prometheus import prometheus, promtool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,8 +39,9 @@ LIST: Schema = {"type": "array", "items": TEXT, "minItems": 1}
 SPAN: Schema = {"type": "string", "pattern": r"^\d+s$"}
 CONDITION = closed({"condition": {"enum": ["service_healthy", "service_completed_successfully"]}})
 SERVICE = closed(
-    {"image": TEXT, "environment": {"type": "object", "additionalProperties": TEXT}},
+    {"image": TEXT},
     {
+        "environment": {"type": "object", "additionalProperties": TEXT},
         "build": closed({"context": TEXT, "dockerfile": TEXT}),
         "command": LIST,
         "entrypoint": LIST,
@@ -43,6 +49,7 @@ SERVICE = closed(
         "cap_drop": {"const": ["ALL"]},
         "security_opt": {"const": ["no-new-privileges:true"]},
         "ports": LIST,
+        "volumes": LIST,
         "depends_on": {"type": "object", "additionalProperties": CONDITION},
         "healthcheck": closed({"test": LIST, "interval": SPAN, "timeout": SPAN, "retries": {"type": "integer"}}),
         "stop_grace_period": SPAN,
@@ -70,10 +77,12 @@ async def test_the_file_is_well_formed() -> None:
 
 
 async def test_images_are_pinned_or_built_here() -> None:
-    assert {name for name in SERVICES if name not in DYNEIN} == {"aws"}
+    assert {name for name in SERVICES if name not in DYNEIN} == {"aws", "prometheus", "grafana"}
     # The last one that needs no account; see the page.
     assert SERVICES["aws"]["image"] == "localstack/localstack:4.14.0"
-    assert SERVICES["aws"]["image"] in PAGE.read_text()
+    for name in ("aws", "prometheus", "grafana"):
+        assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", SERVICES[name]["image"])
+        assert SERVICES[name]["image"] in PAGE.read_text()
     for service in DYNEIN.values():
         assert (ROOT / service["build"]["context"] / service["build"]["dockerfile"]).samefile(ROOT / "k8s/Dockerfile")
         assert service["image"] == "dynein:local"
@@ -92,6 +101,35 @@ async def test_settings_are_known_and_lead_to_the_emulator(monkeypatch: pytest.M
         assert settings.host == "0.0.0.0"
         assert DYNEIN["dynein"]["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]
         assert seconds(DYNEIN["dynein"]["stop_grace_period"]) > settings.drain_s
+
+
+def mounts(service: str) -> dict[str, Path]:
+    """Files of the repository, by where the service sees them."""
+    split = [volume.split(":") for volume in SERVICES[service]["volumes"]]
+    assert all(mode == "ro" for _, _, mode in split)
+    return {inside: ROOT / outside for outside, inside, _ in split}
+
+
+async def test_what_is_mounted_is_there_and_readable_by_anyone() -> None:
+    for service in ("prometheus", "grafana"):
+        for path in mounts(service).values():
+            assert path.is_file()
+            assert path.stat().st_mode & stat.S_IROTH, "the image's user is not ours"
+
+
+async def test_grafana_finds_the_dashboard_and_its_data() -> None:
+    seen = mounts("grafana")
+    [source] = parse(seen["/etc/grafana/provisioning/datasources/dynein.yaml"])["datasources"]
+    prometheus_port = SERVICES["prometheus"]["ports"][0].rsplit(":", 1)[1]
+    assert source["url"] == f"http://prometheus:{prometheus_port}"
+    assert source["type"] == "prometheus"
+    scraping = parse(mounts("prometheus")["/etc/prometheus/prometheus.yml"])["global"]
+    assert source["jsonData"]["timeInterval"] == scraping["scrape_interval"]
+    [provider] = parse(seen["/etc/grafana/provisioning/dashboards/dynein.yaml"])["providers"]
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert Path(home).parent == Path(provider["options"]["path"])
+    assert json.loads(seen[home].read_text())["uid"] == "dynein"
+    assert SERVICES["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 22)])
@@ -228,6 +266,28 @@ async def test_the_other_commands_of_the_page_work(stack: Stack, served: Running
     for command in [*inside, [*stack.image.stage.entrypoint, *once[0]]]:
         done = await run(stack.image, command, stack.environment("dynein"))
         assert done.code == 0, done.output
+
+
+async def test_prometheus_scrapes_it_and_knows_the_rules(stack: Stack, served: Running, tmp_path: Path) -> None:
+    del served
+    seen = mounts("prometheus")
+    (tmp_path / "alerts.yaml").write_text(seen["/etc/prometheus/alerts.yaml"].read_text())
+    text = seen["/etc/prometheus/prometheus.yml"].read_text()
+    text = text.replace("/etc/prometheus/", f"{tmp_path}/").replace("dynein:8080", stack.here("127.0.0.1:8080"))
+    config = tmp_path / "checked.yml"
+    config.write_text(text)
+    checked = promtool("check", "config", config)
+    assert checked.returncode == 0, checked.stderr
+    async with prometheus(tmp_path, parse(config)) as server:
+
+        async def scraped() -> bool:
+            found = (await server.get("targets"))["activeTargets"]
+            assert {target["labels"]["job"] for target in found} <= {"dynein"}
+            return [target["health"] for target in found] == ["up"]
+
+        await until(scraped, "Prometheus scrapes the service", within_s=PATIENCE_S)
+        assert await server.instant("dynein_leases_held")
+        assert len(await server.rules()) == len(rules())
 
 
 async def test_it_stops_in_time_and_its_check_notices(stack: Stack, served: Running) -> None:
