@@ -157,6 +157,14 @@ def test_the_dashboard_is_whole() -> None:
         assert set(re.findall(r"“([^”]+)”", panel["description"])) <= titles
 
 
+def test_the_how_to_names_panels_that_exist() -> None:
+    text = (ROOT / "docs" / "how-to" / "monitor.md").read_text()
+    in_grafana = {"Dashboards", "New", "Import"}
+    assert set(re.findall(r"\*([A-Z][^*]+)\*(?!\*)", text.replace("**", ""))) - in_grafana <= {
+        panel["title"] for panel in panels()
+    }
+
+
 def test_it_says_what_the_alerts_say() -> None:
     rules = ALERTS.read_text()
     assert float(jobs.SLO_S) in LATENESS_BUCKETS_S
