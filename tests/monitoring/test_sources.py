@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from dynein.telemetry import LATENESS_BUCKETS_S
+from dynein.telemetry import Telemetry
 from monitoring import causes, jobs
 from monitoring.made import ALERTS, COMPONENT, MADE
 from tests.deploy.rendering import ROOT, parse
@@ -167,7 +167,7 @@ def test_the_how_to_names_panels_that_exist() -> None:
 
 def test_it_says_what_the_alerts_say() -> None:
     rules = ALERTS.read_text()
-    assert float(jobs.SLO_S) in LATENESS_BUCKETS_S
+    assert float(jobs.SLO_S) in Telemetry().lateness._upper_bounds
     assert rules.count(f'le="{jobs.SLO_S}"') == 7 + 1, "seven windows, and the comment"
     assert set(re.findall(r"late_jobs:\S+ > \S+ \* (\S+)", rules)) == {str(jobs.LATE_SHARE_MAX)}
 
