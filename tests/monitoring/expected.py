@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from dynein.clock import SystemClock
 from dynein.telemetry import Telemetry
 from monitoring.dashboard import dashboard
 from monitoring.made import ALERTS
@@ -92,7 +95,15 @@ def known() -> dict[str, set[str]]:
         # A counter is registered with and without its ending.
         if not name.endswith(("_created", "_bucket", "_count", "_sum")) and f"{name}_total" not in collectors:
             found[name] = set(getattr(collector, "_labelnames", ()))
-    return found
+    return found | _of_the_ledger()
+
+
+def _of_the_ledger() -> dict[str, set[str]]:
+    """Its metrics are registered by whoever reads it, not by every process."""
+    if importlib.util.find_spec("dynein.ledger_metrics") is None:
+        return {}
+    metrics = importlib.import_module("dynein.ledger_metrics").LedgerMetrics(SystemClock(), None)
+    return {family.name: set(family._labelnames) for family in metrics.describe()}
 
 
 def panels() -> list[dict[str, Any]]:

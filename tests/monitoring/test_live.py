@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import pytest_asyncio
 
+from dynein.settings import Settings
 from monitoring.dashboard import VARIABLES
 from monitoring.made import ALERTS
 from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, now_ms, until
@@ -22,7 +23,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SOONER = 12
 """How many times faster the rules are here than in earnest."""
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
+MEASURED_SOONER = {
+    "DYNEIN_OBSERVE_INTERVAL_S": "1",
+    "DYNEIN_FORECAST_INTERVAL_S": "2",
+    "DYNEIN_LEDGER_INTERVAL_S": "1",
+    "DYNEIN_LEDGER_WINDOW_S": "3",
+    "DYNEIN_LEDGER_GRACE_S": "12",
+}
+"""Of these settings, those that the code has."""
 GONE, KEPT = "gone", "kept"
 
 
@@ -65,6 +74,8 @@ async def run(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run]:
             "DYNEIN_RETRY_BUDGET_S": "10",
             "DYNEIN_DESTINATION_CACHE_S": "1",
         }
+        fields = {f"DYNEIN_{field.upper()}" for field in Settings.model_fields}
+        made.environment |= {name: value for name, value in MEASURED_SOONER.items() if name in fields}
         front = await made.start("api", "ingester", DYNEIN_WORKERS="2")
         dispatcher = await made.start("dispatcher")
         (directory / "alerts.yaml").write_text(sooner(ALERTS.read_text()))
