@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
@@ -127,7 +129,10 @@ def test_a_runbook_leads_to_panels_that_exist(path: Path) -> None:
 
 
 def test_runbooks_name_log_events_that_exist() -> None:
-    catalogue = pytest.importorskip("dynein.events.event", reason="log events have no catalogue yet").CATALOGUE
+    package = pytest.importorskip("dynein.events", reason="log events have no catalogue yet")
+    names = [f"dynein.events.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    modules = [importlib.import_module(name) for name in names]
+    [catalogue] = [module.CATALOGUE for module in modules if module.__name__.endswith(".event")]
     for path in RUNBOOKS.glob("Dynein*.md"):
         [line] = re.findall(r"^Logs: (.*)$", path.read_text(), re.MULTILINE)
         assert set(re.findall(r"`([^`]+)`", line)) <= catalogue.keys(), path.stem
