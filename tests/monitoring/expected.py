@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dynein.clock import SystemClock
+from dynein.ledger_metrics import LedgerMetrics
 from dynein.telemetry import Telemetry
 from monitoring.dashboard import dashboard
 from monitoring.made import ALERTS
@@ -27,11 +26,6 @@ AWAITED: dict[str, set[str]] = {
     "dynein_inbound_messages": {"state"},
     "dynein_inbound_oldest_age_seconds": set(),
     "dynein_lateness_seconds": {"role", "queue"},
-    "dynein_ledger_gap_jobs": set(),
-    "dynein_ledger_jobs": {"flow"},
-    "dynein_ledger_surplus_jobs": set(),
-    "dynein_ledger_timestamp_seconds": set(),
-    "dynein_ledger_undrained_processes": {"role"},
     "dynein_oldest_overdue_age_seconds": {"shard"},
     "dynein_overdue_jobs": set(),
     "dynein_send_failures_total": {"code", "queue", "remedy"},
@@ -100,10 +94,8 @@ def known() -> dict[str, set[str]]:
 
 def _of_the_ledger() -> dict[str, set[str]]:
     """Its metrics are registered by whoever reads it, not by every process."""
-    if importlib.util.find_spec("dynein.ledger_metrics") is None:
-        return {}
-    metrics = importlib.import_module("dynein.ledger_metrics").LedgerMetrics(SystemClock(), None)
-    return {family.name: set(family._labelnames) for family in metrics.describe()}
+    families = LedgerMetrics(SystemClock(), None).describe()
+    return {family.name: set(getattr(family, "_labelnames", ())) for family in families}
 
 
 def panels() -> list[dict[str, Any]]:
