@@ -9,6 +9,8 @@ from monitoring.promql import PROCESS, QUEUE, highest, or_none, quantile, rate
 USD_SQS_REQUEST = 0.40e-6
 USD_WRITE_UNIT = 0.625e-6
 USD_READ_UNIT = 0.125e-6
+MACHINE = f'job="dynein", {PROCESS}'
+"""For metrics that every program has."""
 SQS_CALLS = "SendMessage.*|ReceiveMessage|DeleteMessage.*|ChangeMessageVisibility.*|GetQueue.*"
 
 
@@ -204,28 +206,36 @@ def processes() -> Row:
             lines(
                 "Up",
                 "1: Prometheus reaches it. 0: down, frozen or cut off.",
-                Query(f'max by (instance) (up{{job="dynein", {PROCESS}}})', "{{instance}}"),
-                width=6,
+                Query(f"max by (instance) (up{{{MACHINE}}})", "{{instance}}"),
+                width=4,
             ),
             lines(
                 "Versions",
                 "Processes of each version; two during a rolling update.",
                 Query(f"count by (version) (dynein_build_info{{{PROCESS}}})", "{{version}}"),
-                width=6,
+                width=4,
                 stacked=True,
             ),
             lines(
-                "CPU by worker",
-                "Of `dynein serve --workers`. Near 1: that core is used up.",
+                "CPU",
+                "Of each process, and of each worker of `dynein serve --workers`. Near 1: that core is used up.",
+                Query(rate("instance", "process_cpu_seconds_total", MACHINE), "{{instance}}"),
                 Query(rate("instance, worker", "dynein_worker_cpu_seconds_total"), "{{instance}} {{worker}}"),
                 unit="percentunit",
                 width=6,
             ),
             lines(
+                "Memory",
+                "Resident, of each process that has no workers. It grows with what is in hand, and is bounded.",
+                Query(f"max by (instance) (process_resident_memory_bytes{{{MACHINE}}})", "{{instance}}"),
+                unit="bytes",
+                width=5,
+            ),
+            lines(
                 "Worker restarts, last hour",
                 "A worker that became ready again was replaced: it died or hung.",
                 Query(f"sum by (instance) (increase(dynein_worker_starts_total{{{PROCESS}}}[1h]))", "{{instance}}"),
-                width=6,
+                width=5,
             ),
         ],
     )

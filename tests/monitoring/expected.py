@@ -1,4 +1,4 @@
-"""Which metrics the code has, which it does not have yet, and what the queries of dashboard and rules ask for."""
+"""Which metrics the code has, and what the queries of dashboard and rules ask for."""
 
 from __future__ import annotations
 
@@ -12,29 +12,6 @@ from dynein.telemetry import Telemetry
 from monitoring.dashboard import dashboard
 from monitoring.made import ALERTS
 from tests.deploy.rendering import parse
-
-AWAITED: dict[str, set[str]] = {
-    "dynein_api_request_seconds": {"route"},
-    "dynein_api_requests_total": {"route", "status"},
-    "dynein_aws_call_seconds": {"operation"},
-    "dynein_build_info": {"version"},
-    "dynein_capacity_units_total": {"operation", "kind"},
-    "dynein_clock_offset_seconds": set(),
-    "dynein_dead_letter_messages": set(),
-    "dynein_forecast_jobs": {"minute"},
-    "dynein_forecast_timestamp_seconds": set(),
-    "dynein_inbound_messages": {"state"},
-    "dynein_inbound_oldest_age_seconds": set(),
-    "dynein_lateness_seconds": {"role", "queue"},
-    "dynein_oldest_overdue_age_seconds": {"shard"},
-    "dynein_overdue_jobs": set(),
-    "dynein_send_failures_total": {"code", "queue", "remedy"},
-    "dynein_shards": set(),
-    "dynein_shards_unowned": set(),
-    "dynein_triggers_stored_total": set(),
-}
-"""Metrics, with their labels, that dashboard and rules ask for and that the code does not have yet, or not with all
-these labels. To be empty; what the code has does not belong here (`test_nothing_awaited_is_there`)."""
 
 NOT_SHOWN = {"dynein_worker_connections", "dynein_worker_requests_total"}
 """Metrics that neither dashboard nor rules use: for whoever looks into one machine (docs/how-to/use-all-cores.md)."""
@@ -69,16 +46,6 @@ class Asked(NamedTuple):
         matched = re.findall(r"{([^{}]*)}", self.expr)
         named = {label.strip() for group in grouped for label in group.split(",")}
         return named | {label for group in matched for label in re.findall(r"(\w+)\s*[=!]~?\s*\"", group)} | self.shown
-
-    @property
-    def awaited(self) -> bool:
-        """Whether it asks for something that the code does not have yet."""
-        have = known()
-        for name in self.metrics & AWAITED.keys():
-            missing = AWAITED[name] - have.get(name, set())
-            if name not in have or missing & self.labels:
-                return True
-        return False
 
 
 def known() -> dict[str, set[str]]:

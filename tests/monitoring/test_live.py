@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import pytest
 import pytest_asyncio
 
-from dynein.settings import Settings
 from monitoring.dashboard import VARIABLES
 from monitoring.made import ALERTS
 from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, now_ms, until
 from tests.deploy.rendering import named, render
-from tests.monitoring.expected import AWAITED, Asked, alerts, known, of_panel, panels
+from tests.monitoring.expected import Asked, alerts, of_panel, panels
 from tests.monitoring.prometheus import Prometheus, prometheus
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -31,7 +30,6 @@ MEASURED_SOONER = {
     "DYNEIN_LEDGER_WINDOW_S": "3",
     "DYNEIN_LEDGER_GRACE_S": "12",
 }
-"""Of these settings, those that the code has."""
 GONE, KEPT = "gone", "kept"
 
 
@@ -70,12 +68,11 @@ async def run(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run]:
     async with fleet(directory) as made:
         made.environment |= {
             **QUICK,
+            **MEASURED_SOONER,
             "DYNEIN_BACKOFF_MAX_S": "1",
             "DYNEIN_RETRY_BUDGET_S": "10",
             "DYNEIN_DESTINATION_CACHE_S": "1",
         }
-        fields = {f"DYNEIN_{field.upper()}" for field in Settings.model_fields}
-        made.environment |= {name: value for name, value in MEASURED_SOONER.items() if name in fields}
         front = await made.start("api", "ingester", DYNEIN_WORKERS="2")
         dispatcher = await made.start("dispatcher")
         (directory / "alerts.yaml").write_text(sooner(ALERTS.read_text()))
@@ -122,11 +119,6 @@ async def some_of_everything(run: Run) -> None:
     await submit(run, 422, queue="nowhere")
 
 
-def awaited(name: str) -> bool:
-    """Whether an alert asks for metrics that the code does not have yet."""
-    return any(Asked(name, rule["expr"], "", instant=True).awaited for rule in alerts() if rule["alert"] == name)
-
-
 # --- panels -----------------------------------------------------------------------------------------------------------
 
 
@@ -157,13 +149,8 @@ async def is_empty(run: Run, query: Asked) -> bool:
 
 
 async def empty(run: Run) -> set[str]:
-    """The panels with a query that shows nothing, of those that should."""
-    return {
-        query.where
-        for panel in panels()
-        for query in of_panel(panel)
-        if not query.awaited and await is_empty(run, query)
-    }
+    """The panels with a query that shows nothing."""
+    return {query.where for panel in panels() for query in of_panel(panel) if await is_empty(run, query)}
 
 
 async def test_every_panel_has_data_and_all_is_well(run: Run) -> None:
@@ -181,7 +168,7 @@ async def test_every_panel_has_data_and_all_is_well(run: Run) -> None:
     await until(filled, "panels have data", PATIENCE_S)
     loud = await run.prometheus.firing()
     # On a busy machine, jobs may well be late.
-    assert {name for name in loud - {"DyneinJobsLate"} if not awaited(name)} == set()
+    assert loud - {"DyneinJobsLate"} == set()
 
 
 async def test_an_empty_panel_would_be_found(run: Run) -> None:
@@ -207,32 +194,24 @@ async def test_every_rule_is_evaluated(run: Run) -> None:
     assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
 
 
-async def test_nothing_awaited_is_scraped(run: Run) -> None:
-    have = known()
-    for name, labels in AWAITED.items():
-        if name in have:
-            continue
-        assert await run.prometheus.instant(name) == [], f"{name}{sorted(labels)} is there: take it out of AWAITED"
-
-
 async def test_keda_has_a_forecast_to_scale_by(run: Run) -> None:
     scaled = named(render("overlays/keda"), "ScaledObject", "dynein-dispatcher")
     query = scaled["spec"]["triggers"][0]["metadata"]["query"]
     found = await run.prometheus.instant(re.sub(r'namespace="\w+", ', "", query))
-    assert len(found) == (0 if Asked("KEDA", query, "", instant=True).awaited else 1)
+    assert len(found) == 1
+    assert float(found[0]["value"][1]) > 0
 
 
 # --- broken, one thing after the other --------------------------------------------------------------------------------
 
 
 async def fires(run: Run, *names: str) -> None:
-    """Wait until these alerts fire, as far as their metrics are there."""
-    due = {name for name in names if not awaited(name)}
+    """Wait until these alerts fire."""
 
     async def firing() -> bool:
-        return due <= await run.prometheus.firing()
+        return set(names) <= await run.prometheus.firing()
 
-    await until(firing, f"{sorted(due)} fire", PATIENCE_S)
+    await until(firing, f"{names} fire", PATIENCE_S)
 
 
 async def test_a_deleted_destination_is_named(run: Run) -> None:

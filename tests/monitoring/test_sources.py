@@ -16,7 +16,7 @@ from dynein.telemetry import Telemetry
 from monitoring import causes, jobs
 from monitoring.made import ALERTS, COMPONENT, MADE
 from tests.deploy.rendering import ROOT, parse
-from tests.monitoring.expected import AWAITED, NOT_SHOWN, TARGET_LABELS, Asked, alerts, all_asked, known, panels
+from tests.monitoring.expected import NOT_SHOWN, TARGET_LABELS, Asked, alerts, all_asked, known, panels
 from tests.monitoring.prometheus import promtool
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -36,15 +36,9 @@ def test_what_is_made_is_up_to_date(path: Path) -> None:
 # --- queries and the code ---------------------------------------------------------------------------------------------
 
 
-def test_nothing_awaited_is_there() -> None:
-    have = known()
-    there = {name for name, labels in AWAITED.items() if name in have and labels <= have[name]}
-    assert there == set(), "take these out of AWAITED"
-
-
 @pytest.mark.parametrize("query", asked, ids=lambda query: query.where)
 def test_a_query_asks_for_what_exists(query: Asked) -> None:
-    have = known() | AWAITED
+    have = known()
     recorded = set(re.findall(RECORDED, query.expr))
     assert recorded <= {one.where for one in asked if one.where.startswith("dynein:")}
     assert query.metrics <= have.keys()
