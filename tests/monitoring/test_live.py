@@ -22,7 +22,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SOONER = 12
 """How many times faster the rules are here than in earnest."""
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0
+"""Of a busy machine. Everything takes a few seconds on an idle one."""
 MEASURED_SOONER = {
     "DYNEIN_OBSERVE_INTERVAL_S": "1",
     "DYNEIN_FORECAST_INTERVAL_S": "2",
@@ -77,7 +78,7 @@ async def run(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run]:
         dispatcher = await made.start("dispatcher")
         (directory / "alerts.yaml").write_text(sooner(ALERTS.read_text()))
         config = {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "global": {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"},
             "rule_files": ["alerts.yaml"],
             "scrape_configs": [
                 {
@@ -124,7 +125,7 @@ async def some_of_everything(run: Run) -> None:
 
 def filled_in(expr: str) -> str:
     """A query of the dashboard, as Grafana would send it when everything is chosen."""
-    values = {"__rate_interval": "10s", **{variable.name: ".*" for variable in VARIABLES}}
+    values = {"__rate_interval": "15s", **{variable.name: ".*" for variable in VARIABLES}}
     return re.sub(r"\$(\w+)", lambda match: values[match[1]], expr)
 
 
@@ -166,9 +167,12 @@ async def test_every_panel_has_data_and_all_is_well(run: Run) -> None:
         return (await empty(run)) <= failing
 
     await until(filled, "panels have data", PATIENCE_S)
-    loud = await run.prometheus.firing()
-    # On a busy machine, jobs may well be late.
-    assert loud - {"DyneinJobsLate"} == set()
+
+    async def all_is_well() -> bool:
+        # On a busy machine, jobs may well be late.
+        return await run.prometheus.firing() <= {"DyneinJobsLate"}
+
+    await until(all_is_well, "no alert fires", PATIENCE_S)
 
 
 async def test_an_empty_panel_would_be_found(run: Run) -> None:
@@ -197,9 +201,12 @@ async def test_every_rule_is_evaluated(run: Run) -> None:
 async def test_keda_has_a_forecast_to_scale_by(run: Run) -> None:
     scaled = named(render("overlays/keda"), "ScaledObject", "dynein-dispatcher")
     query = scaled["spec"]["triggers"][0]["metadata"]["query"]
-    found = await run.prometheus.instant(re.sub(r'namespace="\w+", ', "", query))
-    assert len(found) == 1
-    assert float(found[0]["value"][1]) > 0
+    query = re.sub(r'namespace="\w+", ', "", query)
+
+    async def jobs_per_s() -> float:
+        return sum([float(one["value"][1]) for one in await run.prometheus.instant(query)])
+
+    assert 0 < await until(jobs_per_s, "a forecast that is not 0", PATIENCE_S) < 10
 
 
 # --- broken, one thing after the other --------------------------------------------------------------------------------
