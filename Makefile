@@ -63,8 +63,9 @@ engines: $(ENGINES)/npm/.installed $(ENGINES)/elasticmq/.installed $(ENGINES)/mi
 dev: $(VENV)/.dev ## Run everything in one process and watch sample jobs arrive
 	@$(BIN)/dynein dev
 
+# Real processes take most of the time, and memory: more than four files at once do not help.
 test: install ## Run all tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: install ## Linters and types
 	@$(BIN)/ruff check .
@@ -88,7 +89,7 @@ reference: install ## Rewrite what is made from the code: reference pages, dashb
 	@$(BIN)/dynein settings --markdown > docs/reference/settings.md
 	@$(BIN)/dynein metrics > docs/reference/metrics.md
 	@$(BIN)/python -m dynein.events > docs/reference/logs.md
-	@$(BIN)/python -m monitoring
+	@$(BIN)/python -m k8s.monitoring
 
 clean: ## Remove the environment, the engines and their data
 	@rm -rf $(VENV) $(ENGINES) .dynein

@@ -1,4 +1,4 @@
-"""A process's first calls. AWS may be slow or throttle just then; a process that gave up would only be started again."""
+"""A process's first calls. AWS may be slow or throttle just then, and one that gave up would only be started again."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from dynein.api.ops import ops_routes
 from dynein.errors import InvalidSettings
 from dynein.settings import ROLES, Settings, load_settings
 from dynein.telemetry import Telemetry
-from monitoring.dashboard import dashboard
-from monitoring.made import ALERTS
+from k8s.monitoring.dashboard import dashboard
+from k8s.monitoring.made import ALERTS
 from tests.deploy.rendering import (
     BOOTSTRAP,
     EVERYTHING,

@@ -1,1 +1,1 @@
-"""What ``monitoring/`` promises: rules, runbooks and dashboard, seen to work."""
+"""What ``k8s/monitoring/`` promises: rules, runbooks and dashboard, seen to work."""

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from dynein.clock import SystemClock
 from dynein.ledger_metrics import LedgerMetrics
 from dynein.telemetry import Telemetry
-from monitoring.dashboard import dashboard
-from monitoring.made import ALERTS
+from k8s.monitoring.dashboard import dashboard
+from k8s.monitoring.made import ALERTS
 from tests.deploy.rendering import parse
 
 NOT_SHOWN = {"dynein_worker_connections", "dynein_worker_requests_total"}

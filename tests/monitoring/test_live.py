@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 import pytest_asyncio
 
-from monitoring.dashboard import VARIABLES
-from monitoring.made import ALERTS
+from k8s.monitoring.dashboard import VARIABLES
+from k8s.monitoring.made import ALERTS
 from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, now_ms, until
 from tests.deploy.rendering import named, render
 from tests.monitoring.expected import Asked, alerts, of_panel, panels

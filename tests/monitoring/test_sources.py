@@ -13,8 +13,8 @@ import yaml  # type: ignore[import-untyped]
 from dynein.events.event import CATALOGUE
 from dynein.events.reference import reference_markdown
 from dynein.telemetry import Telemetry
-from monitoring import causes, jobs
-from monitoring.made import ALERTS, COMPONENT, MADE
+from k8s.monitoring import causes, jobs
+from k8s.monitoring.made import ALERTS, COMPONENT, MADE
 from tests.deploy.rendering import ROOT, parse
 from tests.monitoring.expected import NOT_SHOWN, TARGET_LABELS, Asked, alerts, all_asked, known, panels
 from tests.monitoring.prometheus import promtool

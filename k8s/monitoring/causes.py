@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from monitoring.grafana import Panel, Query, Row, lines
-from monitoring.promql import PROCESS, QUEUE, highest, or_none, quantile, rate
+from k8s.monitoring.grafana import Panel, Query, Row, lines
+from k8s.monitoring.promql import PROCESS, QUEUE, highest, or_none, quantile, rate
 
 # USD; us-east-1, on demand, without free tier: benchmarks/prices.toml says from where and when.
 USD_SQS_REQUEST = 0.40e-6

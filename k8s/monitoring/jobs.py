@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from monitoring.grafana import ORANGE, RED, Query, Row, bars, lines, stat
-from monitoring.promql import FLEET, PROCESS, QUEUE, highest, or_none, quantile, rate
+from k8s.monitoring.grafana import ORANGE, RED, Query, Row, bars, lines, stat
+from k8s.monitoring.promql import FLEET, PROCESS, QUEUE, highest, or_none, quantile, rate
 
 SLO_S = "1.0"
 LATE_SHARE_MAX = 0.01

@@ -1,8 +1,8 @@
-"""Write what is made from the sources here: ``python -m monitoring``."""
+"""Write what is made from the sources here: ``python -m k8s.monitoring``."""
 
 from __future__ import annotations
 
-from monitoring.made import MADE
+from k8s.monitoring.made import MADE
 
 
 def main() -> None:

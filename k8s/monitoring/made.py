@@ -6,15 +6,15 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from monitoring.dashboard import dashboard
-from monitoring.grafana import as_text
+from k8s.monitoring.dashboard import dashboard
+from k8s.monitoring.grafana import as_text
 
 HERE = Path(__file__).parent
 ALERTS = HERE / "alerts.yaml"
-COMPONENT = HERE.parent / "k8s" / "components" / "monitoring"
+COMPONENT = HERE.parent / "components" / "monitoring"
 
 _RULE_HEAD = """\
-# Made from monitoring/alerts.yaml by `make reference`: edit that.
+# Made from k8s/monitoring/alerts.yaml by `make reference`: edit that.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:

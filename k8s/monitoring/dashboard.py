@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from monitoring.causes import api, aws, failures, owners, processes
-from monitoring.grafana import Json, Variable, laid_out, variables
-from monitoring.jobs import flow, late, waiting
+from k8s.monitoring.causes import api, aws, failures, owners, processes
+from k8s.monitoring.grafana import Json, Variable, laid_out, variables
+from k8s.monitoring.jobs import flow, late, waiting
 
 VARIABLES = [
     Variable("namespace", "Namespace", "dynein_leases_held"),

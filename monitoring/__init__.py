@@ -1,6 +1,0 @@
-"""What watches Dynein: alert rules, their tests, and the Grafana dashboard.
-
-``alerts.yaml`` and ``alerts_test.yaml`` are kept by hand. The dashboard is made from `monitoring.dashboard`, and the
-PrometheusRule for Kubernetes from ``alerts.yaml``: ``python -m monitoring`` (or ``make reference``) writes both into
-``k8s/components/monitoring``. ``local/`` is what ``localstack.yml`` gives its Prometheus and Grafana.
-"""
