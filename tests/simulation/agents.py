@@ -167,7 +167,7 @@ def wired_queues(world: World, process: Process, role: str) -> WiredQueues:
 
 def wired_table(world: World, process: Process, role: str) -> WiredTable:
     """DynamoDB by such a way."""
-    return WiredTable(world.table, wire(world, process, role), world.evidence, world.faults.torn)
+    return WiredTable(world.table, wire(world, process, role), world.evidence, world.faults)
 
 
 async def live(world: World, process: Process) -> None:

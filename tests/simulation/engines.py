@@ -18,7 +18,7 @@ from tests.simulation.evidence import Attempt, Evidence, Handover, Retirement
 from tests.simulation.flight import Flight
 from tests.simulation.network import Wire
 from tests.simulation.process import pause
-from tests.simulation.quirks import Torn
+from tests.simulation.quirks import EngineFaults
 
 ResultT = TypeVar("ResultT")
 
@@ -104,9 +104,9 @@ def _began_at(flight: Flight) -> float:
 class WiredTable:
     """`dynein.trigger_store`'s three protocols over a `Wire`."""
 
-    def __init__(self, table: FakeTriggerTable, wire: Wire, evidence: Evidence, torn: Torn) -> None:
+    def __init__(self, table: FakeTriggerTable, wire: Wire, evidence: Evidence, faults: EngineFaults) -> None:
         self._table = table
-        self._torn = torn
+        self._faults = faults
         self._wire = wire
         self._evidence = evidence
 
@@ -115,7 +115,9 @@ class WiredTable:
         attempts = self._evidence.attempts(self._evidence.adds, flight, [trigger.key for trigger in triggers])
 
         async def add() -> list[Trigger]:
-            unprocessed = await self._table.add(triggers)
+            unprocessed = [trigger for trigger in triggers if self._faults.hot.refuses(trigger.key)]
+            to_store = [trigger for trigger in triggers if trigger not in unprocessed]
+            unprocessed += await self._table.add(to_store) if to_store else []
             for trigger, attempt in zip(triggers, attempts, strict=True):
                 stored = trigger not in unprocessed
                 attempt.took_effect(self._now(), done=stored)
@@ -136,10 +138,12 @@ class WiredTable:
 
         async def read() -> Page:
             page = await self._table.read(bucket, shard, from_ms=from_ms, until_ms=until_ms, limit=limit, resume=resume)
-            page = self._torn.show(page, self._now())
+            page = self._faults.torn.show(page, self._now())
             keys = [trigger.key for trigger in page.triggers]
             for attempt in self._evidence.attempts(self._evidence.reads, flight, keys):
                 attempt.took_effect(self._now())
+            if keys:
+                self._wire.carry(flight)
             return page
 
         return await self._wire.call(TABLE, "read", read, flight=flight)
@@ -176,7 +180,7 @@ class WiredTable:
         before = self._table.peek(key)
         result = await stopping
         if result in (Cancelled.CANCELLED, Moved.MOVED) and before.tombstone is None and before.trigger is not None:
-            commit_s = self._torn.begin(key, before.trigger, self._now(), to)
+            commit_s = self._faults.torn.begin(key, before.trigger, self._now(), to)
             await pause(self._wire.network.loop, commit_s)
         return result
 

@@ -52,7 +52,7 @@ def judge_fifo(auditor: Auditor) -> Iterator[str]:
             if after.first_try < before.first_try:
                 if not _left_behind(auditor, after, before):
                     yield f"{before.token[12:24]} overtook {after.token[12:24]} of its group, which was being retried"
-            elif after.due_ms < before.due_ms and before.on_time and _was_in_hand(auditor, after, before.first_try):
+            elif after.due_ms < before.due_ms and before.on_time and _should_lead(auditor, after, before):
                 yield f"{before.token[12:24]} was due after {after.token[12:24]} of its group, and sent before it"
     for batch in auditor.fifo_batches:
         yield from _out_of_order(auditor, batch)
@@ -87,14 +87,16 @@ def _lanes(auditor: Auditor) -> dict[tuple[str, ...], list[_Sent]]:
     return lanes
 
 
-def _was_in_hand(auditor: Auditor, sent: _Sent, at: float) -> bool:
-    """Had a dispatcher the trigger well before ``at``, by the last page that it could have it from?"""
-    flight = sent.delivery.flight
+def _should_lead(auditor: Auditor, late: _Sent, early: _Sent) -> bool:
+    """Had a dispatcher ``late`` well before ``early`` was tried, by the last page that it could have it from?"""
+    flight = late.delivery.flight
     if flight.role != "dispatcher":
         return False
-    reads = auditor.world.evidence.reads.get(parse(sent.token).key, [])
-    mine = [read.at for read in reads if read.flight.process == flight.process and read.at <= sent.first_try]
-    return max(mine, default=math.inf) + auditor.world.settings.call_timeout_s + _TAKEN_IN_S < at
+    if any(attempt.flight is early.delivery.flight and not attempt.done for attempt in late.tries):
+        return False  # they were in one call, and SQS did not take it
+    reads = auditor.world.evidence.reads.get(parse(late.token).key, [])
+    mine = [read.at for read in reads if read.flight.process == flight.process and read.at <= late.first_try]
+    return max(mine, default=math.inf) + auditor.world.settings.call_timeout_s + _TAKEN_IN_S < early.first_try
 
 
 def _left_behind(auditor: Auditor, late: _Sent, early: _Sent) -> bool:

@@ -44,8 +44,6 @@ class Network:
         rng, weather = self.rng, self.weather
         there_s = weather.latency_s * (0.25 + rng.random())
         back_s = weather.latency_s * (0.25 + rng.random())
-        if weather.long_pages and verb == "read" and rng.random() < weather.long_pages:
-            back_s += rng.random() * weather.long_page_s
         if weather.slow:
             if rng.random() < weather.slow:
                 there_s += rng.random() * weather.slow_s
@@ -84,6 +82,13 @@ class Wire:
     def draw(self, service: str, verb: str, target: str = "") -> Flight:
         """A call about to begin, for those who want to know it; to be given to `call`."""
         return self.network.draw(self.process, self.role, service, verb, target)
+
+    def carry(self, flight: Flight) -> None:
+        """Its answer carries triggers, and may take longer for that; it comes in time all the same."""
+        rng, weather = self.network.rng, self.network.weather
+        if weather.long_pages and rng.random() < weather.long_pages:
+            spare_s = 0.9 * self.call_timeout_s - flight.there_s - flight.back_s
+            flight.back_s += max(0.0, min(rng.random() * weather.long_page_s, spare_s))
 
     async def call(
         self,

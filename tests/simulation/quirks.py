@@ -6,12 +6,13 @@ import random
 from collections import Counter
 from typing import Any
 
-from dynein.partition import TriggerKey
+from dynein.clock import Clock
+from dynein.partition import TriggerKey, bucket_of
 from dynein.queue import SendFailure
 from dynein.testing import Call, Faults
 from dynein.trigger import Trigger
 from dynein.trigger_store import Page
-from tests.simulation.scenario import Weather
+from tests.simulation.scenario import Scenario, Weather
 
 
 class Torn:
@@ -58,15 +59,49 @@ class Torn:
         )
 
 
+class Hot:
+    """Partitions of the table that take no writes, as DynamoDB's do when more is written to them than they can take.
+
+    What is to be stored there comes back unprocessed until shortly before its bucket may be retired. Its writer tries
+    again every few seconds, so the write races with the retirement.
+    """
+
+    def __init__(
+        self, rng: random.Random, weather: Weather, scenario: Scenario, clock: Clock, met: Counter[str]
+    ) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._weather = weather
+        self._scenario = scenario
+        self._met = met
+        self._until_ms: dict[tuple[int, int], int] = {}
+
+    def refuses(self, key: TriggerKey) -> bool:
+        """Is a write of ``key`` left undone?"""
+        if not self._weather.hot:
+            return False
+        width_ms, settings = self._scenario.bucket_width_s * 1000, self._scenario.settings
+        place = bucket_of(key.due_at_ms, width_ms), key.shard
+        if place not in self._until_ms:
+            hot = self._rng.random() < self._weather.hot
+            self._met["hot"] += hot
+            open_s = settings.retire_grace_s - 3.0 * self._rng.random()
+            self._until_ms[place] = (place[0] + 1) * width_ms + int(open_s * 1000) if hot else 0
+        return self._clock.now_ms() < self._until_ms[place]
+
+
 class EngineFaults(Faults):
     """How the engines themselves misbehave: partial failures, duplicates, disorder."""
 
-    def __init__(self, rng: random.Random, weather: Weather, torn_s: float, met: Counter[str]) -> None:
+    def __init__(
+        self, rng: random.Random, weather: Weather, scenario: Scenario, clock: Clock, met: Counter[str]
+    ) -> None:
         super().__init__()
         self._met = met
         self._rng = rng
         self._weather = weather
-        self.torn = Torn(rng, torn_s, met)
+        self.torn = Torn(rng, 0.4 * scenario.settings.tick_s, met)
+        self.hot = Hot(rng, weather, scenario, clock, met)
         self.down_queues: dict[str, tuple[str, bool]] = {}
         """Destination queues that refuse every entry: error code, and whether for good."""
         self.quirks: dict[str, str] = {}

@@ -22,6 +22,7 @@ KINDS = {
     "straggler": "a call takes effect long after its caller gave up",
     "slow": "a call or its answer takes up to one and a half times the call timeout",
     "partial": "half of a batch fails inside an answer that says 200",
+    "hot": "a partition of the table takes no writes, up to when its bucket may be retired",
     "duplicate": "SQS hands out a message and keeps it visible, or forgets a delete",
     "reorder": "a standard queue hands out messages in any order",
     "skew": "wall clocks are off, each by its own",
@@ -48,6 +49,7 @@ _PAIRS = (
     ("suspend", "scale"),
     ("suspend", "slow"),
     ("crash", "duplicate"),
+    ("hot", "crash"),
     ("crash", "partial"),
     ("scale", "shards"),
 )
@@ -61,10 +63,12 @@ class Weather:
         self.latency_s = 0.005
         self.long_pages = 0.0
         self.long_page_s = 0.0
-        """A page is long on its way at times, in any storm: much can happen between its read and its answer."""
+        """A page of triggers is long on its way at times, in any storm: much can happen between read and answer."""
         self.slow = 0.0
         self.slow_s = 0.0
         self.partial = 0.0
+        self.hot = 0.0
+        """How likely a partition is to take no writes."""
         self.duplicate = 0.0
         self.reorder = False
         self.fates: list[tuple[str, float]] = []
@@ -96,6 +100,9 @@ class Scenario(NamedTuple):
     """Users call the HTTP application, not the submission service behind it."""
     to_the_end: bool
     """It goes on until every bucket that was written to must be retired."""
+    meddling: float
+    """How likely a user is to cancel, move or look up a job, and to do so again. Late writes, of which moves are most,
+    have the shard read again: that finds what was forgotten, so there must be runs with few."""
 
     def has(self, kind: str) -> bool:
         """Is this kind of fault in the mix?"""
@@ -119,7 +126,9 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
     lease_ttl_s = 2 * tick_s + call_timeout_s + rng.choice((0.5, 1.0, 4.0))
     read_ahead_s = max(3 * tick_s, rng.choice((1.0, 2.0, 3.0)))
     hold_window_s = read_ahead_s + rng.choice((2.0, 3.0))
-    bucket_width_s = rng.choice((2, 5, 15))
+    # What was forgotten is found when its bucket comes up for retirement: some runs end before that.
+    to_the_end, long_open = rng.choice(((True, False), (True, False), (False, False), (False, True)))
+    bucket_width_s = rng.choice((15, 60) if long_open else (2, 5, 15))
     skew_ms_max = rng.choice((50, 500, 2_000, 15_000)) if "skew" in kinds or "step" in kinds else 0
     settings = Settings(
         tick_s=tick_s,
@@ -128,7 +137,8 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         read_ahead_s=read_ahead_s,
         hold_window_s=hold_window_s,
         visibility_timeout_s=int(hold_window_s + call_timeout_s) + rng.choice((2, 10, 20)),
-        retire_grace_s=max(4 * lease_ttl_s, 2.2 * skew_ms_max / 1000) + rng.choice((0.0, 10.0)),
+        retire_grace_s=max(4 * lease_ttl_s, 2.2 * skew_ms_max / 1000)
+        + (300.0 if long_open else rng.choice((0.0, 10.0))),
         member_ttl_s=rng.choice((4.0, 8.0)),
         receive_wait_s=rng.choice((2, 5, 20)),
         ingest_receivers=rng.choice((1, 1, 3)),
@@ -156,7 +166,8 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         skew_ms_max=skew_ms_max,
         destinations=tuple(f"q{i}" for i in range(rng.choice((1, 3)))) + ("f.fifo",) * rng.choice((0, 1)),
         http=rng.random() < 0.3,
-        to_the_end=rng.random() < 0.5,
+        to_the_end=to_the_end,
+        meddling=rng.choice((0.0, 0.6, 0.6, 0.75)),
     )
 
 
@@ -183,7 +194,7 @@ def weather_of(scenario: Scenario, rng: random.Random) -> Weather:
     """The weather while the storm lasts."""
     weather = Weather()
     weather.latency_s = rng.choice((0.001, 0.01, 0.06))
-    weather.long_pages, weather.long_page_s = rng.choice(((0.05, 0.1), (0.1, 0.5)))
+    weather.long_pages, weather.long_page_s = rng.choice(((0.1, 0.1), (0.3, 0.5)))
     bad = rng.choice((0.01, 0.05, 0.2))
     fates = ("throttled", "refused", "reset", "request_lost", "answer_lost", "straggler")
     weather.fates = [(kind, bad / 2) for kind in fates if scenario.has(kind)]
@@ -193,6 +204,8 @@ def weather_of(scenario: Scenario, rng: random.Random) -> Weather:
         weather.slow_s = rng.choice((0.5, 1.0, 1.5)) * scenario.settings.call_timeout_s
     if scenario.has("partial"):
         weather.partial = bad
+    if scenario.has("hot"):
+        weather.hot = rng.choice((0.1, 0.5))
     if scenario.has("duplicate"):
         weather.duplicate = bad
     weather.reorder = scenario.has("reorder")

@@ -158,7 +158,7 @@ class Workload:
         """Perhaps cancel or move it, at a moment that tends to be close to something happening."""
         rng = self.rng
         roll = rng.random()
-        while roll < 0.6:
+        while roll < self.world.scenario.meddling:
             await self._wait_for_a_moment(token)
             what = rng.choice(("cancel", "cancel", "move", "move", "move", "get", "brink", "brink"))
             if what == "cancel":

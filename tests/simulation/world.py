@@ -68,8 +68,8 @@ class World:
         """How often each kind of fault struck."""
         network_rng = random.Random(f"network {scenario.seed}")
         self.network = Network(loop, network_rng, self.weather, copy_context(), self.met)
-        engines_rng, torn_s = random.Random(f"engines {scenario.seed}"), 0.4 * self.settings.tick_s
-        self.faults = EngineFaults(engines_rng, self.weather, torn_s, self.met)
+        engines_rng = random.Random(f"engines {scenario.seed}")
+        self.faults = EngineFaults(engines_rng, self.weather, scenario, self.clock, self.met)
         self.queues = FakeQueues(self.clock, faults=self.faults)
         self.table = FakeTriggerTable(
             self.clock,
