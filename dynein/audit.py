@@ -4,8 +4,9 @@
 finding      meaning, and what ``--repair`` does about it
 ============ ==========================================================================================================
 stranded     a trigger in a bucket that its shard has retired, or of a shard that has no record: no dispatcher will
-             come. Repair: puts it back on the inbound queue under its own token (the ingester sends it, unless it was
-             cancelled), and removes the stray once SQS has acknowledged that.
+             come. Repair: puts it back on the inbound queue under its own token, and removes the stray once SQS has
+             acknowledged that. An ingester sends it, unless it was cancelled; one whose shard has no record it
+             dead-letters, saying so: `dynein redrive` sends that when it is due.
 overdue      a trigger due longer ago than the threshold in a bucket that is still read: dispatchers are stopped, slow,
              or its destination fails. Repair: none needed, it will be sent.
 undecodable  a record at a trigger's place that cannot be read. Repair: none; it is shown, for a person to look at.
