@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dynein.partition import bucket_of
+from tests.simulation.agents import Innards
 from tests.simulation.process import State, pause
 from tests.simulation.world import World
 
@@ -32,12 +33,25 @@ def recovery_min_s(world: World) -> float:
     return seen_s + s.backoff_max_s + s.call_timeout_s + 4 * s.tick_s
 
 
+def recovery_max_s(world: World) -> float:
+    """Until every timeout there is is over, and what is in the inbound queue now has been let in, all by one ingester.
+
+    Each lets in its share of the fleet's rate.
+    """
+    inbound = {message.message_id for message in world.queues.everything(world.settings.inbound_queue)}
+    jobs = sum(not inbound.isdisjoint(carriers) for carriers in world.evidence.carriers.values())
+    ingesters = sum("ingester" in process.roles for process in world.processes if process.state is not State.DEAD)
+    return world.scenario.recovery_s + jobs * ingesters / world.settings.ingest_rate_per_s
+
+
 def has_recovered(world: World) -> bool:
     """Is there nothing left that would make a job late: a shard or a message in dead hands, or not taken up yet?"""
     well = {p.name for p in world.processes if p.state is State.RUNNING and not p.stopping.is_set()}
     if any(record.owner not in well for record in world.table.shards()):
         return False
     if any(flight.process not in well or not flight.heard for flight in world.network.under_way):
+        return False
+    if any(_waits_for_its_rate(world.innards[name]) for name in well if name in world.innards):
         return False
     inbound = world.settings.inbound_queue
     if world.queues.peek(inbound):
@@ -47,6 +61,11 @@ def has_recovered(world: World) -> bool:
         if receipt.flight.process not in well or not receipt.flight.answered:
             return False
     return True
+
+
+def _waits_for_its_rate(innards: Innards) -> bool:
+    """Is there an ingester that has received more than it may let in now?"""
+    return innards.ingester is not None and innards.ingester.gate._outside > 0
 
 
 def is_idle(world: World) -> bool:

@@ -15,7 +15,15 @@ from dynein.errors import DyneinError
 from tests.simulation.auditor import Auditor
 from tests.simulation.loop import Deadlock, Livelock, SimulationLoop
 from tests.simulation.process import pause
-from tests.simulation.recovery import BACKLOG_S, has_recovered, has_retired, is_idle, recovery_min_s, until
+from tests.simulation.recovery import (
+    BACKLOG_S,
+    has_recovered,
+    has_retired,
+    is_idle,
+    recovery_max_s,
+    recovery_min_s,
+    until,
+)
 from tests.simulation.saboteur import Saboteur
 from tests.simulation.scenario import scenario_of, weather_of
 from tests.simulation.verdict import Verdict
@@ -127,7 +135,7 @@ async def _play(world: World, saboteur: Saboteur, auditor: Auditor) -> None:
     await pause(loop, max(0.0, scenario.storm_s - loop.time()))
     await saboteur.repair()
     await pause(loop, recovery_min_s(world))
-    await until(world, lambda: has_recovered(world), scenario.recovery_s)
+    await until(world, lambda: has_recovered(world), recovery_max_s(world))
     await pause(loop, BACKLOG_S)
     auditor.quiet_at = loop.time()
     world.trace.note("scenario", "must have recovered by now")
