@@ -152,9 +152,10 @@ async def _wind_down(world: World) -> None:
     surplus = [process for kind in scenario.fleet for process in world.alive(kind)[1:]]
     for stopping in [world.spawn(world.stop(process)) for process in surplus]:
         await stopping
-    if not scenario.to_the_end:
-        return
     settings = world.settings
+    if not scenario.to_the_end:
+        await pause(world.loop, settings.call_timeout_s)  # what removed the last trigger has not heard of it yet
+        return
     within_s = settings.retire_grace_s + 3 * (scenario.bucket_width_s + settings.lease_ttl_s) + 20.0
     await until(world, lambda: has_retired(world, idle_at_ms), within_s + scenario.skew_ms_max / 500)
 
