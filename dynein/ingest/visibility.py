@@ -80,6 +80,5 @@ class Visibility:
             if failure is not None:
                 self._telemetry.inbound_failures.labels("extend").inc()
                 INBOUND_LOST.log(message_id=message_id, code=failure.code, error=failure.message)
-                # SQS keeps a message invisible for 12 hours at most: never asked for again, still finished.
-                extend_at = float("inf")
-            self._kept[message_id] = _Kept(receipt, extend_at)
+            # SQS keeps a message invisible for 12 hours at most: then it is never asked for again, and still finished.
+            self._kept[message_id] = _Kept(receipt, float("inf") if failure is not None else extend_at)

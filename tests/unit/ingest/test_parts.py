@@ -316,6 +316,21 @@ async def test_an_answer_for_an_old_receipt_says_nothing_of_the_new_one() -> Non
     assert queues.peek("inbound") == []
 
 
+async def test_a_message_that_is_lost_takes_no_other_of_its_batch_with_it() -> None:
+    clock = ManualClock()
+    queues = FakeQueues(clock)
+    url = queues.create("inbound")
+    visibility = Visibility(queues, url, clock, Telemetry(), timeout_s=30)
+    await queues.send(url, [OutgoingMessage("{}", {}), OutgoingMessage("{}", {})])
+    for message in await queues.receive(url, entries_max=10, wait_s=0, visibility_timeout_s=30):
+        visibility.keep(message.message_id, message.receipt)
+    queues.faults.fail_entries_next("extend", [0], permanent=True)
+    for _ in range(5):
+        await clock.advance(16)
+        await visibility.run_once()
+    assert len(queues.peek("inbound")) == 1
+
+
 # --- memory -------------------------------------------------------------------------------------------------------
 
 
