@@ -39,7 +39,7 @@ class Explainer:
         return None
 
     def resurrected(self, key: TriggerKey) -> bool:
-        """May the trigger of a job that was delivered stand in the table at the end?
+        """May the trigger of a job that was delivered, cancelled or moved stand in the table at the end?
 
         A write may come after its writer gave up, or its writer may have been killed before it could look whether the
         bucket was retired, while another ingester finished with the same inbound message. ``dynein audit`` finds it.

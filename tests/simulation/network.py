@@ -185,6 +185,9 @@ class _ServiceCall:
         except DyneinError as error:
             self.reply(None, error)
         else:
+            weather = self.network.weather
+            if not weather.slow:  # it was when this call began, perhaps
+                self.flight.back_s = min(self.flight.back_s, 1.25 * weather.latency_s)
             self.reply(result, None)
 
     def reply(self, result: Any, error: DyneinError | None) -> None:

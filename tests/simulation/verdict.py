@@ -175,8 +175,10 @@ class Verdict:
     def _judge_remains(self) -> None:
         world, auditor = self._world, self._auditor
         for trigger in world.table.triggers():
-            if not (auditor.deliveries.get(trigger.token) and self._explainer.resurrected(trigger.key)):
-                self.violations.append(f"{short(trigger.token)}: STRANDED in the table, {due(trigger.token)}")
+            token = trigger.token
+            ended = auditor.deliveries.get(token) or token in auditor.cancel_done or token in auditor.move_done
+            if not (ended and self._explainer.resurrected(trigger.key)):
+                self.violations.append(f"{short(token)}: STRANDED in the table, {due(token)}")
         inbound = world.queues.everything(world.settings.inbound_queue)
         if inbound:
             self.violations.append(f"{len(inbound)} messages are left in the inbound queue")
