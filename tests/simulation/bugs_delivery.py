@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from dynein import lane
+from dynein import parcel
 from dynein.api import senders
 from dynein.batching import GroupCommit
 from dynein.dead_letters import DeadLetterQueue
@@ -117,5 +117,5 @@ BUGS = (
     Mutation("forget a trigger that there was no room for", Hand, "let_go_of", _forget),
     Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
     Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),
-    Mutation("a new deduplication id for each try", lane, "outgoing_message", _fresh_id_each_try),
+    Mutation("a new deduplication id for each try", parcel, "outgoing_message", _fresh_id_each_try),
 )

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests.simulation.mutation import planted
+from tests.simulation.mutation import Mutation, planted
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.run import simulate
 from tests.simulation.scenario import KINDS
@@ -74,6 +74,12 @@ def test_a_planted_bug_is_found(bug: str, mix: tuple[str, ...]) -> None:
     (mutation,) = [mutation for mutation in MUTATIONS if mutation.name == bug]
     with planted(mutation):
         assert any(simulate(seed, mix).violations for seed in range(8))
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_what_a_planted_bug_replaces_is_there(mutation: Mutation) -> None:
+    with planted(mutation):
+        pass
 
 
 def test_no_two_planted_bugs_have_one_name() -> None:
