@@ -25,6 +25,7 @@ PACKED_JOBS = 200
 """About what fits into 60 KiB."""
 LOADED_AT_ONCE = 5_000
 SETTLE_LOOKS_MAX = 20
+SETTLED_LOOKS = 3
 LEAD_MS = 2_000
 """From loading triggers to their due time, beyond read-ahead: so that none of them is late when it is loaded."""
 LOAD_MS_A_JOB = 0.06
@@ -43,7 +44,7 @@ class Sizes(NamedTuple):
     window_s: float
 
 
-FULL = Sizes(stored=(1_000, 100_000, 1_000_000), due=20_000, messages=200, window_s=4.0)
+FULL = Sizes(stored=(1_000, 100_000, 1_000_000), due=50_000, messages=200, window_s=4.0)
 QUICK = Sizes(stored=(1_000,), due=500, messages=5, window_s=0.4)
 
 
@@ -106,15 +107,17 @@ def measure_dispatcher(stub: Stub, dispatcher: Serve, sizes: Sizes, queues: int 
 def settle(stub: Stub) -> None:
     """Until a dispatcher that has just started has looked through the open time buckets, an hour of them."""
     pause(1.0)
-    seen = 0
+    seen, quiet = 0, 0
     for _ in range(SETTLE_LOOKS_MAX):
         before, seen = seen, stub.ask("counts")["requests"].get("Query", 0)
-        if seen - before <= 4 * SHARDS:  # ticks
+        quiet = quiet + 1 if seen - before <= 4 * SHARDS else 0  # ticks
+        if quiet == SETTLED_LOOKS:
             return
         pause(1.0)
 
 
-UNTHROTTLED = {"DYNEIN_INGEST_RATE_PER_S": "1000000"}
+UNTHROTTLED = {"DYNEIN_INGEST_RATE_PER_S": "1000000", "DYNEIN_FORECAST_INTERVAL_S": "0"}
+"""And no forecast: its queries come in a burst once a minute, in some stretches of time and not in others."""
 MANY_QUEUES = 16
 MEASURES: dict[str, dict[str, Callable[[Stub, Serve, Sizes], Measured]]] = {
     "ingester": {"ingester": measure_ingester},
