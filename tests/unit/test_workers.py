@@ -248,7 +248,12 @@ def work(until=lambda: False):
         time.sleep(0.02)
         lifeline.send(b".")
 def end_all():
-    os.kill(os.getppid(), signal.SIGTERM)
+    # Once: a second signal ends the parent at once, and the parent is the test itself.
+    try:
+        open(os.path.join(notes, "ended"), "x").close()
+        os.kill(os.getppid(), signal.SIGTERM)
+    except FileExistsError:
+        pass
     work()
 """
 QUICK = Pace(short_life_s=0.3, pause_first_s=0.01, pause_max_s=0.02, beat_s=0.05, hung_s=0.4, overtime_s=0.3)
