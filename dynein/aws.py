@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 _SERVER_ERROR = 500
 _FORBIDDEN = 403
 
+SQS_CODE_PREFIX = "AWS.SimpleQueueService."
 THROTTLING_CODES = frozenset(
     {
         "LimitExceededException",
@@ -225,6 +226,11 @@ def error_code(error: BaseException) -> str:
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "Unknown")).rsplit("#", 1)[-1]
     return type(error).__name__
+
+
+def is_throttling(code: str) -> bool:
+    """Whether AWS's error code says that we ask for too much. SQS's own may have a prefix."""
+    return code.removeprefix(SQS_CODE_PREFIX) in THROTTLING_CODES or "throttl" in code.lower()
 
 
 def aws_error(operation: str, error: Exception) -> DyneinError | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from prometheus_client import Counter, Histogram
 
-from dynein.aws import RESULT_CODES, THROTTLING_CODES, aws_error, error_code
+from dynein.aws import RESULT_CODES, aws_error, error_code, is_throttling
 from dynein.errors import DyneinError, Throttled, Unavailable
 from dynein.events.process import AWS_THROTTLED
 from dynein.telemetry import Telemetry
@@ -32,8 +32,8 @@ _READS = frozenset({"BatchGetItem", "GetItem", "Query", "Scan"})
 
 def outcome_of(error: Exception, meant: DyneinError | None) -> str:
     """How a call that raised ``error`` ended; ``meant`` is what that is to us (`dynein.aws.aws_error`)."""
-    code = error_code(error).removeprefix("AWS.SimpleQueueService.")
-    if isinstance(meant, Throttled) or code in THROTTLING_CODES or "throttl" in code.lower():
+    code = error_code(error)
+    if isinstance(meant, Throttled) or is_throttling(code):
         return THROTTLED
     if code in RESULT_CODES:
         return CONFLICT

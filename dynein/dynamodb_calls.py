@@ -91,6 +91,17 @@ class DynamoCalls:
         """One Query page of this table: the answer."""
         return await self.run("Query", self.client.query(TableName=self.table, **request, **COUNTED))
 
+    async def query_all(self, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The items of all of a Query's pages."""
+        items: list[Mapping[str, Any]] = []
+        further: dict[str, Any] = {}
+        while True:
+            answer = await self.query({**request, **further})
+            items += answer["Items"]
+            if not answer.get("LastEvaluatedKey"):
+                return items
+            further = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
     async def scan(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """One Scan page of this table: the answer."""
         return await self.run("Scan", self.client.scan(TableName=self.table, **request, **COUNTED))

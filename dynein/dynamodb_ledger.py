@@ -54,13 +54,13 @@ class DynamoLedger:
         if from_ms >= until_ms:
             return windows
         for slot in range(SLOTS):
-            for item in await self._slot_items(slot, from_ms, until_ms):
+            for item in await self._calls.query_all(self._in_slot(slot, from_ms, until_ms)):
                 start_ms = int.from_bytes(identity(item)[1], "big")
                 windows[start_ms] = windows.get(start_ms, Counts()).plus(_counts(item))
         return dict(sorted(windows.items()))
 
-    async def _slot_items(self, slot: int, from_ms: int, until_ms: int) -> list[Item]:
-        request: dict[str, Any] = {
+    def _in_slot(self, slot: int, from_ms: int, until_ms: int) -> Item:
+        return {
             "KeyConditionExpression": "pk = :pk AND sk BETWEEN :from AND :last",
             "ExpressionAttributeValues": {
                 ":pk": text(ledger_partition(self._window_ms, slot)),
@@ -69,13 +69,6 @@ class DynamoLedger:
             },
             "ConsistentRead": True,
         }
-        items: list[Item] = []
-        while True:
-            answer = await self._calls.query(request)
-            items += [dict(item) for item in answer["Items"]]
-            if not answer.get("LastEvaluatedKey"):
-                return items
-            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     def _update(self, start_ms: int, counts: Counts) -> Item:
         changed = {flow: jobs for flow, jobs in zip(FLOWS, counts, strict=True) if jobs}

@@ -195,13 +195,8 @@ class DynamoRoster:
             "ExpressionAttributeValues": {":pk": text(member_partition(role))},
             "ConsistentRead": True,
         }
-        beats: dict[str, int] = {}
-        while True:
-            answer = await self._calls.query(request)
-            beats |= {identity(item)[1].decode(): int(item["beat"]["N"]) for item in answer["Items"]}
-            if not answer.get("LastEvaluatedKey"):
-                return beats
-            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        members = await self._calls.query_all(request)
+        return {identity(item)[1].decode(): int(item["beat"]["N"]) for item in members}
 
     async def leave(self, role: str, member: str) -> None:
         """Forget ``member`` at once."""

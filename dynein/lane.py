@@ -12,7 +12,7 @@ from dynein.batching import Batch, GroupCommit
 from dynein.clock import Clock, sleep_unless
 from dynein.dead_letters import DeadLetterQueue
 from dynein.directory import Directory
-from dynein.errors import DyneinError, Remedy, Retryable, remedy_of
+from dynein.errors import DyneinError, Remedy, Retryable
 from dynein.events.delivery import (
     DEAD_LETTER_FAILED,
     DELIVERY_FAILED,
@@ -22,7 +22,7 @@ from dynein.events.delivery import (
 )
 from dynein.ledger import NOT_KEPT, Flow, Tally
 from dynein.parcel import Outcome, Parcel, log_dead_lettered, log_delivered
-from dynein.queue import ENTRIES_MAX, Destination, Queues, SendFailure
+from dynein.queue import ENTRIES_MAX, Destination, Queues, SendFailure, call_failure
 from dynein.telemetry import Telemetry
 from dynein.tracing import Tracing
 
@@ -218,9 +218,9 @@ class Lane:
         try:
             await self._context.dead_letters.add_job(trigger.record, trigger.token, trigger.key.due_at_ms, reason)
         except Exception as error:  # noqa: BLE001 - see _as_failure
-            code = type(error).__name__
-            self._count_failure(SendFailure(code, "", permanent=False, remedy=remedy_of(error)), "DeadLetter")
-            DEAD_LETTER_FAILED.log(error, role=self._context.role, token=trigger.token, code=code)
+            refused = call_failure(error)
+            self._count_failure(refused, "DeadLetter")
+            DEAD_LETTER_FAILED.log(error, role=self._context.role, token=trigger.token, code=refused.code)
             return False
         telemetry.dead_lettered.labels(self._context.role, self._label).inc()
         self._context.tally.add(Flow.DEAD_LETTERED, trigger.key.due_at_ms)
@@ -285,4 +285,4 @@ class Lane:
         """
         if not isinstance(error, DyneinError):
             DELIVERY_FAILED.log(error, role=self._context.role, queue=self._queue)
-        return SendFailure(type(error).__name__, str(error), permanent=False, remedy=remedy_of(error))
+        return call_failure(error)

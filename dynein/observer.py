@@ -16,7 +16,7 @@ from dynein.clock import Clock
 from dynein.errors import DyneinError
 from dynein.events.process import OBSERVER_BLIND
 from dynein.forecast import MINUTES, SHARDS_MAX, Survey, coming_minutes
-from dynein.queue import Depth, Queues
+from dynein.queue import Queues
 from dynein.runner import run_passes
 from dynein.scheduler.lease_plan import ShardsSeen
 from dynein.settings import Settings
@@ -121,18 +121,11 @@ class Observer:
         if seen.shards:
             telemetry.shards.set(seen.shards)
             telemetry.shards_unowned.set(seen.unowned)
-        self._show_inbound(inbound)
+        telemetry.inbound_messages.show(inbound._asdict() if inbound is not None else {})
         if letters is None:
             telemetry.dead_letters.forget()
         else:
             telemetry.dead_letters.set(letters.visible)
-
-    def _show_inbound(self, depth: Depth | None) -> None:
-        if depth is None:
-            self._telemetry.inbound_messages.forget()
-            return
-        for state, messages in depth._asdict().items():
-            self._telemetry.inbound_messages.labels(state).set(messages)
 
     async def _forecast(self) -> None:
         """Count, page after page, and show the result if we are still the observer then."""
@@ -158,9 +151,7 @@ class Observer:
                 survey.note(found)
             units_left -= survey.units
             estimates[str(minute)] = round(survey.estimate)
-        self._telemetry.forecast.forget(keep=estimates)
-        for label, estimate in estimates.items():
-            self._telemetry.forecast.labels(label).set(estimate)
+        self._telemetry.forecast.show(estimates)
         self._telemetry.forecast_timestamp.set(now_ms / 1000)
 
     async def _guarded(self, what: str, look: Callable[[], Awaitable[ResultT]]) -> ResultT | None:

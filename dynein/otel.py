@@ -40,6 +40,7 @@ from opentelemetry.trace import (
 
 from dynein import __version__
 from dynein.parcel import Parcel
+from dynein.queue_address import name_of
 
 SERVICE_NAME = "dynein"
 """Unless ``OTEL_SERVICE_NAME`` says otherwise."""
@@ -101,7 +102,7 @@ class OpenTelemetry:
             if not submitted.trace_flags.sampled:
                 return None
             links.append(Link(submitted))
-        queue = _name(parcel.job.queue)
+        queue = name_of(parcel.job.queue)
         due_at_ms = parcel.trigger.key.due_at_ms
         attributes: dict[str, str | int] = {
             "messaging.system": "aws_sqs",
@@ -134,7 +135,7 @@ class OpenSubmitSpan:
             self._span.set_attribute("dynein.token", tokens[0])
         distinct = set(queues)
         if len(distinct) == 1:
-            self._span.set_attribute("messaging.destination.name", _name(distinct.pop()))
+            self._span.set_attribute("messaging.destination.name", name_of(distinct.pop()))
 
     def end(self, status: int) -> None:
         """See `dynein.tracing.SubmitSpan.end`."""
@@ -148,8 +149,3 @@ def _context(traceparent: str) -> SpanContext:
     """Of what `dynein.trace_context.parse_traceparent` has let through."""
     _, trace_id, span_id, flags = traceparent.split("-")
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
-
-
-def _name(queue: str) -> str:
-    """A queue's name, of its URL too."""
-    return queue.rsplit("/", 1)[-1]

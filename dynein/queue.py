@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from dynein.errors import Remedy
+from dynein.errors import Remedy, remedy_of
 from dynein.job import Attribute
 
 
@@ -35,6 +35,11 @@ class SendFailure(NamedTuple):
     """True if sending the same again cannot succeed (SQS: ``SenderFault``, throttling excepted)."""
     remedy: Remedy = Remedy.RETRY
     """What would help one that is not permanent."""
+
+
+def call_failure(error: Exception) -> SendFailure:
+    """A whole call's error as that of one of its entries, to be retried."""
+    return SendFailure(type(error).__name__, str(error), permanent=False, remedy=remedy_of(error))
 
 
 class Received(NamedTuple):

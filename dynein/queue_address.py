@@ -35,6 +35,11 @@ def is_url(queue: str) -> bool:
     return "://" in queue
 
 
+def name_of(queue: str) -> str:
+    """The name of a queue that is given by name or URL."""
+    return queue.rsplit("/", 1)[-1]
+
+
 class QueueAddresses:
     """What an SQS client at ``endpoint_url`` in ``region`` can be asked for."""
 
@@ -50,7 +55,7 @@ class QueueAddresses:
         name = queue
         if is_url(queue):
             self._check_host(queue)
-            name = queue.rsplit("/", 1)[-1]
+            name = name_of(queue)
         if _NAME.fullmatch(name) is None:
             raise UnknownQueue(
                 queue,

@@ -26,6 +26,7 @@ from dynein.inbound import unpack
 from dynein.job import decode_job
 from dynein.outgoing import TOKEN_ATTRIBUTE, outgoing_message
 from dynein.queue import ENTRIES_MAX, OutgoingMessage, Queues, Received, message_bytes
+from dynein.queue_address import name_of
 
 NOT_DUE = "not due yet: redrive it after its due time"
 """Why a letter stays that could be sent."""
@@ -204,7 +205,7 @@ class _Redrive:
     def _is_selected(self, letter: DeadLetter, queue: str | None) -> bool:
         wanted = self._selection
         if wanted.queue is not None and (
-            letter.kind != KIND_JOB or queue is None or wanted.queue not in {queue, queue.rsplit("/", 1)[-1]}
+            letter.kind != KIND_JOB or queue is None or wanted.queue not in {queue, name_of(queue)}
         ):
             return False
         return wanted.reason is None or wanted.reason in letter.reason

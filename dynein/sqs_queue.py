@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from dynein.aws import THROTTLING_CODES, error_code
+from dynein.aws import SQS_CODE_PREFIX, error_code, is_throttling
 from dynein.aws_calls import AwsCalls
-from dynein.errors import AccessDenied, DyneinError, Remedy, Throttled, Unavailable, UnknownQueue, remedy_of
+from dynein.errors import AccessDenied, DyneinError, Remedy, Throttled, Unavailable, UnknownQueue
 from dynein.job import Attribute
-from dynein.queue import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure
+from dynein.queue import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure, call_failure
 from dynein.queue_address import QueueAddresses, is_url
 from dynein.telemetry import Telemetry
 
@@ -174,7 +174,7 @@ class SqsQueues:
             try:
                 answers |= await self._batch(url, operation, call, [entry])
             except DyneinError as error:
-                failure = SendFailure(type(error).__name__, str(error), permanent=False, remedy=remedy_of(error))
+                failure = call_failure(error)
                 return {other["Id"]: failure for other in entries} | answers
         return answers
 
@@ -189,7 +189,7 @@ class SqsQueues:
             sentence = f"{operation}: {_sentence(error)}"
             if code in _MISSING_CODES:
                 raise UnknownQueue(queue) from error
-            if _is_throttling(code):
+            if is_throttling(code):
                 raise Throttled(sentence) from error
             if _is_about_the_key(code):
                 raise AccessDenied(f"{sentence}. SQS cannot use the queue's KMS key") from error
@@ -199,15 +199,11 @@ class SqsQueues:
 
 
 def _code(error: ClientError) -> str:
-    return error_code(error).removeprefix("AWS.SimpleQueueService.")
+    return error_code(error).removeprefix(SQS_CODE_PREFIX)
 
 
 def _sentence(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Message") or error)
-
-
-def _is_throttling(code: str) -> bool:
-    return code in THROTTLING_CODES or "throttl" in code.lower()
 
 
 def _is_about_the_key(code: str) -> bool:
@@ -215,8 +211,8 @@ def _is_about_the_key(code: str) -> bool:
 
 
 def _failure(failed: Mapping[str, Any]) -> SendFailure:
-    code = str(failed.get("Code") or "Unknown").removeprefix("AWS.SimpleQueueService.")
-    throttled = _is_throttling(code)
+    code = str(failed.get("Code") or "Unknown").removeprefix(SQS_CODE_PREFIX)
+    throttled = is_throttling(code)
     denied = not throttled and (_is_about_the_key(code) or code in _INVISIBLE_CODES)
     permanent = bool(failed.get("SenderFault")) and not denied and not throttled
     remedy = Remedy.STOP if denied else Remedy.RETRY

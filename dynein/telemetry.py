@@ -19,6 +19,7 @@ from dynein.metrics.ingester import IngesterMetrics
 from dynein.metrics.ledger import LEDGER
 from dynein.metrics.observer import ObserverMetrics
 from dynein.metrics.process import ProcessMetrics
+from dynein.queue_address import name_of
 
 OTHER = "other"
 QUEUE_LABELS_MAX = 100
@@ -76,7 +77,7 @@ class Telemetry(
         if label is None:
             if len(self._queues) >= QUEUE_LABELS_MAX:
                 return OTHER
-            label = queue.rsplit("/", 1)[-1]
+            label = name_of(queue)
             self._queues[queue] = label
         return label
 

@@ -9,7 +9,7 @@ from dynein.clock import Clock
 from dynein.errors import Retryable, UnknownQueue
 from dynein.events.ingest import INBOUND_UNDELETED
 from dynein.ingest.retrying import Retrying
-from dynein.queue import ENTRIES_MAX, Queues, Received, SendFailure
+from dynein.queue import ENTRIES_MAX, Queues, Received, SendFailure, call_failure
 from dynein.telemetry import Telemetry
 
 CALLS_IN_FLIGHT_MAX = 8
@@ -89,13 +89,13 @@ class Inbox:
         try:
             return await self._queues.delete(self._url, receipts)
         except (Retryable, UnknownQueue) as error:
-            return [SendFailure(type(error).__name__, str(error), permanent=False)] * len(receipts)
+            return [call_failure(error)] * len(receipts)
 
     async def _give_back(self, receipts: list[str]) -> Sequence[None]:
         try:
             failures = await self._queues.extend(self._url, receipts, 0)
         except (Retryable, UnknownQueue) as error:
-            failures = [SendFailure(type(error).__name__, str(error), permanent=False)] * len(receipts)
+            failures = [call_failure(error)] * len(receipts)
         failed = sum(failure is not None for failure in failures)
         if failed:
             self._telemetry.inbound_failures.labels("give_back").inc(failed)

@@ -10,7 +10,7 @@ from typing import Any
 from dynein.clock import Clock
 from dynein.dead_letters import DeadLetterQueue
 from dynein.delivery import Delivery
-from dynein.errors import DyneinError, Retryable, Stop
+from dynein.errors import DyneinError, Stop
 from dynein.events.ingest import INBOUND_GIVEN_BACK, INBOUND_LEFT, INBOUND_POISON
 from dynein.events.process import ROSTER_NOT_LEFT
 from dynein.inbound import Arrival, unpack
@@ -168,8 +168,6 @@ class Ingester:
             await self._finish(message)
         except Stop:
             raise
-        except Retryable as error:
-            INBOUND_LEFT.log(error, message_id=message.message_id)
         except Exception as error:  # noqa: BLE001 - one message's trouble must not end the others' work
             INBOUND_LEFT.log(error, message_id=message.message_id)
         finally:

@@ -39,6 +39,12 @@ class SparseGauge(Gauge):
             metric.samples = present(metric.samples)
             yield metric
 
+    def show(self, values: Mapping[str, float]) -> None:
+        """Have these series, by the value of their one label, and no others."""
+        self.forget(keep=values)
+        for label, value in values.items():
+            self.labels(label).set(value)
+
     def forget(self, keep: Container[str] = ()) -> None:
         """Let its series vanish, but for those whose one label's value is to be kept."""
         if not self._labelnames:

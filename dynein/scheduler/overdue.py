@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from dynein.metrics.declaring import SparseGauge
 from dynein.metrics.dispatcher import SHARD_LABELS_MAX
 from dynein.telemetry import OTHER, Telemetry
 
@@ -35,10 +34,4 @@ def export(lags: Iterable[Lag], now_ms: int, telemetry: Telemetry) -> None:
     """Show them; the series of shards that are not among them vanish."""
     lags = list(lags)
     telemetry.overdue.set(sum(lag.overdue_jobs for lag in lags))
-    _show(telemetry.oldest_overdue_age, oldest_ages_s(lags, now_ms))
-
-
-def _show(gauge: SparseGauge, values: Mapping[str, float]) -> None:
-    gauge.forget(keep=values)
-    for label, value in values.items():
-        gauge.labels(label).set(value)
+    telemetry.oldest_overdue_age.show(oldest_ages_s(lags, now_ms))
