@@ -24,6 +24,8 @@ CALLS_MAX = 32
 """Calls for leases under way at once."""
 _LOOK_EVERY_TICKS = 2
 _MARGIN_MAX_S = 0.5
+_NONE_SETTLED = -1
+"""No count of late writes: none has stood a tick yet."""
 
 ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")
@@ -94,13 +96,13 @@ class Lease:
         only ("read-committed"; Developer Guide, "DynamoDB transactions: how it works"). A read right after the mark was
         raised might still show the trigger of a cancel that is being committed.
         """
-        self.settled_late_writes = record.late_writes
+        self.settled_late_writes = self._late_writes = _NONE_SETTLED
         """The count of late writes that the last renewal but one found: it has stood a tick too.
 
         A job moved behind the read mark is counted by the transaction that moves it, so a read right after the count
-        was raised might not show its trigger yet.
+        was raised might not show its trigger yet. Nor does the count that was there when the lease was taken say how
+        long it had been.
         """
-        self._late_writes = record.late_writes
         self.valid_until = valid_until
         self.renewed_at = float("-inf")
         self.renewing = False

@@ -64,6 +64,24 @@ class TestLateWrites:
         await world.until_empty(within_s=2.0)
         assert len(world.landed) == 1
 
+    async def test_one_moved_there_is_found_though_its_count_shows_before_it_does_to_a_new_owner(
+        self, world: World
+    ) -> None:
+        """Found by the simulation, seed 9412: the count was in the record that the new owner took, so no news to it."""
+        (p,) = world.start("p")
+        await world.clock.advance(5.0)
+        p.stopping.set()
+        await world.clock.result_of(p.task)
+        trigger = world.trigger(world.now_ms)
+        assert await world.table.report_late(0, world.bucket(trigger.key.due_at_ms))
+        (q,) = world.start("q")
+        await world.until_owned()
+        await world.clock.run_until(lambda: q.reads() > 0)
+        await world.clock.advance(0.3)
+        await world.store(trigger)
+        await world.until_empty(within_s=2.5)
+        assert len(world.landed) == 1
+
     async def test_what_is_in_hand_is_not_sent_again(self, world: World) -> None:
         (p,) = world.start("p")
         await world.until_owned()
