@@ -108,6 +108,7 @@ class Ingester:
             bucket_width_ms=bucket_width_ms,
             read_ahead_ms=round(settings.read_ahead_s * 1000),
             skew_max_ms=round(settings.retire_grace_s * 1000),
+            waiting_max=waiting_max,
         )
         self._ingestion = Ingestion(
             BatchedStore(store, retrying, waiting_max=waiting_max),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from functools import partial
 
+from dynein.batching import GroupCommit
 from dynein.clock import Clock
 from dynein.events.ingest import LATE_WRITE
 from dynein.ingest.admission import may_be_read
-from dynein.ingest.retrying import Retrying, all_of
+from dynein.ingest.retrying import Retrying
 from dynein.ingest.shard_view import ShardView
 from dynein.partition import bucket_of
 from dynein.telemetry import Telemetry
@@ -19,6 +22,7 @@ class LateWrites:
     """Finds triggers stored behind their shard's read mark and reports them to its owner.
 
     ``skew_max_ms``: how far wall clocks may be apart (`Settings.retire_grace_s` is where the fleet promises that).
+    ``waiting_max`` bounds what waits to be reported; the gate keeps it from being reached.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class LateWrites:
         bucket_width_ms: int,
         read_ahead_ms: int,
         skew_max_ms: int,
+        waiting_max: int,
     ) -> None:
         self._shards = shards
         self._view = view
@@ -41,6 +46,10 @@ class LateWrites:
         self._bucket_width_ms = bucket_width_ms
         self._read_ahead_ms = read_ahead_ms
         self._skew_max_ms = skew_max_ms
+        self._waiting_max = waiting_max
+        self._reports: dict[int, GroupCommit[int, bool]] = {}
+        """By shard. One report a shard is under way; what asks meanwhile shares the next, which begins after it asked:
+        in a backlog every message is late, and its reports are writes to one record."""
 
     async def report(self, stored: Sequence[Trigger]) -> list[Trigger]:
         """Call when the store has acknowledged ``stored``; returns those that no dispatcher will ever come to.
@@ -58,7 +67,7 @@ class LateWrites:
         self._telemetry.late_writes.inc(sum(map(len, late.values())))
         for (shard, bucket), triggers in late.items():
             LATE_WRITE.log(token=triggers[0].token, shard=shard, bucket=bucket, jobs=len(triggers))
-        reported = await all_of([self._report(shard, bucket) for shard, bucket in late])
+        reported = await asyncio.gather(*[self._report(shard, bucket) for shard, bucket in late])
         return [
             trigger
             for triggers, will_be_read in zip(late.values(), reported, strict=True)
@@ -77,7 +86,20 @@ class LateWrites:
             skew_max_ms=self._skew_max_ms,
         )
 
-    async def _report(self, shard: int, bucket: int) -> bool:
-        return await self._retrying.call(
-            f"report a late write in shard {shard}", lambda: self._shards.report_late(shard, bucket)
-        )
+    def _report(self, shard: int, bucket: int) -> asyncio.Future[bool]:
+        if shard not in self._reports:
+            self._reports[shard] = GroupCommit(
+                lambda buckets: self._report_together(shard, buckets),
+                entries_max=self._waiting_max,
+                waiting_max=self._waiting_max,
+            )
+        return self._reports[shard].submit(bucket)
+
+    async def _report_together(self, shard: int, buckets: Sequence[int]) -> list[bool]:
+        """Report the first bucket that is not retired: a shard's owner reads all from there on again."""
+        for first in sorted(set(buckets)):
+            if await self._retrying.call(
+                f"report a late write in shard {shard}", partial(self._shards.report_late, shard, first)
+            ):
+                return [bucket >= first for bucket in buckets]
+        return [False] * len(buckets)

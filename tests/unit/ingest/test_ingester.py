@@ -248,6 +248,45 @@ async def test_a_write_behind_the_read_mark_is_reported_before_the_message_is_de
     assert world.delivered == [], "its dispatcher sends it"
 
 
+async def test_reports_of_many_messages_share_a_call_a_shard(world: World) -> None:
+    """After an outage every message in the backlog is late: a call for each would be as many writes to one record."""
+    process = world.process()
+    report = process.faults.hold_before_next("report_late")
+    first, others = world.entry(20.0), [world.entry(20.0 + 4 * i) for i in range(1, 30)]
+    await world.own(0, read_mark_ms=due_of(others[-1]))
+    await world.post(first)
+    process.start()
+    await world.clock.settle()
+    assert report.reached.is_set()
+    for entry in others:
+        await world.post(entry)
+    await world.clock.settle()
+    assert process.calls("report_late") == 1, "one under way"
+    assert world.inbound() == 30
+    report.open()
+    await world.clock.settle()
+    assert process.calls("report_late") == 2, "one for all that came meanwhile"
+    assert world.record(0).late_writes == 2
+    assert world.inbound() == 0
+
+
+async def test_of_reports_that_share_a_call_those_in_retired_buckets_are_told_apart(world: World) -> None:
+    process = world.process()
+    write = process.faults.hold_before_next("add")
+    entries = [world.entry(20.0 + WIDTH_MS / 1000 * i) for i in range(4)]
+    await world.post(*entries)
+    process.start()
+    await world.clock.advance(1)
+    retired_before = bucket_of_entry(entries[2])
+    await world.own(0, read_mark_ms=due_of(entries[-1]), retired_before=retired_before)
+    write.open()
+    await world.clock.advance(HOUR_S)
+    assert sorted(world.times_delivered()) == sorted(entry.token for entry in entries[:2]), "sent from here"
+    assert sorted(world.stored()) == sorted(entry.token for entry in entries[2:]), "their dispatcher sends them"
+    assert world.record(0).late_writes == 1
+    assert world.inbound() == 0
+
+
 async def test_the_marks_are_read_after_the_write_even_if_they_were_read_before(world: World) -> None:
     process = world.process()
     await world.post(world.entry(20.0))
