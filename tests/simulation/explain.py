@@ -67,20 +67,19 @@ class Explainer:
         if read.at >= earlier.began_at:
             if later.process == earlier.process and not self._changed_hands(key.shard, earlier.began_at, read.at):
                 return None  # it had it in hand, or was removing it: that it stood there still is no news
-            return self._why_not_removed(key, earlier, read.at)
-        # Both had it in hand at once: one of them did not notice that time had passed, so it trusted its lease for
-        # longer than it was worth.
-        befell = self._evidence.befell
-        since = earlier.began_at - self._lease_s
-        return befell(later.process, read.at, later.began_at, "suspended") or befell(
-            earlier.process, since, earlier.began_at, "suspended"
+            why = self._why_not_removed(key, earlier, read.at)
+            if why is not None:
+                return why
+        # Two owners at once: one of them did not notice that time had passed, so it trusted its lease for longer than
+        # it was worth, and perhaps read by it.
+        befell, lease_s = self._evidence.befell, self._lease_s
+        return befell(later.process, read.at - lease_s, later.began_at, "suspended") or befell(
+            earlier.process, earlier.began_at - lease_s, earlier.began_at, "suspended"
         )
 
     def _why_not_removed(self, key: TriggerKey, earlier: Flight, read_at: float) -> str | None:
         """Why did the trigger stand there still, when it was read again?"""
-        befallen = self._evidence.befell(earlier.process, earlier.began_at, read_at) or self._evidence.befell(
-            earlier.process, earlier.began_at - self._lease_s, earlier.began_at, "suspended"
-        )
+        befallen = self._evidence.befell(earlier.process, earlier.began_at, read_at)
         if befallen is not None:
             return befallen
         tried = [a for a in self._evidence.removals.get(key, []) if a.flight.process == earlier.process]

@@ -104,11 +104,15 @@ def _left_behind(auditor: Auditor, late: _Sent, early: _Sent) -> bool:
     calls = [attempt.flight for attempt in early.tries]
     if any(attempt.flight in calls or not attempt.flight.answered for attempt in late.tries):
         return True
-    evidence, shard, process = auditor.world.evidence, parse(late.token).key.shard, late.delivery.process.name
+    evidence, key, process = auditor.world.evidence, parse(late.token).key, late.delivery.process.name
     lease_calls = evidence.lease_calls.get(process, [])
     since, until = late.first_try - auditor.world.settings.lease_ttl_s, late.delivery.at
+    if late.delivery.flight.role == "ingester" and any(
+        add.flight.process == process and since <= add.flight.began_at <= until for add in evidence.adds.get(key, [])
+    ):
+        return True  # its lane failed for too long, so it was stored; it was late for its bucket and came back
     return (
-        any(handover.shard == shard and since <= handover.at <= until for handover in evidence.handovers)
+        any(handover.shard == key.shard and since <= handover.at <= until for handover in evidence.handovers)
         or any(since <= call.began_at <= until and call.fate is not Fate.FINE for call in lease_calls)
         or evidence.befell(process, since, until) is not None
     )

@@ -24,6 +24,9 @@ _HARMLESS = {
 def in_good_weather_ms(scenario: Scenario, placement: Placement, sender: ProcessClock) -> float:
     """By how much a job may be late when nothing is wrong. Its sender waits for its due time by its own clock."""
     bound_ms = _JITTER_MS + max(0, -sender.offset_ms_min)
+    if scenario.settings.read_ahead_jobs_max < _AMPLE:
+        # A dispatcher whose hand is full of jobs due soon has no room for one moved before them.
+        bound_ms += scenario.settings.read_ahead_s * 1000
     if placement is Placement.SQS_DELAYED:
         # SQS counts the delay from when the message reaches it, and a call of ours may have been slow.
         bound_ms += scenario.settings.call_timeout_s * 1000

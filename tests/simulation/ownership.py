@@ -40,7 +40,10 @@ def _lease_may_end(world: World, take: Handover) -> bool:
     owner = next(p for p in world.processes if p.name == take.previous)
     if owner.died_at is not None and owner.died_at <= take.at:
         return True
-    since = take.at - 2 * (settings.lease_ttl_s + settings.call_timeout_s)
+    # It may have lost the lease long before: a shard that is a dead member's share is taken once that is seen dead.
+    held = [f.began_at for f in evidence.renewals.get((take.previous, take.shard), []) if f.began_at <= take.at]
+    held += [t.at for t in evidence.handovers if (t.shard, t.owner) == (take.shard, take.previous) and t.at < take.at]
+    since = max(held, default=take.at) - 2 * (settings.lease_ttl_s + settings.call_timeout_s)
     if evidence.befell(take.previous, since, take.at) is not None:
         return True
     return any(

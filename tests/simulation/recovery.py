@@ -49,8 +49,10 @@ def has_recovered(world: World) -> bool:
     well = {p.name for p in world.processes if p.state is State.RUNNING and not p.stopping.is_set()}
     if any(record.owner not in well for record in world.table.shards()):
         return False
-    if any(flight.process not in well or not flight.heard for flight in world.network.under_way):
-        return False
+    timeout_s = world.settings.call_timeout_s
+    for flight in world.network.under_way:
+        if flight.process not in well or not (flight.heard and flight.answered_within(timeout_s)):
+            return False
     if any(_waits_for_its_rate(world.innards[name]) for name in well if name in world.innards):
         return False
     inbound = world.settings.inbound_queue
