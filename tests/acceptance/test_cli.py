@@ -149,7 +149,7 @@ async def test_the_body_can_come_from_standard_input_and_binary_safe_text_arrive
     url = await make_queue(running, "stdin")
     text = 'tabs\tand "quotes"\nand more lines — ✓\n'
     assert (await running.run("submit", "stdin", "-", given=text)).code == 0
-    assert (await receive(running, url, within_s=5))["Body"] == text
+    assert (await receive(running, url, within_s=30))["Body"] == text
 
 
 async def test_refusals_say_what_is_wrong_and_what_to_send(running: Fleet) -> None:
@@ -213,7 +213,7 @@ async def test_tail_can_give_back_what_it_shows(running: Fleet) -> None:
         assert (await _line(tailing.stdout)).rstrip().endswith("kept   not a job  -                      still here")
         tailing.send_signal(signal.SIGINT)
         assert await tailing.wait() == 0
-    assert (await receive(running, url, within_s=5))["Body"] == "still here"
+    assert (await receive(running, url, within_s=30))["Body"] == "still here"
 
 
 async def test_tail_of_no_queue_says_so(running: Fleet) -> None:
@@ -264,7 +264,7 @@ async def test_jobs_whose_queue_was_deleted_go_to_the_dead_letter_queue_and_come
     assert first == "2 redriven, 0 failed. Stopped at --max: there may be more, run it again\n"
     rest = json.loads(await running.command("redrive", "--queue", "gone", "--json"))
     assert (rest["redriven"], rest["failed"]) == (4, {})
-    came = [await receive(running, gone_url, within_s=5) for _ in range(6)]
+    came = [await receive(running, gone_url, within_s=30) for _ in range(6)]
     assert {attribute(message, "dynein-token") for message in came} == {job.token for job in gone.accepted.values()}
     assert {message["Body"] for message in came} == gone.accepted.keys()
 

@@ -117,7 +117,7 @@ async def test_a_trigger_that_is_made_good_meanwhile_is_not_sent_again() -> None
     await world.retire_to(world.now_ms - 10 * MINUTE_MS)
     trigger = await world.store(world.now_ms - 20 * MINUTE_MS)
     running = asyncio.ensure_future(world.audit(repair=True))
-    await asyncio.wait_for(_removed_by_its_ingester(world, trigger), 5)
+    await asyncio.wait_for(_removed_by_its_ingester(world, trigger), 30)
     report = await running
     assert report.clean
     assert world.queues.messages("inbound") == []

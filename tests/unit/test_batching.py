@@ -43,7 +43,7 @@ class Callee:
 async def turns() -> None:
     """Let every callback that is ready run: a handful of loop turns settles any chain in here."""
     for _ in range(10):
-        await asyncio.wait_for(_turn(), 1)
+        await asyncio.wait_for(_turn(), 10)
 
 
 async def _turn() -> None:
@@ -283,7 +283,7 @@ async def test_all_waiting_submitters_gone_leaves_it_idle_without_a_call() -> No
     callee = Callee()
     batches = commit(callee)
     batches.submit("a").cancel()
-    await asyncio.wait_for(batches.drained(), 1)
+    await asyncio.wait_for(batches.drained(), 10)
     assert callee.calls == []
     assert batches.idle
 
@@ -291,7 +291,7 @@ async def test_all_waiting_submitters_gone_leaves_it_idle_without_a_call() -> No
 async def test_drained_waits_for_what_waits_and_what_flies() -> None:
     callee = Callee()
     batches = commit(callee)
-    await asyncio.wait_for(batches.drained(), 1)
+    await asyncio.wait_for(batches.drained(), 10)
     batches.submit("a")
     await turns()
     batches.submit("b")
@@ -302,7 +302,7 @@ async def test_drained_waits_for_what_waits_and_what_flies() -> None:
     assert not draining.done()
     assert not batches.idle
     callee.answer(1)
-    await asyncio.wait_for(draining, 1)
+    await asyncio.wait_for(draining, 10)
 
 
 async def test_a_cancelled_call_cancels_its_submitters_and_the_next_batch_still_flies() -> None:

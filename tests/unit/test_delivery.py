@@ -415,7 +415,7 @@ async def test_stop_ends_pauses_and_abandons_what_has_failed(world: World) -> No
     await world.clock.settle()
     assert {future.result() for future in futures} == {Outcome.ABANDONED}, "no time had to pass"
     assert world.sends("a") == sent
-    await asyncio.wait_for(world.delivery.drained(), 1)
+    await asyncio.wait_for(world.delivery.drained(), 10)
 
 
 async def test_stop_lets_what_is_in_flight_end_well(world: World) -> None:

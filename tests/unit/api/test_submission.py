@@ -523,7 +523,7 @@ async def test_drained_waits_for_what_is_in_flight() -> None:
         gate.open()
     await drained
     await asyncio.gather(*accepting)
-    await asyncio.wait_for(api.submissions.drained(), 1)
+    await asyncio.wait_for(api.submissions.drained(), 10)
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------
