@@ -176,7 +176,8 @@ class Verdict:
         world, auditor = self._world, self._auditor
         for trigger in world.table.triggers():
             token = trigger.token
-            ended = auditor.deliveries.get(token) or token in auditor.cancel_done or token in auditor.move_done
+            # A tombstone ends a job whether or not its user was told.
+            ended = auditor.deliveries.get(token) or token in auditor.move_done or self._tombstone(token) is not None
             if not (ended and self._explainer.resurrected(trigger.key)):
                 self.violations.append(f"{short(token)}: STRANDED in the table, {due(token)}")
         inbound = world.queues.everything(world.settings.inbound_queue)
