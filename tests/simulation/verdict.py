@@ -162,7 +162,13 @@ class Verdict:
         budget_s = self._world.settings.retry_budget_s
         at = delivery.flight.began_at
         spells = self._auditor.saboteur.bad_queues.get(record.request.queue, [])
-        if any(spell.since <= at <= spell.until + _REFUSED_BEFORE_S for spell in spells if spell.for_good):
+        for_good = [spell for spell in spells if spell.for_good]
+        if any(spell.since <= at <= spell.until + _REFUSED_BEFORE_S for spell in for_good):
+            return True
+        # It may have been suspended between the refusal and the dead-letter queue.
+        sends = self._world.evidence.sends[delivery.token]
+        tried = [a.at for a in sends if a.flight.process == delivery.process.name and not a.done]
+        if any(spell.since <= tried_at <= spell.until for spell in for_good for tried_at in tried[-1:]):
             return True
         hindered = [(spell.since, spell.until) for spell in spells]
         hindered += [(d.since, d.until) for d in self._world.evidence.disturbances.get(delivery.process.name, [])]
