@@ -3,7 +3,12 @@
 The ingester is fed packed inbound messages of far-future jobs without end, and measured over stretches of time. The
 dispatcher finds triggers that are all due within one second, and is measured from before it reads ahead until the last
 is removed; what it does when idle (its ticks) was measured before and is taken off. *Stored* is how many other
-triggers, due later, the table holds meanwhile.
+triggers, due later, the table holds meanwhile: one process for each number, measured in turn, so that what is compared
+was measured seconds apart.
+
+How fast a core is differs by a factor of two between hours on a shared machine. So boto3's ``send_message`` is measured
+right after each figure, on the same core: *at reference speed* is what the figure would be where such a call takes
+775 µs.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from typing import NamedTuple
 
 from benchmarks.harness import BUCKET_WIDTH_MS, SHARDS, Serve, Spent, Stub, aws_clients, client_setting, spending
 from benchmarks.results import Report, Table, median, options, spread
+from benchmarks.submit import REFERENCE, Boto3
 from benchmarks.wall import now_ms, pause
 from dynein.settings import load_settings
 
@@ -42,15 +48,29 @@ class Sizes(NamedTuple):
     due: int
     messages: int
     window_s: float
+    boto3_calls: int
 
 
-FULL = Sizes(stored=(1_000, 100_000, 1_000_000), due=50_000, messages=200, window_s=4.0)
-QUICK = Sizes(stored=(1_000,), due=500, messages=5, window_s=0.4)
+FULL = Sizes(stored=(1_000, 100_000, 1_000_000), due=50_000, messages=200, window_s=4.0, boto3_calls=500)
+QUICK = Sizes(stored=(1_000,), due=500, messages=5, window_s=0.4, boto3_calls=10)
+REFERENCE_US = 775
+"""CPU of a boto3 ``send_message`` on a core of the class that the targets were set for."""
 
 
 class Measured(NamedTuple):
     jobs: int
     spent: Spent
+    boto3_us: float = REFERENCE_US
+    """CPU of one boto3 ``send_message`` right afterwards."""
+
+    @property
+    def rate(self) -> float:
+        """Jobs a core-second."""
+        return self.jobs / self.spent.cpu_s["process"]
+
+    @property
+    def rate_at_reference_speed(self) -> float:
+        return self.rate * self.boto3_us / REFERENCE_US
 
 
 @contextmanager
@@ -142,15 +162,19 @@ def run(arguments: Sequence[str] | None = None) -> None:
     )
     with ExitStack() as stack:
         stubs = {stored: stack.enter_context(stored_stub(stored)) for stored in sizes.stored}
+        boto3 = Boto3.started(stack, stubs[sizes.stored[0]])
+        boto3.run(REFERENCE, boto3.stub.address, sizes.boto3_calls)
         measured: dict[_Shape, list[Measured]] = {}
-        for _ in range(given.repeats):
-            _measure_once(stubs, given, sizes, measured)
+        for role in MEASURES:
+            for client in aws_clients(quick=given.quick):
+                _measure(role, client, stubs, boto3, given, sizes, measured)
     for shape, repeats in sorted(measured.items(), key=lambda pair: pair[0].row != "ingester"):
         least = measured[shape._replace(stored=sizes.stored[0])]
-        flat = median(_rate(more) / _rate(few) for more, few in zip(repeats, least, strict=True))
+        flat = median(more.rate / few.rate for more, few in zip(repeats, least, strict=True))
         table.add(**_row(shape, repeats, flat))
         targets = report.facts["targets"].setdefault(shape.client, {})
-        targets[f"{shape.row} jobs a core-second"] = median(_rate(m) for m in least)
+        targets[f"{shape.row} jobs a core-second"] = median(m.rate for m in least)
+        targets[f"{shape.row} at reference speed"] = median(m.rate_at_reference_speed for m in least)
         targets[f"{shape.row} flat"] = flat  # of the greatest number, which comes last
         if shape.row != "ingester":  # what an ingester is fed has no end
             report.facts["jobs_counted"] += sum(m.jobs for m in repeats)
@@ -165,27 +189,38 @@ class _Shape(NamedTuple):
     stored: int
 
 
-def _measure_once(
-    stubs: dict[int, Stub], given: argparse.Namespace, sizes: Sizes, measured: dict[_Shape, list[Measured]]
+def _measure(
+    role: str,
+    client: str,
+    stubs: dict[int, Stub],
+    boto3: Boto3,
+    given: argparse.Namespace,
+    sizes: Sizes,
+    measured: dict[_Shape, list[Measured]],
 ) -> None:
-    """Every figure once, one after the other, so that what the machine does meanwhile hits all alike.
+    """One role with one AWS client, every repeat; only the default client at every number stored.
 
-    Only the default AWS client is measured at every number stored.
+    Numbers stored take turns, forth and back, so that what the machine does meanwhile hits all alike.
     """
-    clients = aws_clients(quick=given.quick)
-    for role, measures in MEASURES.items():
-        for client in clients:
-            for stored in sizes.stored if client == clients[-1] else sizes.stored[:1]:
-                stub = stubs[stored]
-                with Serve(stub, [role], UNTHROTTLED | client_setting(client)) as process:
-                    settle(stub)
-                    for row, measure in measures.items():
-                        measured.setdefault(_Shape(row, client, stored), []).append(measure(stub, process, sizes))
-                    process.stop()
-
-
-def _rate(measured: Measured) -> float:
-    return measured.jobs / measured.spent.cpu_s["process"]
+    default = client == aws_clients(quick=given.quick)[-1]
+    turns = sizes.stored if default else sizes.stored[:1]
+    with ExitStack() as stack:
+        processes = {
+            stored: stack.enter_context(Serve(stubs[stored], [role], UNTHROTTLED | client_setting(client)))
+            for stored in turns
+        }
+        for stored in turns:
+            settle(stubs[stored])
+        for _ in range(given.repeats):
+            for row, measure in MEASURES[role].items():
+                for stored in turns:
+                    figure = measure(stubs[stored], processes[stored], sizes)
+                    reference = boto3.run(REFERENCE, boto3.stub.address, sizes.boto3_calls)
+                    figure = figure._replace(boto3_us=1e6 * reference["cpu_s"] / reference["jobs"])
+                    measured.setdefault(_Shape(row, client, stored), []).append(figure)
+            turns = turns[::-1]
+        for process in processes.values():
+            process.stop()
 
 
 def _row(shape: _Shape, repeats: list[Measured], flat: float) -> dict[str, object]:
@@ -196,7 +231,8 @@ def _row(shape: _Shape, repeats: list[Measured], flat: float) -> dict[str, objec
         "role": shape.row,
         "AWS client": shape.client,
         "stored": shape.stored,
-        "jobs a core-second": spread(_rate(m) for m in repeats),
+        "jobs a core-second": spread(m.rate for m in repeats),
+        "at reference speed": spread(m.rate_at_reference_speed for m in repeats),
         "CPU µs a job": spread(1e6 * m.spent.cpu_s["process"] / m.jobs for m in repeats),
         "flat": flat,
         "requests a job": a_job("requests"),

@@ -106,6 +106,12 @@ class Boto3(NamedTuple):
     child: Child
     stub: Stub
 
+    @classmethod
+    def started(cls, stack: ExitStack, stub: Stub) -> Boto3:
+        """Until ``stack`` is left."""
+        arguments = ["-m", "benchmarks.callers", str(MEASURED_CORE)]
+        return cls(stack.enter_context(Child("callers", arguments, MEASURED_CORE, environment())), stub)
+
     def run(self, caller: str, address: str, calls: int, **plan: Any) -> dict[str, Any]:  # noqa: ANN401 - see callers.Plan
         """On the core of whatever it does not call."""
         self.child.pin(MEASURED_CORE if address == self.stub.address else OTHER_CORE)
@@ -145,8 +151,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         generator = stack.enter_context(
             Child("loadgen", ["-m", "benchmarks.loadgen", str(OTHER_CORE)], OTHER_CORE, environment())
         )
-        arguments_ = ["-m", "benchmarks.callers", str(MEASURED_CORE)]
-        boto3 = Boto3(stack.enter_context(Child("callers", arguments_, MEASURED_CORE, environment())), stub)
+        boto3 = Boto3.started(stack, stub)
         apis = [Api(stack, stub, generator, client) for client in aws_clients(quick=given.quick)]
         _warm_up(apis, boto3, sizes)
         _measure_service(report, apis, boto3, sizes, given.repeats)
