@@ -75,31 +75,43 @@ _QUERY = msgspec.json.Decoder(_Query)
 _KEY = msgspec.json.Decoder(_Key)
 
 
-class Partition:
-    """Items of one partition key, by sort key."""
+class Tally:
+    """How many items there are, over many partitions: a benchmark asks many times a second."""
 
     def __init__(self) -> None:
+        self.items = 0
+
+
+class Partition:
+    """Items of one partition key, by sort key; ``tally`` counts them."""
+
+    def __init__(self, tally: Tally) -> None:
         self.keys: list[bytes] = []
         self.items: dict[bytes, Stored] = {}
+        self._tally = tally
 
     def put(self, sk: bytes, stored: Stored) -> Stored | None:
         """Returns what stood there."""
         before = self.items.get(sk)
         if before is None:
             insort(self.keys, sk)
+            self._tally.items += 1
         self.items[sk] = stored
         return before
 
     def load(self, rows: Iterable[tuple[bytes, Stored]]) -> None:
         """Many at once."""
+        before = len(self.items)
         self.items.update(rows)
         self.keys = sorted(self.items)
+        self._tally.items += len(self.items) - before
 
     def delete(self, sk: bytes) -> Stored | None:
         """Returns what stood there."""
         before = self.items.pop(sk, None)
         if before is not None:
             del self.keys[bisect_left(self.keys, sk)]
+            self._tally.items -= 1
         return before
 
 
@@ -109,6 +121,7 @@ class Table:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._partitions: dict[str, Partition] = {}
+        self._triggers, self._others = Tally(), Tally()
 
     def handle(self, operation: bytes, body: bytes) -> bytes:
         """Answer one request. Raises `ConditionFailed`."""
@@ -146,15 +159,17 @@ class Table:
         """Forget all triggers."""
         for pk in [pk for pk in self._partitions if pk.startswith("t#")]:
             del self._partitions[pk]
+        self._triggers = Tally()
 
     def triggers(self) -> int:
         """How many are stored."""
-        return sum(len(p.keys) for pk, p in self._partitions.items() if pk.startswith("t#"))
+        return self._triggers.items
 
     def _partition(self, pk: str) -> Partition:
         partition = self._partitions.get(pk)
         if partition is None:
-            partition = self._partitions[pk] = Partition()
+            tally = self._triggers if pk.startswith("t#") else self._others
+            partition = self._partitions[pk] = Partition(tally)
         return partition
 
     # --- hot --------------------------------------------------------------------------------------------------------
@@ -181,7 +196,7 @@ class Table:
     def _query(self, body: bytes) -> bytes:
         request = _QUERY.decode(body)
         values = request.ExpressionAttributeValues
-        partition = self._partitions.get(values[":pk"]["S"]) or Partition()
+        partition = self._partitions.get(values[":pk"]["S"]) or Partition(self._others)
         first, last = 0, len(partition.keys)
         if "BETWEEN" in request.KeyConditionExpression:
             low, high = (binascii.a2b_base64(v["B"]) for name, v in sorted(values.items()) if name != ":pk")
