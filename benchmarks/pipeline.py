@@ -157,8 +157,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     table = Table(
         "pipeline",
         "Jobs a core-second, stub engine",
-        "Median of repeats (least-greatest). *flat*: jobs a core-second over those at the least number stored, "
-        "median of the ratios within a repeat.",
+        "Median of repeats (least-greatest). *flat*: at reference speed, over that at the least number stored, median "
+        "of the ratios within a repeat.",
     )
     with ExitStack() as stack:
         stubs = {stored: stack.enter_context(stored_stub(stored)) for stored in sizes.stored}
@@ -170,7 +170,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
                 _measure(role, client, stubs, boto3, given, sizes, measured)
     for shape, repeats in sorted(measured.items(), key=lambda pair: pair[0].row != "ingester"):
         least = measured[shape._replace(stored=sizes.stored[0])]
-        flat = median(more.rate / few.rate for more, few in zip(repeats, least, strict=True))
+        flat = median(
+            more.rate_at_reference_speed / few.rate_at_reference_speed for more, few in zip(repeats, least, strict=True)
+        )
         table.add(**_row(shape, repeats, flat))
         targets = report.facts["targets"].setdefault(shape.client, {})
         targets[f"{shape.row} jobs a core-second"] = median(m.rate for m in least)

@@ -1,4 +1,4 @@
-"""Deliberate bugs, to prove that the simulation finds such. ``python -m tests.simulation --mutations 100`` plants each.
+"""Deliberate bugs, to prove that the simulation finds such. ``python -m tests.simulation --mutations 200`` plants each.
 
 A mutation that no seed finds says that the simulation is blind there: then the simulation is improved, not the list.
 """
