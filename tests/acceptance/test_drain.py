@@ -134,7 +134,7 @@ async def test_a_dispatcher_that_was_frozen_past_its_leases_repeats_only_what_wa
             frozen_at_ms = now_ms()
             try:
                 await pause(lease_ttl_s)
-                await until_all_owned(running, [other], 8, within_s=30)
+                await until_all_owned(running, [other], 8, within_s=5)
                 taken_at_ms = now_ms()
                 await pause(1)
             finally:
