@@ -13,7 +13,6 @@ right after each figure, on the same core: *at reference speed* is what the figu
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -165,9 +164,13 @@ def run(arguments: Sequence[str] | None = None) -> None:
         boto3 = Boto3.started(stack, stubs[sizes.stored[0]])
         boto3.run(REFERENCE, boto3.stub.address, sizes.boto3_calls)
         measured: dict[_Shape, list[Measured]] = {}
+        clients = aws_clients(quick=given.quick)
         for role in MEASURES:
-            for client in aws_clients(quick=given.quick):
-                _measure(role, client, stubs, boto3, given, sizes, measured)
+            for client in clients:
+                # Only the default client at every number stored.
+                turns = sizes.stored if client == clients[-1] else sizes.stored[:1]
+                for shape, figure in _measure(role, client, {n: stubs[n] for n in turns}, boto3, sizes, given.repeats):
+                    measured.setdefault(shape, []).append(figure)
     for shape, repeats in sorted(measured.items(), key=lambda pair: pair[0].row != "ingester"):
         least = measured[shape._replace(stored=sizes.stored[0])]
         flat = median(
@@ -176,7 +179,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
         table.add(**_row(shape, repeats, flat))
         targets = report.facts["targets"].setdefault(shape.client, {})
         targets[f"{shape.row} jobs a core-second"] = median(m.rate for m in least)
-        targets[f"{shape.row} at reference speed"] = median(m.rate_at_reference_speed for m in least)
         targets[f"{shape.row} flat"] = flat  # of the greatest number, which comes last
         if shape.row != "ingester":  # what an ingester is fed has no end
             report.facts["jobs_counted"] += sum(m.jobs for m in repeats)
@@ -192,35 +194,28 @@ class _Shape(NamedTuple):
 
 
 def _measure(
-    role: str,
-    client: str,
-    stubs: dict[int, Stub],
-    boto3: Boto3,
-    given: argparse.Namespace,
-    sizes: Sizes,
-    measured: dict[_Shape, list[Measured]],
-) -> None:
-    """One role with one AWS client, every repeat; only the default client at every number stored.
+    role: str, client: str, stubs: dict[int, Stub], boto3: Boto3, sizes: Sizes, repeats: int
+) -> Iterator[tuple[_Shape, Measured]]:
+    """One role with one AWS client, every repeat.
 
     Numbers stored take turns, forth and back, so that what the machine does meanwhile hits all alike.
     """
-    default = client == aws_clients(quick=given.quick)[-1]
-    turns = sizes.stored if default else sizes.stored[:1]
     with ExitStack() as stack:
         processes = {
-            stored: stack.enter_context(Serve(stubs[stored], [role], UNTHROTTLED | client_setting(client)))
-            for stored in turns
+            stored: stack.enter_context(Serve(stub, [role], UNTHROTTLED | client_setting(client)))
+            for stored, stub in stubs.items()
         }
-        for stored in turns:
-            settle(stubs[stored])
-        for _ in range(given.repeats):
+        for stub in stubs.values():
+            settle(stub)
+        turns = list(stubs)
+        for _ in range(repeats):
             for row, measure in MEASURES[role].items():
                 for stored in turns:
                     figure = measure(stubs[stored], processes[stored], sizes)
                     reference = boto3.run(REFERENCE, boto3.stub.address, sizes.boto3_calls)
                     figure = figure._replace(boto3_us=1e6 * reference["cpu_s"] / reference["jobs"])
-                    measured.setdefault(_Shape(row, client, stored), []).append(figure)
-            turns = turns[::-1]
+                    yield _Shape(row, client, stored), figure
+            turns.reverse()
         for process in processes.values():
             process.stop()
 
