@@ -20,7 +20,7 @@ from benchmarks.alternatives import EVENTBRIDGE_SCHEDULER, ORIGINAL_DYNEIN, STEP
 from benchmarks.harness import OTHER_CORE, Child, Serve, Spent, Stub, aws_clients, client_setting, environment, spending
 from benchmarks.idle import ALL
 from benchmarks.jobs import QUEUE, body_text
-from benchmarks.pipeline import settle
+from benchmarks.pipeline import NO_FORECAST, settle
 from benchmarks.requests import post
 from benchmarks.results import Report, Table, options, read
 from benchmarks.wall import pause
@@ -109,7 +109,7 @@ def measure(report: Report, sizes: Sizes, client: str) -> list[tuple[Load, Spent
     with ExitStack() as stack:
         stub = stack.enter_context(Stub())
         stub.bootstrap()
-        service = stack.enter_context(Serve(stub, list(ALL), client_setting(client)))
+        service = stack.enter_context(Serve(stub, list(ALL), NO_FORECAST | client_setting(client)))
         arguments = ["-m", "benchmarks.loadgen", str(OTHER_CORE)]
         generator = stack.enter_context(Child("loadgen", arguments, OTHER_CORE, environment()))
         settle(stub)

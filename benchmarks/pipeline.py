@@ -2,13 +2,13 @@
 
 The ingester is fed packed inbound messages of far-future jobs without end, and measured over stretches of time. The
 dispatcher finds triggers that are all due within one second, and is measured from before it reads ahead until the last
-is removed; what it does when idle (its ticks) was measured before and is taken off. *Stored* is how many other
-triggers, due later, the table holds meanwhile: one process for each number, measured in turn, so that what is compared
-was measured seconds apart.
+is removed; what it does when idle (its ticks) was measured before and is taken off.
 
-How fast a core is differs by a factor of two between hours on a shared machine. So boto3's ``send_message`` is measured
-right after each figure, on the same core: *at reference speed* is what the figure would be where such a call takes
-775 µs.
+How fast a core is differs by a factor of two between hours on a shared machine, and by a fifth between minutes. So
+boto3's ``send_message`` is measured right after each figure, on the same core: *at reference speed* is what the figure
+would be where such a call takes 775 µs. And whether a role's cost grows with what is *stored* (triggers due later than
+all that is measured) is asked of processes that do the same work at the same moment on the same core, one for each
+number stored, each on a table of its own: whatever the machine does meanwhile, it does to all of them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 from benchmarks.harness import BUCKET_WIDTH_MS, SHARDS, Serve, Spent, Stub, aws_clients, client_setting, spending
@@ -25,6 +26,8 @@ from benchmarks.wall import now_ms, pause
 from dynein.settings import load_settings
 
 DAY_MS = 86_400_000
+STORED_FOR_MS = 7 * DAY_MS
+"""Over how long what is stored is spread."""
 INBOUND = "dynein-inbound"
 PACKED_JOBS = 200
 """About what fits into 60 KiB."""
@@ -50,8 +53,8 @@ class Sizes(NamedTuple):
     boto3_calls: int
 
 
-FULL = Sizes(stored=(1_000, 100_000, 1_000_000), due=50_000, messages=200, window_s=4.0, boto3_calls=500)
-QUICK = Sizes(stored=(1_000,), due=500, messages=5, window_s=0.4, boto3_calls=10)
+FULL = Sizes(stored=(1_000, 100_000, 1_000_000), due=20_000, messages=200, window_s=3.0, boto3_calls=500)
+QUICK = Sizes(stored=(500, 2_000), due=500, messages=5, window_s=0.4, boto3_calls=10)
 REFERENCE_US = 775
 """CPU of a boto3 ``send_message`` on a core of the class that the targets were set for."""
 
@@ -72,13 +75,20 @@ class Measured(NamedTuple):
         return self.rate * self.boto3_us / REFERENCE_US
 
 
+class Side(NamedTuple):
+    """A process under test and the endpoint it calls."""
+
+    stub: Stub
+    process: Serve
+
+
 @contextmanager
 def stored_stub(stored: int) -> Iterator[Stub]:
     """A stub whose table holds ``stored`` triggers, due from tomorrow on."""
     with Stub() as stub:
         stub.bootstrap()
         from_ms = now_ms() + DAY_MS
-        load(stub, stored, from_ms=from_ms, to_ms=from_ms + 7 * DAY_MS)
+        load(stub, stored, from_ms=from_ms, to_ms=from_ms + STORED_FOR_MS)
         yield stub
 
 
@@ -91,36 +101,55 @@ def load(stub: Stub, count: int, *, from_ms: int, to_ms: int, queues: int = 1) -
         )  # fmt: skip
 
 
-def measure_ingester(stub: Stub, ingester: Serve, sizes: Sizes) -> Measured:
-    """Feed it, let it get into its stride, and measure a stretch."""
-    from_ms = now_ms() + 2 * DAY_MS
-    stub.ask(
-        "feed", queue=INBOUND, messages=sizes.messages, jobs_a_message=PACKED_JOBS, shard_count=SHARDS,
-        from_ms=from_ms, to_ms=from_ms + DAY_MS,
-    )  # fmt: skip
+@contextmanager
+def _all_spending(sides: Sequence[Side]) -> Iterator[list[Spent]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(spending(side.stub, process=side.process)) for side in sides]
+
+
+def measure_ingesters(sides: Sequence[Side], sizes: Sizes) -> list[Measured]:
+    """Feed them, let them get into their stride, measure one stretch of all. What they store is forgotten."""
+    from_ms = now_ms() + 2 * STORED_FOR_MS
+    for stub, _ in sides:
+        stub.ask(
+            "feed", queue=INBOUND, messages=sizes.messages, jobs_a_message=PACKED_JOBS, shard_count=SHARDS,
+            from_ms=from_ms, to_ms=from_ms + DAY_MS,
+        )  # fmt: skip
     pause(sizes.window_s / 2)
-    stored_before = stub.ask("counts")["entries"].get("BatchWriteItem", 0)
-    with spending(stub, process=ingester) as spent:
+    stored_before = [_stored(stub) for stub, _ in sides]
+    with _all_spending(sides) as spent:
         pause(sizes.window_s)
-        while stub.ask("counts")["entries"].get("BatchWriteItem", 0) == stored_before:  # a small run, a busy machine
+        # A small run, a busy machine.
+        while any(_stored(stub) == before for (stub, _), before in zip(sides, stored_before, strict=True)):
             pause(0.1)
-    stub.ask("feed", queue=INBOUND, messages=0, jobs_a_message=0)
+    for stub, _ in sides:
+        stub.ask("feed", queue=INBOUND, messages=0, jobs_a_message=0)
     pause(0.3)  # what is in hand goes through
-    return Measured(int(spent.counts["entries"]["BatchWriteItem"]), spent)
+    for stub, _ in sides:
+        stub.ask("forget", from_ms=from_ms)
+    return [Measured(int(one.counts["entries"]["BatchWriteItem"]), one) for one in spent]
 
 
-def measure_dispatcher(stub: Stub, dispatcher: Serve, sizes: Sizes, queues: int = 1) -> Measured:
-    """Load triggers due within one second, and measure until the last is removed, less what it does idle."""
-    stored = stub.ask("triggers")["triggers"]
-    with spending(stub, process=dispatcher) as idle:
+def _stored(stub: Stub) -> int:
+    return int(stub.ask("counts")["entries"].get("BatchWriteItem", 0))
+
+
+def measure_dispatchers(sides: Sequence[Side], sizes: Sizes, queues: int = 1) -> list[Measured]:
+    """Load triggers due within one second, and measure until the last is removed, less what they do idle."""
+    stored = [stub.ask("triggers")["triggers"] for stub, _ in sides]
+    with _all_spending(sides) as idle:
         pause(sizes.window_s)
-    due_ms = due_from(sizes.due)
-    load(stub, sizes.due, from_ms=due_ms, to_ms=due_ms + 999, queues=queues)
-    with spending(stub, process=dispatcher) as spent:
+    due_ms = due_from(sizes.due * len(sides))
+    for stub, _ in sides:
+        load(stub, sizes.due, from_ms=due_ms, to_ms=due_ms + 999, queues=queues)
+    with _all_spending(sides) as spent:
         pause(max(0.0, (due_ms - now_ms()) / 1000))
-        while stub.ask("triggers")["triggers"] > stored:
+        while any(stub.ask("triggers")["triggers"] > n for (stub, _), n in zip(sides, stored, strict=True)):
             pause(0.05)
-    return Measured(int(spent.counts["entries"]["SendMessageBatch"]), spent.less(idle))
+    return [
+        Measured(int(one.counts["entries"]["SendMessageBatch"]), one.less(nothing))
+        for one, nothing in zip(spent, idle, strict=True)
+    ]
 
 
 def settle(stub: Stub) -> None:
@@ -135,108 +164,127 @@ def settle(stub: Stub) -> None:
         pause(1.0)
 
 
-UNTHROTTLED = {"DYNEIN_INGEST_RATE_PER_S": "1000000", "DYNEIN_FORECAST_INTERVAL_S": "0"}
-"""And no forecast: its queries come in a burst once a minute, in some stretches of time and not in others."""
+NO_FORECAST = {"DYNEIN_FORECAST_INTERVAL_S": "0"}
+"""Its queries come in a burst once a minute, in one stretch of time and not in the next. `benchmarks.idle` has them."""
+UNTHROTTLED = {"DYNEIN_INGEST_RATE_PER_S": "1000000", **NO_FORECAST}
 MANY_QUEUES = 16
-MEASURES: dict[str, dict[str, Callable[[Stub, Serve, Sizes], Measured]]] = {
-    "ingester": {"ingester": measure_ingester},
+Measure = Callable[[Sequence[Side], Sizes], list[Measured]]
+MEASURES: dict[str, dict[str, Measure]] = {
+    "ingester": {"ingester": measure_ingesters},
     "dispatcher": {
-        f"dispatcher, {MANY_QUEUES} destinations": partial(measure_dispatcher, queues=MANY_QUEUES),
-        "dispatcher, 1 destination": measure_dispatcher,
+        f"dispatcher, {MANY_QUEUES} destinations": partial(measure_dispatchers, queues=MANY_QUEUES),
+        "dispatcher, 1 destination": measure_dispatchers,
     },
 }
 """What is measured of each role, by the name of its row."""
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    given = options(__doc__, arguments, repeats=3)
+    given = options(__doc__, arguments)
     sizes = QUICK if given.quick else FULL
     report = Report("pipeline", given)
     report.facts = {"jobs_counted": 0, "jobs_expected": 0, "targets": {}}
-    table = Table(
-        "pipeline",
-        "Jobs a core-second, stub engine",
-        "Median of repeats (least-greatest). *flat*: at reference speed, over that at the least number stored, median "
-        "of the ratios within a repeat.",
-    )
+    clients = aws_clients(quick=given.quick)
     with ExitStack() as stack:
         stubs = {stored: stack.enter_context(stored_stub(stored)) for stored in sizes.stored}
-        boto3 = Boto3.started(stack, stubs[sizes.stored[0]])
-        boto3.run(REFERENCE, boto3.stub.address, sizes.boto3_calls)
-        measured: dict[_Shape, list[Measured]] = {}
-        clients = aws_clients(quick=given.quick)
-        for role in MEASURES:
-            for client in clients:
-                # Only the default client at every number stored.
-                turns = sizes.stored if client == clients[-1] else sizes.stored[:1]
-                for shape, figure in _measure(role, client, {n: stubs[n] for n in turns}, boto3, sizes, given.repeats):
-                    measured.setdefault(shape, []).append(figure)
-    for shape, repeats in sorted(measured.items(), key=lambda pair: pair[0].row != "ingester"):
-        least = measured[shape._replace(stored=sizes.stored[0])]
-        flat = median(
-            more.rate_at_reference_speed / few.rate_at_reference_speed for more, few in zip(repeats, least, strict=True)
-        )
-        table.add(**_row(shape, repeats, flat))
-        targets = report.facts["targets"].setdefault(shape.client, {})
-        targets[f"{shape.row} jobs a core-second"] = median(m.rate for m in least)
-        targets[f"{shape.row} flat"] = flat  # of the greatest number, which comes last
-        if shape.row != "ingester":  # what an ingester is fed has no end
-            report.facts["jobs_counted"] += sum(m.jobs for m in repeats)
-            report.facts["jobs_expected"] += sizes.due * len(repeats)
-    report.add(table)
+        report.add(_costs(clients, stubs[sizes.stored[0]], sizes, report, given.repeats))
+        report.add(_flatness(clients[-1], stubs, sizes, report, given.repeats))
     report.write()
 
 
-class _Shape(NamedTuple):
-    row: str
-    client: str
-    stored: int
-
-
-def _measure(
-    role: str, client: str, stubs: dict[int, Stub], boto3: Boto3, sizes: Sizes, repeats: int
-) -> Iterator[tuple[_Shape, Measured]]:
-    """One role with one AWS client, every repeat.
-
-    Numbers stored take turns, forth and back, so that what the machine does meanwhile hits all alike.
-    """
+@contextmanager
+def _started(role: str, client: str, stubs: Sequence[Stub]) -> Iterator[list[Side]]:
+    """A process on each stub, settled."""
     with ExitStack() as stack:
-        processes = {
-            stored: stack.enter_context(Serve(stub, [role], UNTHROTTLED | client_setting(client)))
-            for stored, stub in stubs.items()
-        }
-        for stub in stubs.values():
+        settings = UNTHROTTLED | client_setting(client)
+        sides = [Side(stub, stack.enter_context(Serve(stub, [role], settings))) for stub in stubs]
+        for stub in stubs:
             settle(stub)
-        turns = list(stubs)
-        for _ in range(repeats):
-            for row, measure in MEASURES[role].items():
-                for stored in turns:
-                    figure = measure(stubs[stored], processes[stored], sizes)
-                    reference = boto3.run(REFERENCE, boto3.stub.address, sizes.boto3_calls)
-                    figure = figure._replace(boto3_us=1e6 * reference["cpu_s"] / reference["jobs"])
-                    yield _Shape(row, client, stored), figure
-            turns.reverse()
-        for process in processes.values():
-            process.stop()
+        yield sides
+        for side in sides:
+            side.process.stop()
 
 
-def _row(shape: _Shape, repeats: list[Measured], flat: float) -> dict[str, object]:
-    def a_job(figure: str) -> float:
-        return median(m.spent.total(figure) / m.jobs for m in repeats)
+def _costs(clients: Sequence[str], stub: Stub, sizes: Sizes, report: Report, repeats: int) -> Table:
+    """Each process alone on its core."""
+    table = Table(
+        "pipeline", f"Jobs a core-second, stub engine, {sizes.stored[0]:,} triggers stored",
+        "Median of repeats (least-greatest).",
+    )  # fmt: skip
+    with ExitStack() as stack:
+        boto3 = Boto3.started(stack, stub)
+        boto3.run(REFERENCE, stub.address, sizes.boto3_calls)
+        for role, client in product(reversed(MEASURES), clients):
+            figures: dict[str, list[Measured]] = {row: [] for row in MEASURES[role]}
+            with _started(role, client, [stub]) as sides:
+                for _, (row, measure) in product(range(repeats), MEASURES[role].items()):
+                    [measured] = measure(sides, sizes)
+                    reference = boto3.run(REFERENCE, stub.address, sizes.boto3_calls)
+                    boto3_us = 1e6 * reference["cpu_s"] / reference["jobs"]
+                    figures[row].append(measured._replace(boto3_us=boto3_us))
+            for row, repeated in figures.items():
+                table.add(**_cost_row(row, client, repeated))
+                rate = median(m.rate for m in repeated)
+                report.facts["targets"].setdefault(client, {})[f"{row} jobs a core-second"] = rate
+                _count(report, role, repeated, sizes)
+    return table
 
+
+def _flatness(client: str, stubs: dict[int, Stub], sizes: Sizes, report: Report, repeats: int) -> Table:
+    """As many processes as numbers stored, all at work at once on one core."""
+    table = Table(
+        "flat", "The same by what is stored, all at the same moment on one core",
+        "*flat*: over what the process with the least stored reached in the same moment. Sharing a core makes batches "
+        "fuller, so that a core-second does more than above: read the ratio.",
+    )  # fmt: skip
+    for role, rows in reversed(MEASURES.items()):
+        figures: dict[str, list[list[Measured]]] = {row: [] for row in rows}
+        with _started(role, client, list(stubs.values())) as sides:
+            for _, (row, measure) in product(range(repeats), rows.items()):
+                figures[row].append(measure(sides, sizes))
+        for row, moments in figures.items():
+            for stored, repeated in zip(stubs, zip(*moments, strict=True), strict=True):
+                flat = spread(m.rate / moment[0].rate for m, moment in zip(repeated, moments, strict=True))
+                table.add(**_flat_row(row, stored, repeated, flat))
+                # Of the greatest number, which comes last.
+                report.facts["targets"].setdefault(client, {})[f"{row} flat"] = flat["median"]
+                _count(report, role, repeated, sizes)
+    return table
+
+
+def _count(report: Report, role: str, repeated: Sequence[Measured], sizes: Sizes) -> None:
+    if role == "dispatcher":  # what an ingester is fed has no end
+        report.facts["jobs_counted"] += sum(m.jobs for m in repeated)
+        report.facts["jobs_expected"] += sizes.due * len(repeated)
+
+
+def _a_job(repeated: Sequence[Measured]) -> dict[str, float]:
     return {
-        "role": shape.row,
-        "AWS client": shape.client,
-        "stored": shape.stored,
-        "jobs a core-second": spread(m.rate for m in repeats),
-        "at reference speed": spread(m.rate_at_reference_speed for m in repeats),
-        "CPU µs a job": spread(1e6 * m.spent.cpu_s["process"] / m.jobs for m in repeats),
+        f"{counted.replace('_', ' ')} a job": median(m.spent.total(counted) / m.jobs for m in repeated)
+        for counted in ("requests", "write_units", "read_units")
+    }
+
+
+def _cost_row(row: str, client: str, repeated: Sequence[Measured]) -> dict[str, object]:
+    return {
+        "role": row,
+        "AWS client": client,
+        "jobs a core-second": spread(m.rate for m in repeated),
+        "at reference speed": spread(m.rate_at_reference_speed for m in repeated),
+        "CPU µs a job": spread(1e6 * m.spent.cpu_s["process"] / m.jobs for m in repeated),
+        **_a_job(repeated),
+        "core %": median(m.spent.share("process") for m in repeated),
+        "stub core %": median(m.spent.share("stub") for m in repeated),
+    }
+
+
+def _flat_row(row: str, stored: int, repeated: Sequence[Measured], flat: dict[str, float]) -> dict[str, object]:
+    return {
+        "role": row,
+        "stored": stored,
         "flat": flat,
-        "requests a job": a_job("requests"),
-        "write units a job": a_job("write_units"),
-        "read units a job": a_job("read_units"),
-        "core %": median(m.spent.share("process") for m in repeats),
-        "stub core %": median(m.spent.share("stub") for m in repeats),
+        "jobs a core-second": spread(m.rate for m in repeated),
+        **_a_job(repeated),
     }
 
 

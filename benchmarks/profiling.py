@@ -20,7 +20,7 @@ import msgspec
 
 from benchmarks import loadgen
 from benchmarks.harness import OTHER_CORE, Child, Serve, Stub, client_setting, environment
-from benchmarks.pipeline import FULL, MANY_QUEUES, UNTHROTTLED, measure_dispatcher, measure_ingester, settle
+from benchmarks.pipeline import FULL, MANY_QUEUES, UNTHROTTLED, Side, measure_dispatchers, measure_ingesters, settle
 from benchmarks.requests import post_batch, post_single
 
 SAMPLES_PER_S = 200
@@ -30,12 +30,12 @@ _FRAMEWORK = ("typer/", "runpy", "asyncio/runners", "uvloop/__init__", "cli.py",
 
 def _dispatcher(stub: Stub, serve: Serve, *, single: bool) -> None:
     del single
-    measure_dispatcher(stub, serve, FULL._replace(due=40_000, window_s=0.1), queues=MANY_QUEUES)
+    measure_dispatchers([Side(stub, serve)], FULL._replace(due=40_000, window_s=0.1), queues=MANY_QUEUES)
 
 
 def _ingester(stub: Stub, serve: Serve, *, single: bool) -> None:
     del single
-    measure_ingester(stub, serve, FULL._replace(window_s=8.0))
+    measure_ingesters([Side(stub, serve)], FULL._replace(window_s=8.0))
 
 
 def _api(stub: Stub, serve: Serve, *, single: bool) -> None:

@@ -53,9 +53,9 @@ class Control:
         """Store ``count`` triggers, uncounted."""
         return {"loaded": self._table.load(stored_triggers(self._rng, count, **triggers))}
 
-    def do_clear(self) -> dict[str, Any]:
-        """Forget all triggers."""
-        self._table.clear_triggers()
+    def do_forget(self, *, from_ms: int) -> dict[str, Any]:
+        """Forget the triggers due from then on."""
+        self._table.forget_triggers(from_ms)
         return {}
 
     def do_triggers(self) -> dict[str, Any]:

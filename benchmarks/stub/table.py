@@ -12,6 +12,7 @@ import msgspec
 from benchmarks.jobs import StoredTrigger
 from benchmarks.stub.expressions import Item, holds, updated
 from benchmarks.stub.meter import Meter, read_units, write_units
+from dynein.partition import range_from
 
 PAGE_BYTES_MAX = 1_048_576
 _CONDITION_FAILED = (
@@ -114,6 +115,14 @@ class Partition:
             self._tally.items -= 1
         return before
 
+    def forget(self, first: bytes) -> None:
+        """Items from a sort key on."""
+        at = bisect_left(self.keys, first)
+        for sk in self.keys[at:]:
+            del self.items[sk]
+        self._tally.items -= len(self.keys) - at
+        del self.keys[at:]
+
 
 class Table:
     """One table; its name is not looked at."""
@@ -155,11 +164,12 @@ class Table:
             self._partition(pk).load(some)
         return sum(map(len, rows.values()))
 
-    def clear_triggers(self) -> None:
-        """Forget all triggers."""
-        for pk in [pk for pk in self._partitions if pk.startswith("t#")]:
-            del self._partitions[pk]
-        self._triggers = Tally()
+    def forget_triggers(self, from_ms: int) -> None:
+        """Those due from then on."""
+        first = range_from(from_ms)
+        for pk, partition in self._partitions.items():
+            if pk.startswith("t#"):
+                partition.forget(first)
 
     def triggers(self) -> int:
         """How many are stored."""

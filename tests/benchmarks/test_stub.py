@@ -13,6 +13,7 @@ from benchmarks.stub.expressions import holds, updated
 from benchmarks.stub.meter import Meter, read_units, write_units
 from benchmarks.stub.queues import Queues
 from benchmarks.stub.table import ConditionFailed, Table, size_bytes
+from dynein.partition import range_from
 
 URL = "http://127.0.0.1/000000000000/"
 
@@ -90,6 +91,17 @@ def test_a_query_reads_its_range_in_order_and_page_by_page(asked: Asked) -> None
     rest = asked.query(Limit=2, ExclusiveStartKey=first["LastEvaluatedKey"])
     assert [item["sk"]["B"] for item in rest["Items"]] == [b64encode(b"b2").decode()]
     assert "LastEvaluatedKey" not in rest
+
+
+def test_triggers_due_from_a_time_on_are_forgotten_and_no_longer_counted(asked: Asked) -> None:
+    for pk in ("t#1#0", "t#1#1", "s#0"):
+        for due_ms in (4_999, 5_000, 5_001):
+            sk = b64encode(range_from(due_ms) + b"id").decode()
+            item = {"pk": {"S": pk}, "sk": {"B": sk}, "job": {"S": "x"}}
+            asked.dynamodb("BatchWriteItem", RequestItems={"t": [{"PutRequest": {"Item": item}}]})
+    assert asked.table.triggers() == 6
+    asked.table.forget_triggers(5_000)
+    assert asked.table.triggers() == 2
 
 
 def test_units_follow_sizes(asked: Asked) -> None:
