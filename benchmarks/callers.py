@@ -14,7 +14,8 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -27,9 +28,11 @@ from benchmarks.harness import REGION
 from benchmarks.jobs import QUEUE, body_text
 from benchmarks.loadgen import percentile
 from benchmarks.requests import dynein_job
+from dynein.client import Accepted, AsyncClient, Client, Job
 
 SQS_ENTRIES_MAX = 10
 Call = Callable[[], None]
+AsyncCall = Callable[[], Awaitable[None]]
 
 
 class Plan(msgspec.Struct):
@@ -100,11 +103,22 @@ def with_httpx(plan: Plan) -> Callable[[], Call]:
     return thread
 
 
+def with_client(plan: Plan) -> Callable[[], Call]:
+    """`dynein.client.Client`, one for all threads."""
+    client = Client(f"http://{plan.address}")
+
+    def call() -> None:
+        _check_outcomes(plan, client.submit_many(_jobs(plan)) if plan.jobs_a_call > 1 else [client.submit(_job(plan))])
+
+    return lambda: call
+
+
 CALLERS: dict[str, Callable[[Plan], Callable[[], Call]]] = {
     "boto3 send_message": send_message,
     "boto3 send_message_batch": send_message_batch,
     "http.client": http_client,
     "httpx": with_httpx,
+    "dynein.client.Client": with_client,
 }
 
 
@@ -140,17 +154,42 @@ def run_threads(plan: Plan) -> dict[str, Any]:
     return _figures(plan, latencies, time.perf_counter() - wall, time.process_time() - cpu)
 
 
-async def run_aiohttp(plan: Plan) -> dict[str, Any]:
-    """aiohttp, one session, as many tasks as ``threads``."""
-    latencies: list[float] = []
+@asynccontextmanager
+async def with_aiohttp(plan: Plan) -> AsyncIterator[AsyncCall]:
+    """aiohttp, one session."""
     url = f"http://{plan.address}"
-
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=plan.threads)) as session:
 
         async def call() -> None:
             path, body = _request(plan)
             async with session.post(url + path, json=body) as answer:
                 _check(plan, await answer.json(), answer.status)
+
+        yield call
+
+
+@asynccontextmanager
+async def with_async_client(plan: Plan) -> AsyncIterator[AsyncCall]:
+    """`dynein.client.AsyncClient`."""
+    async with AsyncClient(f"http://{plan.address}") as client:
+
+        async def call() -> None:
+            many = plan.jobs_a_call > 1
+            _check_outcomes(plan, await client.submit_many(_jobs(plan)) if many else [await client.submit(_job(plan))])
+
+        yield call
+
+
+ASYNC_CALLERS: dict[str, Callable[[Plan], AbstractAsyncContextManager[AsyncCall]]] = {
+    "aiohttp": with_aiohttp,
+    "dynein.client.AsyncClient": with_async_client,
+}
+
+
+async def run_tasks(plan: Plan) -> dict[str, Any]:
+    """All calls, from as many tasks as ``threads``."""
+    latencies: list[float] = []
+    async with ASYNC_CALLERS[plan.caller](plan) as call:
 
         async def work() -> None:
             for _ in range(max(1, plan.calls // plan.threads)):
@@ -177,6 +216,19 @@ def _request(plan: Plan) -> tuple[str, dict[str, Any]]:
     return "/v1/jobs/batch", {"jobs": [dynein_job(scheduled=plan.scheduled) for _ in range(plan.jobs_a_call)]}
 
 
+def _job(plan: Plan) -> Job:
+    return Job(**dynein_job(scheduled=plan.scheduled))
+
+
+def _jobs(plan: Plan) -> list[Job]:
+    return [_job(plan) for _ in range(plan.jobs_a_call)]
+
+
+def _check_outcomes(plan: Plan, outcomes: Sequence[object]) -> None:
+    accepted = sum(isinstance(outcome, Accepted) for outcome in outcomes)
+    assert accepted == plan.jobs_a_call, outcomes
+
+
 def _check(plan: Plan, said: dict[str, Any], status: int) -> None:
     accepted = said["accepted"] if plan.jobs_a_call > 1 else int("token" in said)
     assert accepted == plan.jobs_a_call, (status, said)
@@ -199,7 +251,7 @@ def main() -> None:
     os.sched_setaffinity(0, {int(sys.argv[1])})
     for line in sys.stdin.buffer:
         plan = msgspec.json.decode(line, type=Plan)
-        figures = asyncio.run(run_aiohttp(plan)) if plan.caller == "aiohttp" else run_threads(plan)
+        figures = asyncio.run(run_tasks(plan)) if plan.caller in ASYNC_CALLERS else run_threads(plan)
         print(json.dumps(figures), flush=True)
 
 

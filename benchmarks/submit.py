@@ -30,6 +30,7 @@ from benchmarks.requests import post_batch, post_single, raw_send_message
 from benchmarks.results import Report, Row, Table, median, options, spread
 
 INBOUND = "dynein-inbound"
+CLIENT, ASYNC_CLIENT = "dynein.client.Client", "dynein.client.AsyncClient"
 REFERENCE = "boto3 send_message"
 
 
@@ -267,7 +268,8 @@ def _measure_callers(report: Report, api: Api, boto3: Boto3, sizes: Sizes, repea
     """What the *caller* pays."""
     ways = [
         _Way(REFERENCE, 1), _Way("boto3 send_message_batch", 10), _Way("http.client", 1), _Way("httpx", 1),
-        _Way("aiohttp", 1, 8), *(_Way(caller, jobs) for jobs in sizes.batches for caller in ("http.client", "aiohttp")),
+        _Way("aiohttp", 1, 8), _Way(CLIENT, 1), _Way(ASYNC_CLIENT, 1, 8),
+        *(_Way(way, jobs) for jobs in sizes.batches for way in ("http.client", "aiohttp", CLIENT, ASYNC_CLIENT)),
     ]  # fmt: skip
     measured: dict[_Way, list[dict[str, Any]]] = {}
     for _ in range(repeats):

@@ -6,8 +6,8 @@ record          ``pk`` (String)        ``sk`` (Binary)  attributes
 trigger         ``t#BUCKET#SHARD``     `sort_key`       ``tk`` token, ``job`` the job's JSON text
 tombstone       ``t#BUCKET#SHARD``     `sort_key`       ``to`` the token that replaced it (if moved), ``ttl``
 claim           ``claim#JOBID``        one zero byte    ``cid`` the create that keeps the job id, ``ttl``
-shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``beat``, ``read_mark``, ``hold_mark``,
-                                                        ``retired``, ``late``
+shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``beat``, ``read_mark``,
+                                                        ``settled_mark``, ``hold_mark``, ``retired``, ``late``
 layout          ``layout``             one zero byte    ``bucket_width_ms``, ``shard_count``
 roster member   ``member#ROLE``        member's name    ``beat``, ``ttl``
 ledger window   ``ledger#WIDTH#SLOT``  its start, ms    a count for each of `dynein.ledger.FLOWS` seen, ``ttl``
@@ -137,6 +137,7 @@ def shard_item(record: ShardRecord) -> Item:
         "fence": number(record.fence),
         "beat": number(record.beat),
         "read_mark": number(record.read_mark_ms),
+        "settled_mark": number(record.settled_mark_ms),
         "hold_mark": number(record.hold_mark_ms),
         "retired": number(record.retired_before),
         "late": number(record.late_writes),
@@ -150,6 +151,7 @@ def read_shard(item: Mapping[str, Any]) -> ShardRecord:
         fence=int(item["fence"]["N"]),
         beat=int(item["beat"]["N"]),
         read_mark_ms=int(item["read_mark"]["N"]),
+        settled_mark_ms=int(item["settled_mark"]["N"]),
         hold_mark_ms=int(item["hold_mark"]["N"]),
         retired_before=int(item["retired"]["N"]),
         late_writes=int(item["late"]["N"]),

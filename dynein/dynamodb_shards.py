@@ -111,19 +111,21 @@ class DynamoShardRecords:
             names=_OWNER,
         )
 
-    async def renew(self, mine: ShardRecord, *, read_mark_ms: int, retired_before: int) -> ShardRecord | None:
-        """Beat, raise the read mark, retire. One call, or three when a condition fails: was it the lease, or the rest?
+    async def renew(
+        self, mine: ShardRecord, *, read_mark_ms: int, settled_mark_ms: int, retired_before: int
+    ) -> ShardRecord | None:
+        """Beat, set both read marks, retire. One call, or three when a condition fails: was it the lease, or the rest?
 
         A read mark already higher in the table (from a renewal whose answer was lost) stays.
         """
         assert mine.owner is not None
         assert read_mark_ms >= mine.read_mark_ms, "marks only rise"
         retiring = retired_before if retired_before > mine.retired_before else None
-        record = await self._renew(mine, read_mark_ms, retiring)
+        record = await self._renew(mine, read_mark_ms, settled_mark_ms, retiring)
         if record is None:
             now = await self._one(mine.shard)
             if (now.owner, now.fence) == (mine.owner, mine.fence):
-                record = await self._renew(mine, max(read_mark_ms, now.read_mark_ms), None)
+                record = await self._renew(mine, max(read_mark_ms, now.read_mark_ms), settled_mark_ms, None)
         return record
 
     async def release(self, mine: ShardRecord) -> bool:
@@ -146,15 +148,18 @@ class DynamoShardRecords:
         await self._one(shard)
         return False
 
-    async def _renew(self, mine: ShardRecord, read_mark_ms: int, retiring: int | None) -> ShardRecord | None:
+    async def _renew(
+        self, mine: ShardRecord, read_mark_ms: int, settled_mark_ms: int, retiring: int | None
+    ) -> ShardRecord | None:
         assert mine.owner is not None
-        update = "SET beat = beat + :one, read_mark = :read_mark"
+        update = "SET beat = beat + :one, read_mark = :read_mark, settled_mark = :settled_mark"
         condition = f"{OURS} AND {MARK_NOT_LOWERED}"
         values = {
             ":owner": text(mine.owner),
             ":fence": number(mine.fence),
             ":one": number(1),
             ":read_mark": number(read_mark_ms),
+            ":settled_mark": number(settled_mark_ms),
         }
         if retiring is not None:
             update += ", retired = :retired"

@@ -11,6 +11,10 @@ The marks of a shard record
 ---------------------------
 ``read_mark_ms``
     Raised by the shard's owner *before* it reads: no trigger due later than this has been read by any dispatcher.
+``settled_mark_ms``
+    Where the read mark stood a tick before the owner's last renewal. A read mark just raised allows no reading yet (a
+    cancel that checked the one before may be half done); what the last owner raised, the next one cannot know how long
+    ago, so it begins with this one.
 ``hold_mark_ms``
     Raised by an ingester *before* it keeps a job in hand: no job due later than this is in an ingester's hand.
 ``retired_before``
@@ -55,6 +59,7 @@ class ShardRecord(NamedTuple):
     beat: int
     """Goes up at every renewal. An observer that sees (fence, beat) stand still for the lease's time may take over."""
     read_mark_ms: int
+    settled_mark_ms: int
     hold_mark_ms: int
     retired_before: int
     late_writes: int
@@ -78,6 +83,7 @@ def new_shard_record(shard: int, now_ms: int, bucket_width_ms: int) -> ShardReco
         fence=0,
         beat=0,
         read_mark_ms=first_open * bucket_width_ms - 1,
+        settled_mark_ms=first_open * bucket_width_ms - 1,
         hold_mark_ms=0,
         retired_before=first_open,
         late_writes=0,
@@ -209,8 +215,10 @@ class ShardRecords(Protocol):
     async def take(self, seen: ShardRecord, owner: str) -> ShardRecord | None:
         """Become the owner, if owner, fence and beat are still as in ``seen``. Raises the fence."""
 
-    async def renew(self, mine: ShardRecord, *, read_mark_ms: int, retired_before: int) -> ShardRecord | None:
-        """Beat, raise the read mark and, if that is higher than before, retire buckets.
+    async def renew(
+        self, mine: ShardRecord, *, read_mark_ms: int, settled_mark_ms: int, retired_before: int
+    ) -> ShardRecord | None:
+        """Beat, raise the read mark, note the settled one and, if that is higher than before, retire buckets.
 
         Conditional on owner and fence; when it retires, on ``late_writes`` too: the returned record then still has the
         old ``retired_before`` if only that failed (everything else was renewed). ``None``: the lease is lost.

@@ -89,20 +89,23 @@ class Lease:
 
     def __init__(self, record: ShardRecord, valid_until: float, clock: Clock) -> None:
         self.record = record
-        self.readable_ms = record.read_mark_ms
-        """Triggers due up to this may be read: the read mark that the last renewal found, so one that has stood a tick.
+        self.readable_ms = record.settled_mark_ms
+        """Triggers due up to this may be read: a read mark that had stood a tick when this owner last renewed or,
+        until it has for a tick, when the former owner did.
 
         A cancel is a transaction that checked the mark, and DynamoDB isolates a Query from transactions item by item
         only ("read-committed"; Developer Guide, "DynamoDB transactions: how it works"). A read right after the mark was
         raised might still show the trigger of a cancel that is being committed.
         """
-        self.settled_late_writes = self._late_writes = _NONE_SETTLED
-        """The count of late writes that the last renewal but one found: it has stood a tick too.
+        self.settled_late_writes = _NONE_SETTLED
+        """A count of late writes that has stood a tick too.
 
         A job moved behind the read mark is counted by the transaction that moves it, so a read right after the count
         was raised might not show its trigger yet. Nor does the count that was there when the lease was taken say how
         long it had been.
         """
+        self._last_tick: ShardRecord | None = None
+        """As the last tick's renewal left it."""
         self.valid_until = valid_until
         self.renewed_at = float("-inf")
         self.renewing = False
@@ -114,10 +117,17 @@ class Lease:
         """Which shard."""
         return self.record.shard
 
+    @property
+    def stood_ms(self) -> int:
+        """The read mark that has stood a tick, once a tick's renewal goes through."""
+        return self.readable_ms if self._last_tick is None else self._last_tick.read_mark_ms
+
     def tick(self, renewed: ShardRecord, started: float) -> None:
-        """A tick's renewal went through: what the one before it found has stood for a tick."""
-        self.readable_ms = self.record.read_mark_ms
-        self.settled_late_writes, self._late_writes = self._late_writes, renewed.late_writes
+        """A tick's renewal went through: what the one before it left has stood for a tick."""
+        if self._last_tick is not None:
+            self.readable_ms = self._last_tick.read_mark_ms
+            self.settled_late_writes = self._last_tick.late_writes
+        self._last_tick = renewed
         self.renewed_at = started  # a renewal in between must not put off the tick that raises the mark
 
     def valid(self) -> bool:
@@ -217,11 +227,14 @@ class LeaseKeeper:
             started = self._clock.monotonic()
             mine = lease.record
             read_mark_ms, retired_before = mine.read_mark_ms, mine.retired_before
+            settled_mark_ms = lease.stood_ms if read_on else lease.readable_ms
             if lease.state is _State.HELD:
                 if read_on:
                     read_mark_ms = max(read_mark_ms, self._clock.now_ms() + int(self._times.read_ahead_s * 1000))
                 retired_before = work.retire_before()
-            call = self._shards.renew(mine, read_mark_ms=read_mark_ms, retired_before=retired_before)
+            call = self._shards.renew(
+                mine, read_mark_ms=read_mark_ms, settled_mark_ms=settled_mark_ms, retired_before=retired_before
+            )
             renewed = await self._in_time(call)
         finally:
             lease.renewing = False

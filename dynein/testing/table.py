@@ -158,10 +158,12 @@ class FakeTriggerTable:
         """See `dynein.trigger_store.ShardRecords.take`."""
         return await self._do(Call("table", "take", str(seen.shard), 1), lambda: self._state.take(seen, owner))
 
-    async def renew(self, mine: ShardRecord, *, read_mark_ms: int, retired_before: int) -> ShardRecord | None:
+    async def renew(
+        self, mine: ShardRecord, *, read_mark_ms: int, settled_mark_ms: int, retired_before: int
+    ) -> ShardRecord | None:
         """See `dynein.trigger_store.ShardRecords.renew`."""
         call = Call("table", "renew", str(mine.shard), 1)
-        return await self._do(call, lambda: self._state.renew(mine, read_mark_ms, retired_before))
+        return await self._do(call, lambda: self._state.renew(mine, read_mark_ms, settled_mark_ms, retired_before))
 
     async def release(self, mine: ShardRecord) -> bool:
         """See `dynein.trigger_store.ShardRecords.release`."""

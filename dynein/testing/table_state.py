@@ -192,7 +192,9 @@ class TableState:
             return None
         return self._set(record._replace(owner=owner, fence=record.fence + 1))
 
-    def renew(self, mine: ShardRecord, read_mark_ms: int, retired_before: int) -> ShardRecord | None:
+    def renew(
+        self, mine: ShardRecord, read_mark_ms: int, settled_mark_ms: int, retired_before: int
+    ) -> ShardRecord | None:
         if not self._still_owned(mine):
             return None
         record = self.shards[mine.shard]
@@ -201,6 +203,7 @@ class TableState:
             record._replace(
                 beat=record.beat + 1,
                 read_mark_ms=max(record.read_mark_ms, read_mark_ms),
+                settled_mark_ms=settled_mark_ms,
                 retired_before=max(record.retired_before, retired_before if may_retire else 0),
             )
         )

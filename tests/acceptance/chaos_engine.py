@@ -103,6 +103,8 @@ async def age(aws: Aws) -> None:
     for record in await shards.all():
         taken = await shards.take(record, "predecessor")
         assert taken is not None
-        renewed = await shards.renew(taken, read_mark_ms=now_ms(), retired_before=retired_before)
+        renewed = await shards.renew(
+            taken, settled_mark_ms=taken.settled_mark_ms, read_mark_ms=now_ms(), retired_before=retired_before
+        )
         assert renewed is not None
         assert await shards.release(renewed)

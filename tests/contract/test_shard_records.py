@@ -28,6 +28,7 @@ async def renewed(
 ) -> ShardRecord:
     record = await shards.renew(
         mine,
+        settled_mark_ms=mine.settled_mark_ms,
         read_mark_ms=mine.read_mark_ms if read_mark_ms is None else read_mark_ms,
         retired_before=mine.retired_before if retired_before is None else retired_before,
     )
@@ -144,20 +145,22 @@ class TestRenew:
     async def test_not_after_a_takeover(self, shards: ShardRecords) -> None:
         old = await taken(shards, "one")
         new = await taken(shards, "two")
-        assert await shards.renew(old, read_mark_ms=T0, retired_before=5) is None
+        assert await shards.renew(old, settled_mark_ms=old.settled_mark_ms, read_mark_ms=T0, retired_before=5) is None
         assert await record_of(shards) == new
 
     async def test_not_after_a_takeover_by_the_same_name(self, shards: ShardRecords) -> None:
         """A process that restarts under its old name is another owner: the fence says so."""
         old = await taken(shards, "one")
         new = await taken(shards, "one")
-        assert await shards.renew(old, read_mark_ms=T0, retired_before=0) is None
-        assert await shards.renew(new, read_mark_ms=T0, retired_before=0) is not None
+        assert await shards.renew(old, settled_mark_ms=old.settled_mark_ms, read_mark_ms=T0, retired_before=0) is None
+        assert (
+            await shards.renew(new, settled_mark_ms=new.settled_mark_ms, read_mark_ms=T0, retired_before=0) is not None
+        )
 
     async def test_not_after_a_release(self, shards: ShardRecords) -> None:
         mine = await taken(shards)
         await shards.release(mine)
-        assert await shards.renew(mine, read_mark_ms=T0, retired_before=0) is None
+        assert await shards.renew(mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=T0, retired_before=0) is None
         assert (await record_of(shards)).read_mark_ms == mine.read_mark_ms
 
     async def test_a_renewal_whose_answer_was_lost_may_be_repeated(self, shards: ShardRecords) -> None:
@@ -206,7 +209,10 @@ class TestRetire:
         old = await taken(shards, "one")
         new = await taken(shards, "two")
         await shards.report_late(0, BUCKET)
-        assert await shards.renew(old, read_mark_ms=T0, retired_before=BUCKET + 1) is None
+        assert (
+            await shards.renew(old, settled_mark_ms=old.settled_mark_ms, read_mark_ms=T0, retired_before=BUCKET + 1)
+            is None
+        )
         assert (await record_of(shards)).retired_before == new.retired_before
 
     async def test_a_late_write_without_retiring_is_no_obstacle(self, shards: ShardRecords) -> None:
@@ -260,7 +266,10 @@ class TestHoldMark:
     async def test_it_needs_no_lease_and_breaks_none(self, shards: ShardRecords) -> None:
         mine = await taken(shards)
         assert await shards.raise_hold_mark(0, T0) == mine._replace(hold_mark_ms=T0)
-        assert await shards.renew(mine, read_mark_ms=T0, retired_before=0) is not None
+        assert (
+            await shards.renew(mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=T0, retired_before=0)
+            is not None
+        )
 
     async def test_many_at_once_end_at_the_highest(self, shards: ShardRecords) -> None:
         records = await asyncio.gather(*(shards.raise_hold_mark(0, T0 + i) for i in range(8)))

@@ -230,7 +230,12 @@ class TestMoveRaces:
         return await dynamo_table("", client, self.settings).store.move(self.trigger.key, to)
 
     async def renew(self, read_mark_ms: int, retired_before: int = 0) -> None:
-        mine = await self.rival.shards.renew(self.mine, read_mark_ms=read_mark_ms, retired_before=retired_before)
+        mine = await self.rival.shards.renew(
+            self.mine,
+            settled_mark_ms=self.mine.settled_mark_ms,
+            read_mark_ms=read_mark_ms,
+            retired_before=retired_before,
+        )
         assert mine is not None
         self.mine = mine
 

@@ -58,7 +58,9 @@ async def raise_read_mark(shards: ShardRecords, read_mark_ms: int, shard: int = 
     """Own the shard and raise its read mark, as a dispatcher does before it reads."""
     mine = await shards.take(await shard_record(shards, shard), "a dispatcher")
     assert mine is not None
-    renewed = await shards.renew(mine, read_mark_ms=read_mark_ms, retired_before=mine.retired_before)
+    renewed = await shards.renew(
+        mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=read_mark_ms, retired_before=mine.retired_before
+    )
     assert renewed is not None
     return renewed
 
@@ -358,7 +360,10 @@ class TestCancel:
         await store.add(triggers)
 
         async def raise_and_read() -> Page:
-            assert await shards.renew(mine, read_mark_ms=T0 + 100, retired_before=0) is not None
+            assert (
+                await shards.renew(mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=T0 + 100, retired_before=0)
+                is not None
+            )
             return await read_all(store)
 
         reading = asyncio.ensure_future(raise_and_read())
@@ -448,7 +453,9 @@ class TestMove:
         trigger = trigger_at(T0 + 5000)
         await store.add([trigger])
         assert await store.move(trigger.key, moved(trigger, T0 + 2000)) is Moved.MOVED
-        renewed = await shards.renew(mine, read_mark_ms=T0, retired_before=mine.retired_before)
+        renewed = await shards.renew(
+            mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=T0, retired_before=mine.retired_before
+        )
         assert renewed is not None
         assert renewed.late_writes == mine.late_writes
 
@@ -458,7 +465,9 @@ class TestMove:
         await store.add([trigger])
         mine = await raise_read_mark(shards, T0 + 1000)
         assert await store.move(trigger.key, moved(trigger, T0 + 500)) is Moved.MOVED
-        renewed = await shards.renew(mine, read_mark_ms=T0 + 2000, retired_before=BUCKET + 1)
+        renewed = await shards.renew(
+            mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=T0 + 2000, retired_before=BUCKET + 1
+        )
         assert renewed is not None
         assert renewed.late_writes > mine.late_writes
         assert renewed.retired_before == mine.retired_before, "nor may it retire the bucket unseen"
@@ -478,7 +487,9 @@ class TestMove:
         trigger = trigger_at(T0 + 5 * MINUTE_MS)
         await table.store.add([trigger])
         mine = await raise_read_mark(table.shards, T0 + MINUTE_MS)
-        assert await table.shards.renew(mine, read_mark_ms=mine.read_mark_ms, retired_before=BUCKET + 1)
+        assert await table.shards.renew(
+            mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=mine.read_mark_ms, retired_before=BUCKET + 1
+        )
         to = moved(trigger, T0 + 500)
         with pytest.raises(Conflict):
             await table.store.move(trigger.key, to)

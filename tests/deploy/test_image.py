@@ -88,6 +88,11 @@ async def test_what_is_installed_is_what_is_pinned(image: Image) -> None:
     assert set(listed.output.split()) == pinned | {f"dynein=={__version__}"}
 
 
+async def test_it_can_send_traces(image: Image) -> None:
+    loaded = await run(image, ["python", "-c", "import dynein.otel as otel; print(otel.SERVICE_NAME)"], {})
+    assert loaded.output == "dynein\n"
+
+
 async def test_it_runs_as_somebody_who_can_write_nowhere(image: Image) -> None:
     if not image.confined:
         missing("confinement (root on Linux, with util-linux)", "run these tests as root")

@@ -61,8 +61,8 @@ def _short_lived(original: Any) -> Any:
 
 
 def _forget_read_mark(original: Any) -> Any:
-    async def renew(self: WiredTable, mine: Any, *, read_mark_ms: int, retired_before: int) -> Any:  # noqa: ARG001
-        return await original(self, mine, read_mark_ms=mine.read_mark_ms, retired_before=retired_before)
+    async def renew(self: WiredTable, mine: Any, *, read_mark_ms: int, **marks: int) -> Any:  # noqa: ARG001
+        return await original(self, mine, read_mark_ms=mine.read_mark_ms, **marks)
 
     return renew
 

@@ -207,9 +207,13 @@ class WiredTable:
         flight = self._lease_call("take")
         return self._renewed(flight, seen.shard, await self._wire.call(TABLE, "take", take, flight=flight))
 
-    async def renew(self, mine: ShardRecord, *, read_mark_ms: int, retired_before: int) -> ShardRecord | None:
+    async def renew(
+        self, mine: ShardRecord, *, read_mark_ms: int, settled_mark_ms: int, retired_before: int
+    ) -> ShardRecord | None:
         async def renew() -> ShardRecord | None:
-            renewed = await self._table.renew(mine, read_mark_ms=read_mark_ms, retired_before=retired_before)
+            renewed = await self._table.renew(
+                mine, read_mark_ms=read_mark_ms, settled_mark_ms=settled_mark_ms, retired_before=retired_before
+            )
             if renewed is None:
                 self._note(f"has lost shard {mine.shard}")
             elif renewed.retired_before > mine.retired_before:

@@ -27,6 +27,9 @@ def in_good_weather_ms(scenario: Scenario, placement: Placement, sender: Process
     if scenario.settings.read_ahead_jobs_max < _AMPLE:
         # A dispatcher whose hand is full of jobs due soon has no room for one moved before them.
         bound_ms += scenario.settings.read_ahead_s * 1000
+    if scenario.settings.held_jobs_max < _AMPLE:
+        # Nor has an ingester whose hand is full of jobs due later.
+        bound_ms += scenario.settings.hold_window_s * 1000
     if placement is Placement.SQS_DELAYED:
         # SQS counts the delay from when the message reaches it, and a call of ours may have been slow.
         bound_ms += scenario.settings.call_timeout_s * 1000

@@ -43,7 +43,12 @@ class World:
         (record,) = await self.table.get([0])
         taken = await self.table.take(record, "dispatcher")
         assert taken is not None
-        renewed = await self.table.renew(taken, read_mark_ms=taken.read_mark_ms, retired_before=before_ms // WIDTH_MS)
+        renewed = await self.table.renew(
+            taken,
+            settled_mark_ms=taken.settled_mark_ms,
+            read_mark_ms=taken.read_mark_ms,
+            retired_before=before_ms // WIDTH_MS,
+        )
         assert renewed is not None
         assert renewed.retired_before == before_ms // WIDTH_MS
 

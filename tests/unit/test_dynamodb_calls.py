@@ -143,7 +143,9 @@ class TestConflicts:
         script, clock = Script(refused("TransactionConflictException"), {"Attributes": item}), ManualClock()
         shards = shards_of(script, clock)
         (mine,) = await shards_of(Script({"Responses": {"t": [item]}}), clock).get([0])
-        renewed = await clock.result_of(shards.renew(mine, read_mark_ms=T0, retired_before=0))
+        renewed = await clock.result_of(
+            shards.renew(mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=T0, retired_before=0)
+        )
         assert renewed is not None
         assert script.operations() == ["update_item"] * 2
 
@@ -203,5 +205,5 @@ class TestRequests:
         script = Script({"Responses": {"t": [item]}}, {"Attributes": item})
         shards = shards_of(script, ManualClock())
         (mine,) = await shards.get([0])
-        await shards.renew(mine, read_mark_ms=T0, retired_before=9)
+        await shards.renew(mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=T0, retired_before=9)
         assert not script.answers

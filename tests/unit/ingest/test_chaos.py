@@ -67,7 +67,9 @@ class Dispatcher:
             # A grace of nothing at all: as soon as the bucket is over and found empty.
             over = bucket_of(world.now_ms() - 1, WIDTH_MS)
             busy = [bucket_of(t.key.due_at_ms, WIDTH_MS) for t in world.table.triggers() if t.key.shard == record.shard]
-            await world.table.renew(mine, read_mark_ms=read_mark_ms, retired_before=min([over, *busy]))
+            await world.table.renew(
+                mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=read_mark_ms, retired_before=min([over, *busy])
+            )
 
 
 class Story:

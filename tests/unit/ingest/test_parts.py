@@ -199,7 +199,9 @@ async def test_readers_of_marks_share_the_read_that_begins_after_they_asked() ->
     assert gate.reached.is_set()
     record = await table.take(table.shards()[1], "d")
     assert record is not None
-    await table.renew(record, read_mark_ms=clock.now_ms() + 77, retired_before=0)
+    await table.renew(
+        record, settled_mark_ms=record.settled_mark_ms, read_mark_ms=clock.now_ms() + 77, retired_before=0
+    )
     others = [asyncio.ensure_future(view.fresh(shards)) for shards in ([1, 2], [1], [3])]
     gate.open()
     await clock.settle()

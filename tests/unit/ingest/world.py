@@ -215,7 +215,9 @@ class World:
             taken = await self.table.take(record, "dispatcher")
             assert taken is not None
             record = taken
-        renewed = await self.table.renew(record, read_mark_ms=read_mark_ms, retired_before=retired_before)
+        renewed = await self.table.renew(
+            record, settled_mark_ms=record.settled_mark_ms, read_mark_ms=read_mark_ms, retired_before=retired_before
+        )
         assert renewed is not None
         return renewed
 

@@ -10,7 +10,7 @@ from dynein.trigger_store import ShardRecord
 
 
 def record(shard: int, owner: str | None = None, fence: int = 1, beat: int = 0) -> ShardRecord:
-    return ShardRecord(shard, owner, fence, beat, 0, 0, 0, 0)
+    return ShardRecord(shard, owner, fence, beat, 0, 0, 0, 0, 0)
 
 
 class Fleet:

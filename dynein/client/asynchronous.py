@@ -1,0 +1,100 @@
+"""The client for code on an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Self, TypeVar
+
+import aiohttp
+
+from dynein.client import flows
+from dynein.client.exchange import Answer, Call, NoAnswer, Pause, Steps
+from dynein.client.flows import Outcome
+from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, When
+from dynein.client.options import CONNECTIONS_MAX, PATIENCE_S, TIMEOUT_S, Options, answer_of
+
+ResultT = TypeVar("ResultT")
+
+
+class AsyncClient:
+    """`dynein.client.Client`, awaited. Made anywhere, used on one event loop: ``async with`` it, or `close` it."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._options = Options(url, headers, timeout_s, patience_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def submit(self, job: Job, *, once: bool = False) -> Accepted:
+        """See `Client.submit`."""
+        return await self._drive(flows.submit(self._options.patience, job, once=once))
+
+    async def submit_many(self, jobs: Iterable[Job]) -> list[Outcome]:
+        """See `Client.submit_many`."""
+        return await self._drive(flows.submit_many(self._options.patience, list(jobs)))
+
+    async def prepare(self, *, run_at: When | None = None, delay: Delay | None = None) -> Prepared:
+        """See `Client.prepare`."""
+        return await self._drive(flows.prepare(self._options.patience, run_at, delay))
+
+    async def get(self, token: str) -> Status:
+        """See `Client.get`."""
+        return await self._drive(flows.get(self._options.patience, token))
+
+    async def cancel(self, token: str) -> None:
+        """See `Client.cancel`."""
+        await self._drive(flows.cancel(self._options.patience, token))
+
+    async def move(self, token: str, *, run_at: When | None = None, delay: Delay | None = None) -> Moved:
+        """See `Client.move`."""
+        return await self._drive(flows.move(self._options.patience, token, run_at, delay))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _drive(self, steps: Steps[ResultT]) -> ResultT:
+        reply: Answer | NoAnswer | None = None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration as end:
+                result: ResultT = end.value
+                return result
+            if isinstance(step, Pause):
+                await self._options.clock.sleep(step.seconds)
+                reply = None
+            else:
+                reply = await self._send(step)
+
+    async def _send(self, call: Call) -> Answer | NoAnswer:
+        if self._session is None:  # not before there is an event loop
+            self._session = aiohttp.ClientSession(
+                headers=self._options.headers,
+                timeout=aiohttp.ClientTimeout(self._options.timeout_s),
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+            )
+        url = self._options.url + call.path
+        try:
+            async with self._session.request(call.method, url, data=call.body, allow_redirects=False) as answer:
+                return answer_of(answer.status, answer.headers, await answer.read())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return NoAnswer(sent=False, why=f"{self._options.url} cannot be reached: {error}")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            return NoAnswer(sent=True, why=f"{self._options.url} did not answer: {why}")

@@ -1,0 +1,132 @@
+"""Each thing a client can do, as steps for a driver. Pure: see `dynein.client.exchange`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterator, Sequence
+from http import HTTPStatus
+from urllib.parse import quote
+
+import msgspec
+
+from dynein.client.errors import ClientError, NotDone, Unanswered
+from dynein.client.exchange import Answer, Call, Patience, Pause, Problem, Steps, exchange, read
+from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, When, encode_job, encode_when
+from dynein.job import Policy
+
+BATCH_JOBS_MAX = 1000
+"""The API's default of ``batch_jobs_max``."""
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+"""Half of the API's default of ``request_bytes_max``."""
+NewPatience = Callable[[], Patience]
+Outcome = Accepted | ClientError
+"""What came of one job of many; an error is as it would have been raised for that job alone."""
+
+
+class _BatchItem(msgspec.Struct):
+    status: int
+    token: str = ""
+    policy: str = ""
+    due_at_ms: int = 0
+    problem: Problem | None = None
+
+
+class _Batch(msgspec.Struct):
+    results: list[_BatchItem]
+
+
+def prepare(new_patience: NewPatience, run_at: When | None, delay: Delay | None) -> Steps[Prepared]:
+    """A token for a job that is yet to be submitted."""
+    call = Call("POST", "/v1/tokens", msgspec.json.encode(encode_when(run_at, delay)))
+    answer = yield from exchange(call, new_patience())
+    return read(answer, Prepared)
+
+
+def submit(new_patience: NewPatience, job: Job, *, once: bool) -> Steps[Accepted]:
+    """One job. ``once``: with a token taken first."""
+    if once and job.token is None:
+        prepared = yield from prepare(new_patience, job.run_at, job.delay)
+        job = dataclasses.replace(job, token=prepared.token, run_at=None, delay=None)
+    call = Call("POST", "/v1/jobs", encode_job(job), repeatable=job.token is not None)
+    answer = yield from exchange(call, new_patience())
+    return read(answer, Accepted)
+
+
+def get(new_patience: NewPatience, token: str) -> Steps[Status]:
+    """Where a job is."""
+    answer = yield from exchange(Call("GET", _path(token)), new_patience())
+    return read(answer, Status)
+
+
+def cancel(new_patience: NewPatience, token: str) -> Steps[None]:
+    """Keep a job from being delivered."""
+    yield from exchange(Call("DELETE", _path(token)), new_patience())
+
+
+def move(new_patience: NewPatience, token: str, run_at: When | None, delay: Delay | None) -> Steps[Moved]:
+    """Give a job another due time. With a delay a repeat would ask for another time: it is not repeated in doubt."""
+    body = msgspec.json.encode(encode_when(run_at, delay))
+    call = Call("PATCH", _path(token), body, repeatable=delay is None)
+    answer = yield from exchange(call, new_patience())
+    return read(answer, Moved)
+
+
+def submit_many(new_patience: NewPatience, jobs: Sequence[Job]) -> Steps[list[Outcome]]:
+    """Many jobs, in as few requests as they fit into; jobs that were turned away for now are sent again."""
+    encoded = [encode_job(job) for job in jobs]
+    outcomes: dict[int, Outcome] = {}
+    patience = new_patience()
+    waiting = list(range(len(jobs)))
+    while waiting:
+        for numbers in batches(waiting, [len(job) for job in encoded]):
+            yield from _submit_batch(numbers, jobs, encoded, outcomes, patience)
+        waiting = [n for n in waiting if _worth_repeating(outcomes[n], jobs[n])]
+        pause: Pause | None = patience.pause(0.0) if waiting else None
+        if pause is None:
+            break
+        yield pause
+    return [outcomes[n] for n in range(len(jobs))]
+
+
+def batches(numbers: Sequence[int], sizes_bytes: Sequence[int]) -> Iterator[list[int]]:
+    """``numbers`` of jobs, cut where the API's bounds are reached."""
+    batch: list[int] = []
+    size_bytes = 0
+    for number in numbers:
+        job_bytes = sizes_bytes[number] + 1
+        if batch and (len(batch) == BATCH_JOBS_MAX or size_bytes + job_bytes > BATCH_BYTES_MAX):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(number)
+        size_bytes += job_bytes
+    if batch:
+        yield batch
+
+
+def _submit_batch(
+    numbers: list[int], jobs: Sequence[Job], encoded: Sequence[bytes], outcomes: dict[int, Outcome], patience: Patience
+) -> Generator[Call | Pause, object, None]:
+    body = b'{"jobs":[' + b",".join(encoded[n] for n in numbers) + b"]}"
+    call = Call("POST", "/v1/jobs/batch", body, repeatable=all(jobs[n].token is not None for n in numbers))
+    try:
+        answer = yield from exchange(call, patience)
+    except ClientError as error:
+        outcomes.update(dict.fromkeys(numbers, error))
+        return
+    for number, item in zip(numbers, read(answer, _Batch).results, strict=True):
+        outcomes[number] = _outcome(item, answer)
+
+
+def _outcome(item: _BatchItem, answer: Answer) -> Outcome:
+    if item.status < HTTPStatus.BAD_REQUEST:
+        return Accepted(item.token, item.due_at_ms, Policy(item.policy))
+    assert item.problem is not None, item
+    return item.problem.error(answer.request_id)
+
+
+def _worth_repeating(outcome: Outcome, job: Job) -> bool:
+    return isinstance(outcome, NotDone) or (isinstance(outcome, Unanswered) and job.token is not None)
+
+
+def _path(token: str) -> str:
+    return f"/v1/jobs/{quote(token, safe='')}"

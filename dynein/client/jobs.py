@@ -1,0 +1,139 @@
+"""What goes to the API and what comes back, as a caller in Python has it. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from dynein.job import Policy
+
+When = dt.datetime | int | str
+"""A moment: a datetime with an offset, milliseconds since 1970, or RFC 3339 text."""
+Delay = dt.timedelta | float | str
+"""How long from now: a timedelta, seconds, or text such as ``"15m"`` or ``"PT2H"``."""
+Attribute = str | int | float | Decimal | bytes
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MILLISECOND = dt.timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job to submit: ``Job("emails", json={"to": 42}, delay="15m")``. The fields are those of ``POST /v1/jobs``.
+
+    The message body is either ``body`` (text; or bytes, which are delivered as base64) or ``json`` (whatever msgspec
+    can encode). With neither ``run_at`` nor ``delay`` it is due now. What is wrong with it is for the API to say; only
+    what could not even be written down is refused here, with a `ValueError` that names the field.
+    """
+
+    queue: str
+    _: KW_ONLY
+    body: str | bytes | None = None
+    json: Any = UNSET
+    run_at: When | None = None
+    delay: Delay | None = None
+    policy: Policy | None = None
+    cancellable: bool = False
+    name: str | None = None
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    message_group_id: str | None = None
+    deduplication_id: str | None = None
+    token: str | None = None
+    """A prepared one: however often the job is submitted with it, it is delivered once."""
+    traceparent: str | None = None
+
+
+class _Due(Struct, frozen=True):
+    token: str
+    due_at_ms: int
+
+    @property
+    def due_at(self) -> dt.datetime:
+        """UTC, exact to the millisecond."""
+        return _EPOCH + self.due_at_ms * _MILLISECOND
+
+
+class Accepted(_Due, frozen=True):
+    """An accepted job: SQS has acknowledged it. ``policy`` is the one chosen, never `Policy.AUTO`."""
+
+    policy: Policy
+
+
+class Prepared(_Due, frozen=True):
+    """A token for a job that does not exist yet."""
+
+
+class Moved(_Due, frozen=True):
+    """A job with a new due time and, unless that is the old one, a new token."""
+
+    previous_token: str
+
+
+class Status(_Due, frozen=True):
+    """Where a job is. ``state`` is a word of the API's (``GET /v1/jobs/{token}`` in its ``/docs``)."""
+
+    state: str
+    policy: Policy
+    cancellable: bool
+    """Would it have been cancelled, had this been a cancel?"""
+    queue: str | None = None
+    name: str | None = None
+    moved_to: str | None = None
+
+
+def encode_job(job: Job) -> bytes:
+    """As JSON. Raises `ValueError` naming the field."""
+    given: dict[str, Any] = {
+        "queue": job.queue,
+        **_body(job.body),
+        **encode_when(job.run_at, job.delay),
+        "policy": job.policy,
+        "cancellable": job.cancellable or None,
+        "name": job.name,
+        "attributes": {name: _attribute(value) for name, value in job.attributes.items()} or None,
+        "message_group_id": job.message_group_id,
+        "deduplication_id": job.deduplication_id,
+        "token": job.token,
+        "traceparent": job.traceparent,
+    }
+    fields = {name: value for name, value in given.items() if value is not None}
+    if job.json is not UNSET:
+        fields["json"] = job.json
+    try:
+        return msgspec.json.encode(fields)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a job for {job.queue!r} cannot be written as JSON: {error}") from error
+
+
+def encode_when(run_at: When | None, delay: Delay | None) -> dict[str, Any]:
+    """The fields for a due time that are given. Raises `ValueError` naming the field."""
+    return {name: value for name, value in (("run_at", _moment(run_at)), ("delay", _span(delay))) if value is not None}
+
+
+def _body(body: str | bytes | None) -> dict[str, str | None]:
+    return {"body_base64": b64encode(body).decode()} if isinstance(body, bytes) else {"body": body}
+
+
+def _moment(run_at: When | None) -> int | str | None:
+    """A datetime as milliseconds, rounded up: no job is early."""
+    if not isinstance(run_at, dt.datetime):
+        return run_at
+    if run_at.utcoffset() is None:
+        raise ValueError(f"run_at {run_at.isoformat()} has no offset: give it a tzinfo, such as datetime.UTC")
+    return -((_EPOCH - run_at) // _MILLISECOND)
+
+
+def _span(delay: Delay | None) -> float | str | None:
+    return delay.total_seconds() if isinstance(delay, dt.timedelta) else delay
+
+
+def _attribute(value: Attribute) -> Any:  # noqa: ANN401 - a JSON value
+    if isinstance(value, bytes):
+        return {"type": "Binary", "value": b64encode(value).decode()}
+    return {"type": "Number", "value": str(value)} if isinstance(value, Decimal) else value

@@ -1,0 +1,307 @@
+"""What a client asks for and repeats, with answers as a test tells them and time that only passes in pauses."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import random
+from base64 import b64decode
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynein.client import Accepted, Client, Job, NotDone, Policy, Refused, Unanswered, flows
+from dynein.client.exchange import Answer, Call, NoAnswer, Patience, Pause, Steps
+from dynein.client.jobs import encode_job
+
+ResultT = TypeVar("ResultT")
+PATIENCE_S = 30.0
+UNREACHABLE = NoAnswer(sent=False, why="connection refused")
+LOST = NoAnswer(sent=True, why="connection reset")
+ACCEPTED = {"token": "T", "policy": "SCHEDULED", "due_at": "2030-01-31T09:00:00.000Z", "due_at_ms": 1896080400000}
+JOB = Job("emails", body="hello", delay=5)
+
+
+def ok(**fields: Any) -> Answer:
+    return Answer(202, json.dumps(fields).encode())
+
+
+def problem(status: int, code: str, *, retry_after_s: float = 0.0, **more: Any) -> Answer:
+    document = {"type": f"/problems/{code}", "title": "t", "status": status, "code": code, "detail": f"It is {code}."}
+    return Answer(status, json.dumps({**document, **more}).encode(), retry_after_s, "request-1")
+
+
+class Api:
+    """Gives the answers that it was made with, the last one for ever."""
+
+    def __init__(self, *answers: Answer | NoAnswer) -> None:
+        self._answers = list(answers)
+        self._now = 0.0
+        self.calls: list[Call] = []
+        self.pauses: list[float] = []
+
+    def patience(self) -> Patience:
+        return Patience(PATIENCE_S, lambda: self._now, random.Random(7))
+
+    def run(self, steps: Steps[ResultT]) -> ResultT:
+        reply: Answer | NoAnswer | None = None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration as end:
+                result: ResultT = end.value
+                return result
+            if isinstance(step, Pause):
+                self._now += step.seconds
+                self.pauses.append(step.seconds)
+                reply = None
+            else:
+                self.calls.append(step)
+                reply = self._answer(step)
+
+    def _answer(self, call: Call) -> Answer | NoAnswer:
+        del call
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+    def submit(self, job: Job = JOB, *, once: bool = False) -> Accepted:
+        return self.run(flows.submit(self.patience, job, once=once))
+
+    def submit_many(self, jobs: Sequence[Job]) -> list[flows.Outcome]:
+        return self.run(flows.submit_many(self.patience, jobs))
+
+    @property
+    def sent(self) -> list[Any]:
+        return [json.loads(call.body or b"null") for call in self.calls]
+
+
+class TestSubmit:
+    def test_what_was_accepted_is_returned(self) -> None:
+        api = Api(ok(**ACCEPTED))
+        accepted = api.submit()
+        assert accepted == Accepted("T", 1896080400000, Policy.SCHEDULED)
+        assert accepted.due_at == dt.datetime(2030, 1, 31, 9, tzinfo=dt.UTC)
+        assert [(call.method, call.path) for call in api.calls] == [("POST", "/v1/jobs")]
+        assert api.sent == [{"queue": "emails", "body": "hello", "delay": 5}]
+
+    @pytest.mark.parametrize(
+        "turned_away",
+        [UNREACHABLE, problem(503, "overloaded"), problem(503, "draining"), problem(429, "throttled")],
+        ids=lambda answer: getattr(answer, "why", "") or json.loads(answer.body)["code"],
+    )
+    def test_what_was_certainly_not_accepted_is_sent_again(self, turned_away: Answer | NoAnswer) -> None:
+        api = Api(turned_away, turned_away, ok(**ACCEPTED))
+        assert api.submit().token == "T"
+        assert len(api.calls) == 3
+
+    @pytest.mark.parametrize(
+        "doubt", [LOST, problem(503, "unavailable"), problem(500, "internal"), Answer(502, b"<html>bad gateway")]
+    )
+    def test_in_doubt_it_is_not_sent_again(self, doubt: Answer | NoAnswer) -> None:
+        api = Api(doubt, ok(**ACCEPTED))
+        with pytest.raises(Unanswered):
+            api.submit()
+        assert len(api.calls) == 1
+
+    def test_with_a_token_it_is_sent_again_in_doubt(self) -> None:
+        api = Api(LOST, problem(503, "unavailable"), ok(**ACCEPTED))
+        assert api.submit(Job("emails", body="hello", token="PREPARED")).token == "T"
+        assert api.sent == [{"queue": "emails", "body": "hello", "token": "PREPARED"}] * 3
+
+    def test_once_takes_a_token_for_the_due_time_first(self) -> None:
+        prepared = ok(token="PREPARED", due_at="", due_at_ms=1)
+        api = Api(LOST, prepared, LOST, ok(**ACCEPTED))
+        api.submit(once=True)
+        assert [call.path for call in api.calls] == ["/v1/tokens", "/v1/tokens", "/v1/jobs", "/v1/jobs"]
+        assert api.sent[1:3] == [{"delay": 5}, {"queue": "emails", "body": "hello", "token": "PREPARED"}]
+
+    def test_a_refusal_is_not_repeated_and_says_what_to_send(self) -> None:
+        api = Api(problem(422, "invalid-field", field="dealy", fix="Did you mean 'delay'?"))
+        with pytest.raises(Refused, match="Did you mean 'delay'") as raised:
+            api.submit()
+        error = raised.value
+        assert (error.code, error.status, error.field, error.request_id) == ("invalid-field", 422, "dealy", "request-1")
+        assert len(api.calls) == 1
+
+    def test_patience_ends(self) -> None:
+        api = Api(UNREACHABLE)
+        with pytest.raises(NotDone, match="connection refused"):
+            api.submit()
+        assert 10 < len(api.calls) < 40
+        assert PATIENCE_S - 2 < sum(api.pauses) <= PATIENCE_S
+        assert api.pauses[0] < 0.1
+        assert max(api.pauses) <= 2
+
+    def test_the_api_is_left_alone_for_as_long_as_it_asks(self) -> None:
+        api = Api(problem(503, "overloaded", retry_after_s=7.0), ok(**ACCEPTED))
+        api.submit()
+        assert api.pauses == [7.0]
+
+    @pytest.mark.parametrize("answer", [Answer(200, b"<html>welcome"), Answer(302, b""), Answer(404, b"nginx")])
+    def test_somebody_else_answers(self, answer: Answer) -> None:
+        with pytest.raises(Refused, match="not the Dynein API") as raised:
+            Api(answer).submit()
+        assert raised.value.code == f"http-{answer.status}"
+
+
+class TestExistingJobs:
+    def test_get(self) -> None:
+        api = Api(LOST, ok(**ACCEPTED, state="scheduled", cancellable=True, queue="emails"))
+        status = api.run(flows.get(api.patience, "a/b"))
+        assert (status.state, status.cancellable, status.queue, status.name) == ("scheduled", True, "emails", None)
+        assert [(call.method, call.path) for call in api.calls] == [("GET", "/v1/jobs/a%2Fb")] * 2
+
+    def test_a_cancel_is_repeated_in_doubt_and_while_the_job_is_not_stored_yet(self) -> None:
+        api = Api(LOST, problem(409, "not-stored-yet", retry_after_s=1.0), ok(token="T", state="cancelled"))
+        api.run(flows.cancel(api.patience, "T"))
+        assert [call.method for call in api.calls] == ["DELETE"] * 3
+        assert api.pauses[1] == 1.0
+
+    def test_a_cancel_that_comes_too_late(self) -> None:
+        api = Api(problem(409, "too-late"))
+        with pytest.raises(Refused) as raised:
+            api.run(flows.cancel(api.patience, "T"))
+        assert raised.value.code == "too-late"
+
+    def test_a_move_to_a_time_is_repeated_in_doubt_and_one_by_a_delay_is_not(self) -> None:
+        moved = ok(token="N", due_at="", due_at_ms=5, previous_token="T")
+        api = Api(LOST, moved)
+        assert api.run(flows.move(api.patience, "T", 5, None)).token == "N"
+        assert api.sent == [{"run_at": 5}] * 2
+        api = Api(LOST, moved)
+        with pytest.raises(Unanswered):
+            api.run(flows.move(api.patience, "T", None, dt.timedelta(minutes=1)))
+        assert api.sent == [{"delay": 60.0}]
+
+    def test_a_job_that_was_moved_says_where_to(self) -> None:
+        api = Api(problem(409, "moved", moved_to="N"))
+        with pytest.raises(Refused) as raised:
+            api.run(flows.cancel(api.patience, "T"))
+        assert raised.value.moved_to == "N"
+
+
+class BatchApi(Api):
+    """Answers for each job of a batch by what its body says: ``ok``, or the problems it meets, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__(ok())
+        self.batches: list[list[str]] = []
+
+    def _answer(self, call: Call) -> Answer:
+        bodies = [job["body"] for job in json.loads(call.body or b"")["jobs"]]
+        met = [body for batch in self.batches for body in batch]
+        self.batches.append(bodies)
+        results = []
+        for body in bodies:
+            fates = body.split(" ")[1:]
+            fate = fates[min(met.count(body), len(fates) - 1)]
+            status = {"ok": 202, "invalid-field": 422}.get(fate, 503)
+            document = json.loads(problem(status, fate).body)
+            results.append({"status": 202, **ACCEPTED} if fate == "ok" else {"status": status, "problem": document})
+        return Answer(200, json.dumps({"accepted": 0, "refused": 0, "results": results}).encode())
+
+
+class TestSubmitMany:
+    def test_each_job_has_its_outcome_and_only_those_turned_away_are_sent_again(self) -> None:
+        api = BatchApi()
+        bodies = ["1 ok", "2 overloaded throttled ok", "3 invalid-field", "4 unavailable ok", "5 draining ok"]
+        first, second, third, fourth, fifth = api.submit_many([Job("q", body=body) for body in bodies])
+        assert isinstance(first, Accepted)
+        assert isinstance(second, Accepted)
+        assert isinstance(third, Refused)
+        assert isinstance(fourth, Unanswered), "it may have been accepted"
+        assert isinstance(fifth, Accepted)
+        assert api.batches == [bodies, [bodies[1], bodies[4]], [bodies[1]]]
+
+    def test_with_tokens_they_are_sent_again_in_doubt(self) -> None:
+        api = BatchApi()
+        [outcome] = api.submit_many([Job("q", body="1 unavailable ok", token="PREPARED")])
+        assert isinstance(outcome, Accepted)
+
+    def test_none_at_all(self) -> None:
+        api = BatchApi()
+        assert api.submit_many([]) == []
+        assert api.batches == []
+
+    def test_a_batch_without_an_answer_leaves_the_others_alone(self) -> None:
+        answers: list[Answer | NoAnswer] = [LOST]
+        results = [{"status": 202, **ACCEPTED}]
+        answers.append(Answer(200, json.dumps({"accepted": 1, "refused": 0, "results": results}).encode()))
+        outcomes = Api(*answers).submit_many([Job("q", body="x")] * (flows.BATCH_JOBS_MAX + 1))
+        assert {type(outcome) for outcome in outcomes[:-1]} == {Unanswered}
+        assert isinstance(outcomes[-1], Accepted)
+
+    def test_nothing_is_sent_if_one_of_them_cannot_be_written_down(self) -> None:
+        api = BatchApi()
+        with pytest.raises(ValueError, match="run_at"):
+            api.submit_many([Job("q", body="1 ok"), Job("q", body="2 ok", run_at=dt.datetime(2030, 1, 1))])  # noqa: DTZ001 - that is what is wrong
+        assert api.batches == []
+
+    @given(st.lists(st.integers(1, 3 * flows.BATCH_BYTES_MAX // 2), max_size=12), st.integers(1, 3000))
+    def test_batches_are_within_the_bounds_and_hold_every_job_once(self, large: list[int], small: int) -> None:
+        sizes = [*large, *[100] * small]
+        cut = list(flows.batches(range(len(sizes)), sizes))
+        assert [number for batch in cut for number in batch] == list(range(len(sizes)))
+        for batch in cut:
+            assert len(batch) <= flows.BATCH_JOBS_MAX
+            assert len(batch) == 1 or sum(sizes[n] + 1 for n in batch) <= flows.BATCH_BYTES_MAX
+
+
+def test_a_url_that_is_none_is_told() -> None:
+    for url in ("dynein", "ftp://dynein", "http://"):
+        with pytest.raises(ValueError, match="write http://HOST:PORT"):
+            Client(url)
+
+
+class TestJobs:
+    def test_every_field(self) -> None:
+        job = Job(
+            "q",
+            body=b"\x00\xff",
+            run_at=dt.datetime(2030, 1, 31, 10, tzinfo=dt.timezone(dt.timedelta(hours=1))),
+            policy=Policy.SCHEDULED,
+            cancellable=True,
+            name="n",
+            attributes={"text": "t", "count": 1, "price": Decimal("0.10"), "photo": b"\xff"},
+            message_group_id="g",
+            deduplication_id="d",
+            traceparent="tp",
+        )
+        assert json.loads(encode_job(job)) == {
+            "queue": "q",
+            "body_base64": "AP8=",
+            "run_at": 1896080400000,
+            "policy": "SCHEDULED",
+            "cancellable": True,
+            "name": "n",
+            "attributes": {
+                "text": "t",
+                "count": 1,
+                "price": {"type": "Number", "value": "0.10"},
+                "photo": {"type": "Binary", "value": "/w=="},
+            },
+            "message_group_id": "g",
+            "deduplication_id": "d",
+            "traceparent": "tp",
+        }
+
+    def test_json_may_be_null(self) -> None:
+        assert json.loads(encode_job(Job("q", json=None))) == {"queue": "q", "json": None}
+
+    def test_what_json_cannot_hold_is_told(self) -> None:
+        with pytest.raises(ValueError, match="'q' cannot be written as JSON"):
+            encode_job(Job("q", json=object()))
+
+    @given(st.integers(0, 10**17))
+    def test_a_moment_is_never_early_and_less_than_a_millisecond_late(self, microseconds: int) -> None:
+        moment = dt.datetime(1970, 1, 2, tzinfo=dt.UTC) + dt.timedelta(microseconds=microseconds)
+        run_at_ms = json.loads(encode_job(Job("q", body="", run_at=moment)))["run_at"]
+        late = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=run_at_ms) - moment
+        assert dt.timedelta(0) <= late < dt.timedelta(milliseconds=1)
+
+    @given(st.binary())
+    def test_bytes_come_back(self, body: bytes) -> None:
+        assert b64decode(json.loads(encode_job(Job("q", body=body)))["body_base64"]) == body
