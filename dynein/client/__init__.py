@@ -18,12 +18,16 @@ What it adds to a plain HTTP request:
   twice, which a token taken beforehand makes sure of: ``once=True`` takes one. Else it raises `Unanswered`.
 * `Client.submit_many` cuts any number of jobs into batches and says of each what came of it.
 
-The pieces: `jobs` (what is sent and what comes back), `errors`, `exchange` (one request and its repeats) and `flows`
-(one function for each thing to do), all of them pure; `blocking` and `asynchronous` do the I/O.
+A consumer needs nothing of ours; one in Python may read its messages with `Delivery`.
+
+The pieces: `jobs` (what is sent and what comes back), `delivery` (what is delivered), `errors`, `exchange` (one request
+and its repeats) and `flows` (one function for each thing to do), all of them pure; `blocking` and `asynchronous` do the
+I/O.
 """
 
 from dynein.client.asynchronous import AsyncClient
 from dynein.client.blocking import Client
+from dynein.client.delivery import Delivery
 from dynein.client.errors import ClientError, NotDone, Refused, Unanswered
 from dynein.client.jobs import Accepted, Job, Moved, Prepared, Status
 from dynein.job import Policy
@@ -33,6 +37,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientError",
+    "Delivery",
     "Job",
     "Moved",
     "NotDone",

@@ -49,6 +49,11 @@ class Job:
     traceparent: str | None = None
 
 
+def moment(epoch_ms: int) -> dt.datetime:
+    """UTC."""
+    return _EPOCH + epoch_ms * _MILLISECOND
+
+
 class _Due(Struct, frozen=True):
     token: str
     due_at_ms: int
@@ -56,7 +61,7 @@ class _Due(Struct, frozen=True):
     @property
     def due_at(self) -> dt.datetime:
         """UTC, exact to the millisecond."""
-        return _EPOCH + self.due_at_ms * _MILLISECOND
+        return moment(self.due_at_ms)
 
 
 class Accepted(_Due, frozen=True):
@@ -113,14 +118,16 @@ def encode_job(job: Job) -> bytes:
 
 def encode_when(run_at: When | None, delay: Delay | None) -> dict[str, Any]:
     """The fields for a due time that are given. Raises `ValueError` naming the field."""
-    return {name: value for name, value in (("run_at", _moment(run_at)), ("delay", _span(delay))) if value is not None}
+    return {
+        name: value for name, value in (("run_at", _epoch_ms(run_at)), ("delay", _span(delay))) if value is not None
+    }
 
 
 def _body(body: str | bytes | None) -> dict[str, str | None]:
     return {"body_base64": b64encode(body).decode()} if isinstance(body, bytes) else {"body": body}
 
 
-def _moment(run_at: When | None) -> int | str | None:
+def _epoch_ms(run_at: When | None) -> int | str | None:
     """A datetime as milliseconds, rounded up: no job is early."""
     if not isinstance(run_at, dt.datetime):
         return run_at

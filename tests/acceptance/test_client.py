@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,12 +13,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dynein.client import Accepted, AsyncClient, Client, Job, NotDone, Policy, Refused, Unanswered
+from dynein.client import Accepted, AsyncClient, Client, Delivery, Job, NotDone, Policy, Refused, Unanswered
 from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, until
 from tests.acceptance.proxy import Proxy, Weather
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 LOSES_ANSWERS = Weather(lose_answer=1.0)
 Do = Callable[..., Awaitable[Any]]
 
@@ -91,20 +91,20 @@ async def test_jobs_arrive_as_they_were_submitted(service: Service, client: Any)
     queue = f"plain-{client.__name__}"
     await service.create(queue)
     async with client(service.process.url) as do:
-        text = await do("submit", Job(queue, body="text", name="first", attributes={"n": 1, "raw": b"\xff"}))
+        text = await do(
+            "submit",
+            Job(queue, body="text", name="first", attributes={"n": 1, "raw": b"\xff"}, traceparent=TRACEPARENT),
+        )
         assert text.policy is Policy.IMMEDIATE
         raw = await do("submit", Job(queue, body=b"\x00\xff", delay=dt.timedelta(seconds=1), policy=Policy.SCHEDULED))
         decoded = await do("submit", Job(queue, json={"to": [1, None]}, run_at=raw.due_at))
-    messages = {
-        message["MessageAttributes"]["dynein-token"]["StringValue"]: message
-        for message in await service.received(queue, 3)
-    }
-    assert messages[text.token]["Body"] == "text"
-    assert messages[text.token]["MessageAttributes"]["dynein-name"]["StringValue"] == "first"
-    assert messages[text.token]["MessageAttributes"]["raw"]["BinaryValue"] == b"\xff"
-    assert messages[raw.token]["Body"] == "AP8="
-    assert messages[raw.token]["MessageAttributes"]["dynein-due-at"]["StringValue"] == str(raw.due_at_ms)
-    assert json.loads(messages[decoded.token]["Body"]) == {"to": [1, None]}
+    deliveries = {delivery.token: delivery for delivery in map(Delivery.of, await service.received(queue, 3))}
+    assert deliveries[text.token] == Delivery(
+        text.token, text.due_at_ms, "text", "first", {"n": "1", "raw": b"\xff"}, TRACEPARENT
+    )
+    assert deliveries[raw.token] == Delivery(raw.token, raw.due_at_ms, b"\x00\xff", None, {}, None)
+    assert deliveries[raw.token].due_at == raw.due_at
+    assert deliveries[decoded.token].json() == {"to": [1, None]}
 
 
 @both
