@@ -151,7 +151,8 @@ def read_shard(item: Mapping[str, Any]) -> ShardRecord:
         fence=int(item["fence"]["N"]),
         beat=int(item["beat"]["N"]),
         read_mark_ms=int(item["read_mark"]["N"]),
-        settled_mark_ms=int(item["settled_mark"]["N"]),
+        # Records have not always had one: then nobody knows how long the read mark has stood.
+        settled_mark_ms=int(item.get("settled_mark", item["read_mark"])["N"]),
         hold_mark_ms=int(item["hold_mark"]["N"]),
         retired_before=int(item["retired"]["N"]),
         late_writes=int(item["late"]["N"]),

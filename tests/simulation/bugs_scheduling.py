@@ -24,9 +24,9 @@ def _retire_unseen(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 
 def _late_writes_do_not_matter(original: Any) -> Any:
-    def renew(self: TableState, mine: Any, read_mark_ms: int, retired_before: int) -> Any:
+    def renew(self: TableState, mine: Any, *marks: int) -> Any:
         now = self.shards[mine.shard].late_writes
-        return original(self, mine._replace(late_writes=now), read_mark_ms, retired_before)
+        return original(self, mine._replace(late_writes=now), *marks)
 
     return renew
 

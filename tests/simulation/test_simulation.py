@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import subprocess
@@ -77,9 +78,15 @@ def test_a_planted_bug_is_found(bug: str, mix: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_what_a_planted_bug_replaces_is_there(mutation: Mutation) -> None:
+def test_what_a_planted_bug_replaces_is_there_and_is_called_alike(mutation: Mutation) -> None:
+    """One that could not be called would be found for that."""
+    original = getattr(mutation.owner, mutation.attribute)
     with planted(mutation):
-        pass
+        bug = getattr(mutation.owner, mutation.attribute)
+        if inspect.isfunction(original) and inspect.isfunction(bug):
+            parameters = inspect.signature(original).parameters.values()
+            by_name = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+            inspect.signature(bug).bind(*(p for p in parameters if p.name not in by_name), **by_name)
 
 
 def test_no_two_planted_bugs_have_one_name() -> None:

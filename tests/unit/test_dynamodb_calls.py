@@ -137,6 +137,14 @@ class TestUnprocessed:
         assert not script.answers
 
 
+class TestOlderRecords:
+    async def test_a_shard_record_that_does_not_say_which_read_mark_has_stood(self) -> None:
+        record = new_shard_record(0, 90_000_000, 60_000)
+        item = {name: value for name, value in shard_item(record).items() if name != "settled_mark"}
+        [read] = await shards_of(Script({"Responses": {"t": [item]}}), ManualClock()).get([0])
+        assert read == record
+
+
 class TestConflicts:
     async def test_a_renewal_meets_a_cancel_under_way(self) -> None:
         item = {**shard_item(new_shard_record(0, 0, 60_000)), "owner": {"S": "me"}}
