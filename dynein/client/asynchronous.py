@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
@@ -27,8 +28,10 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
         patience_s: float = PATIENCE_S,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._options = Options(url, headers, timeout_s, patience_s)
+        self._ssl: ssl.SSLContext | bool = True if ssl_context is None else ssl_context
         self._session: aiohttp.ClientSession | None = None
 
     async def submit(self, job: Job, *, once: bool = False) -> Accepted:
@@ -87,7 +90,7 @@ class AsyncClient:
             self._session = aiohttp.ClientSession(
                 headers=self._options.headers,
                 timeout=aiohttp.ClientTimeout(self._options.timeout_s),
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=self._ssl),
             )
         url = self._options.url + call.path
         try:

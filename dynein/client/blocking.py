@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -22,7 +23,8 @@ class Client:
     """Calls the Dynein API at ``url``; threads may share it.
 
     ``headers`` go with every request. An answer is waited for ``timeout_s``; a request that was turned away is repeated
-    for ``patience_s``. Every method raises `Refused`, `NotDone` and `Unanswered`, unless it says otherwise.
+    for ``patience_s``. ``ssl_context`` is for an ``https`` URL whose certificate is of an authority of your own. Every
+    method raises `Refused`, `NotDone` and `Unanswered`, unless it says otherwise.
     """
 
     def __init__(
@@ -32,10 +34,15 @@ class Client:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
         patience_s: float = PATIENCE_S,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._options = Options(url, headers, timeout_s, patience_s)
         self._pool = urllib3.PoolManager(
-            maxsize=CONNECTIONS_MAX, retries=False, timeout=timeout_s, headers=self._options.headers
+            maxsize=CONNECTIONS_MAX,
+            retries=False,
+            timeout=timeout_s,
+            headers=self._options.headers,
+            ssl_context=ssl_context,
         )
 
     def submit(self, job: Job, *, once: bool = False) -> Accepted:
@@ -93,5 +100,7 @@ class Client:
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             return NoAnswer(sent=False, why=f"{self._options.url} cannot be reached: {error}")
         except urllib3.exceptions.HTTPError as error:
+            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args):
+                return NoAnswer(sent=False, why=f"{self._options.url} has a certificate that is not trusted: {error}")
             return NoAnswer(sent=True, why=f"{self._options.url} did not answer: {error}")
         return answer_of(answer.status, answer.headers, answer.data)

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 from unittest import mock
@@ -23,10 +22,6 @@ from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials, ReadOnlyCredentials
 from botocore.exceptions import ClientError
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from prometheus_client import Gauge
 
 from dynein.aws import dynamodb_client, sqs_client
@@ -39,6 +34,7 @@ from dynein.testing import ManualClock
 from dynein.wire.answers import DYNAMODB, SQS
 from dynein.wire.client import CREDENTIALS_CHECKED_S, CredentialsSource, Endpoint, WireClient, wire_client
 from dynein.wire.sigv4 import timestamp
+from tests.unit.certificates import make_certificate
 
 Client = Literal["wire", "aiobotocore"]
 CLIENTS: tuple[Client, ...] = ("wire", "aiobotocore")
@@ -564,21 +560,7 @@ async def test_a_proxy_is_left_to_the_sdk(server: Server, session: AioSession, m
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A file with a key and its certificate for 127.0.0.1, which vouches for itself."""
-    now = datetime(2020, 1, 1, tzinfo=UTC)
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now.replace(year=2100))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file = tmp_path / "certificate.pem"
-    file.write_bytes(private + made.public_bytes(pem))
-    return file
+    return make_certificate(tmp_path / "certificate.pem")
 
 
 @pytest.mark.parametrize("kind", ["wire", "aiobotocore"])
