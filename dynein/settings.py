@@ -116,8 +116,9 @@ class Settings(BaseSettings):
     )
     held_jobs_max: Count = Field(
         20_000,
-        description="Most jobs in one ingester's hand; past it, it stops receiving. A large job counts for more: one "
-        "for each 4 KiB.",
+        description="Most jobs in one ingester's hand; past it, it stops receiving, and jobs with short delays come "
+        "late. By default that is 2,900 jobs a second for each ingester, if all are SCHEDULED with a delay of "
+        "`DYNEIN_HOLD_WINDOW_S`. A large job counts for more: one for each 4 KiB.",
     )
 
     # --- Dispatcher -----------------------------------------------------------------------------------------------
