@@ -89,7 +89,10 @@ class AsyncClient:
         if self._session is None:  # not before there is an event loop
             self._session = aiohttp.ClientSession(
                 headers=self._options.headers,
-                timeout=aiohttp.ClientTimeout(self._options.timeout_s),
+                # Not a total: waiting for one of the connections would count, and a request not sent be in doubt.
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=self._options.timeout_s, sock_read=self._options.timeout_s
+                ),
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=self._ssl),
             )
         url = self._options.url + call.path
