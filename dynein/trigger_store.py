@@ -77,13 +77,14 @@ def new_shard_record(shard: int, now_ms: int, bucket_width_ms: int) -> ShardReco
     stores a trigger there all the same, by a clock that is far behind, takes it for the late write that it is.
     """
     first_open = bucket_of(now_ms - NEW_SHARD_LOOK_BACK_MS, bucket_width_ms)
+    read_mark_ms = first_open * bucket_width_ms - 1
     return ShardRecord(
         shard,
         owner=None,
         fence=0,
         beat=0,
-        read_mark_ms=first_open * bucket_width_ms - 1,
-        settled_mark_ms=first_open * bucket_width_ms - 1,
+        read_mark_ms=read_mark_ms,
+        settled_mark_ms=read_mark_ms,
         hold_mark_ms=0,
         retired_before=first_open,
         late_writes=0,

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 import urllib3
 
 from dynein.client import flows
-from dynein.client.exchange import Answer, Call, NoAnswer, Pause, Steps
+from dynein.client.exchange import Answer, Call, NoAnswer, Steps, drive
 from dynein.client.flows import Outcome
 from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, When
 from dynein.client.options import CONNECTIONS_MAX, PATIENCE_S, TIMEOUT_S, Options, answer_of
@@ -80,18 +80,7 @@ class Client:
         self.close()
 
     def _drive(self, steps: Steps[ResultT]) -> ResultT:
-        reply: Answer | NoAnswer | None = None
-        while True:
-            try:
-                step = steps.send(reply)
-            except StopIteration as end:
-                result: ResultT = end.value
-                return result
-            if isinstance(step, Pause):
-                time.sleep(step.seconds)  # noqa: TID251 - the caller's own thread waits
-                reply = None
-            else:
-                reply = self._send(step)
+        return drive(steps, self._send, time.sleep)  # noqa: TID251 - the caller's own thread waits
 
     def _send(self, call: Call) -> Answer | NoAnswer:
         url = self._options.url + call.path

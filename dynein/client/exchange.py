@@ -61,6 +61,22 @@ Steps = Generator[Call | Pause, Answer | NoAnswer | None, ResultT]
 """What a driver drives."""
 
 
+def drive(steps: Steps[ResultT], send: Callable[[Call], Answer | NoAnswer], sleep: Callable[[float], None]) -> ResultT:
+    """The driver for those that wait; `dynein.client.asynchronous` has the other."""
+    reply: Answer | NoAnswer | None = None
+    while True:
+        try:
+            step = steps.send(reply)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+        if isinstance(step, Pause):
+            sleep(step.seconds)
+            reply = None
+        else:
+            reply = send(step)
+
+
 class Patience:
     """How long to go on trying, and how long to pause before the next try."""
 
@@ -88,11 +104,6 @@ class Problem(msgspec.Struct, frozen=True):
     fix: str | None = None
     moved_to: str | None = None
 
-    @property
-    def nothing_was_accepted(self) -> bool:
-        """Would a repeat do no harm?"""
-        return self.code in NOTHING_WAS_ACCEPTED
-
     def error(self, request_id: str | None) -> ClientError:
         """What to raise for it."""
         if self.code in NOTHING_WAS_ACCEPTED:
@@ -119,7 +130,7 @@ def exchange(call: Call, patience: Patience) -> Steps[Answer]:
         if error is None:
             assert isinstance(answer, Answer)
             return answer
-        if not _worth_repeating(error, call):
+        if not worth_repeating(error, repeatable=call.repeatable):
             raise error
         pause = patience.pause(retry_after_s)
         if pause is None:
@@ -127,10 +138,11 @@ def exchange(call: Call, patience: Patience) -> Steps[Answer]:
         yield pause
 
 
-def _worth_repeating(error: ClientError, call: Call) -> bool:
+def worth_repeating(error: ClientError, *, repeatable: bool) -> bool:
+    """May, and should, what came to this be tried again? ``repeatable``: done twice, it comes to the same."""
     if isinstance(error, Refused):
         return error.code in NOT_YET
-    return call.repeatable or isinstance(error, NotDone)
+    return repeatable or isinstance(error, NotDone)
 
 
 def read(answer: Answer, expected: type[ResultT]) -> ResultT:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from urllib.parse import quote
 
 import msgspec
 
-from dynein.client.errors import ClientError, NotDone, Unanswered
-from dynein.client.exchange import Answer, Call, Patience, Pause, Problem, Steps, exchange, read
+from dynein.client.errors import ClientError
+from dynein.client.exchange import Answer, Call, Patience, Pause, Problem, Steps, exchange, read, worth_repeating
 from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, When, encode_job, encode_when
 from dynein.job import Policy
 
@@ -74,13 +74,18 @@ def move(new_patience: NewPatience, token: str, run_at: When | None, delay: Dela
 def submit_many(new_patience: NewPatience, jobs: Sequence[Job]) -> Steps[list[Outcome]]:
     """Many jobs, in as few requests as they fit into; jobs that were turned away for now are sent again."""
     encoded = [encode_job(job) for job in jobs]
+    sizes_bytes = [len(job) for job in encoded]
+    repeatable = [job.token is not None for job in jobs]
     outcomes: dict[int, Outcome] = {}
     patience = new_patience()
     waiting = list(range(len(jobs)))
     while waiting:
-        for numbers in batches(waiting, [len(job) for job in encoded]):
-            yield from _submit_batch(numbers, jobs, encoded, outcomes, patience)
-        waiting = [n for n in waiting if _worth_repeating(outcomes[n], jobs[n])]
+        for numbers in batches(waiting, sizes_bytes):
+            body = b'{"jobs":[' + b",".join(encoded[n] for n in numbers) + b"]}"
+            call = Call("POST", "/v1/jobs/batch", body, repeatable=all(repeatable[n] for n in numbers))
+            came_of_them = yield from _submit_batch(call, len(numbers), patience)
+            outcomes.update(zip(numbers, came_of_them, strict=True))
+        waiting = [n for n in waiting if _worth_repeating(outcomes[n], repeatable=repeatable[n])]
         pause: Pause | None = patience.pause(0.0) if waiting else None
         if pause is None:
             break
@@ -103,18 +108,12 @@ def batches(numbers: Sequence[int], sizes_bytes: Sequence[int]) -> Iterator[list
         yield batch
 
 
-def _submit_batch(
-    numbers: list[int], jobs: Sequence[Job], encoded: Sequence[bytes], outcomes: dict[int, Outcome], patience: Patience
-) -> Generator[Call | Pause, object, None]:
-    body = b'{"jobs":[' + b",".join(encoded[n] for n in numbers) + b"]}"
-    call = Call("POST", "/v1/jobs/batch", body, repeatable=all(jobs[n].token is not None for n in numbers))
+def _submit_batch(call: Call, jobs: int, patience: Patience) -> Steps[list[Outcome]]:
     try:
         answer = yield from exchange(call, patience)
     except ClientError as error:
-        outcomes.update(dict.fromkeys(numbers, error))
-        return
-    for number, item in zip(numbers, read(answer, _Batch).results, strict=True):
-        outcomes[number] = _outcome(item, answer)
+        return [error] * jobs
+    return [_outcome(item, answer) for item in read(answer, _Batch).results]
 
 
 def _outcome(item: _BatchItem, answer: Answer) -> Outcome:
@@ -124,8 +123,8 @@ def _outcome(item: _BatchItem, answer: Answer) -> Outcome:
     return item.problem.error(answer.request_id)
 
 
-def _worth_repeating(outcome: Outcome, job: Job) -> bool:
-    return isinstance(outcome, NotDone) or (isinstance(outcome, Unanswered) and job.token is not None)
+def _worth_repeating(outcome: Outcome, *, repeatable: bool) -> bool:
+    return isinstance(outcome, ClientError) and worth_repeating(outcome, repeatable=repeatable)
 
 
 def _path(token: str) -> str:

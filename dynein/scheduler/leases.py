@@ -97,15 +97,15 @@ class Lease:
         only ("read-committed"; Developer Guide, "DynamoDB transactions: how it works"). A read right after the mark was
         raised might still show the trigger of a cancel that is being committed.
         """
-        self.settled_late_writes = _NONE_SETTLED
+        self.stood_ms = record.settled_mark_ms
+        """What `readable_ms` will be once the next tick's renewal goes through: the mark that the last one left."""
+        self.settled_late_writes = self._late_writes = _NONE_SETTLED
         """A count of late writes that has stood a tick too.
 
         A job moved behind the read mark is counted by the transaction that moves it, so a read right after the count
         was raised might not show its trigger yet. Nor does the count that was there when the lease was taken say how
         long it had been.
         """
-        self._last_tick: ShardRecord | None = None
-        """As the last tick's renewal left it."""
         self.valid_until = valid_until
         self.renewed_at = float("-inf")
         self.renewing = False
@@ -117,17 +117,10 @@ class Lease:
         """Which shard."""
         return self.record.shard
 
-    @property
-    def stood_ms(self) -> int:
-        """The read mark that has stood a tick, once a tick's renewal goes through."""
-        return self.readable_ms if self._last_tick is None else self._last_tick.read_mark_ms
-
     def tick(self, renewed: ShardRecord, started: float) -> None:
         """A tick's renewal went through: what the one before it left has stood for a tick."""
-        if self._last_tick is not None:
-            self.readable_ms = self._last_tick.read_mark_ms
-            self.settled_late_writes = self._last_tick.late_writes
-        self._last_tick = renewed
+        self.readable_ms, self.stood_ms = self.stood_ms, renewed.read_mark_ms
+        self.settled_late_writes, self._late_writes = self._late_writes, renewed.late_writes
         self.renewed_at = started  # a renewal in between must not put off the tick that raises the mark
 
     def valid(self) -> bool:

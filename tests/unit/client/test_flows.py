@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynein.client import Accepted, Client, Job, NotDone, Policy, Refused, Unanswered, flows
-from dynein.client.exchange import Answer, Call, NoAnswer, Patience, Pause, Steps
+from dynein.client.exchange import Answer, Call, NoAnswer, Patience, Steps, drive
 from dynein.client.jobs import encode_job
 
 ResultT = TypeVar("ResultT")
@@ -48,20 +48,15 @@ class Api:
         return Patience(PATIENCE_S, lambda: self._now, random.Random(7))
 
     def run(self, steps: Steps[ResultT]) -> ResultT:
-        reply: Answer | NoAnswer | None = None
-        while True:
-            try:
-                step = steps.send(reply)
-            except StopIteration as end:
-                result: ResultT = end.value
-                return result
-            if isinstance(step, Pause):
-                self._now += step.seconds
-                self.pauses.append(step.seconds)
-                reply = None
-            else:
-                self.calls.append(step)
-                reply = self._answer(step)
+        return drive(steps, self._send, self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self._now += seconds
+        self.pauses.append(seconds)
+
+    def _send(self, call: Call) -> Answer | NoAnswer:
+        self.calls.append(call)
+        return self._answer(call)
 
     def _answer(self, call: Call) -> Answer | NoAnswer:
         del call
