@@ -111,9 +111,10 @@ def batches(numbers: Sequence[int], sizes_bytes: Sequence[int]) -> Iterator[list
 def _submit_batch(call: Call, jobs: int, patience: Patience) -> Steps[list[Outcome]]:
     try:
         answer = yield from exchange(call, patience)
+        results = read(answer, _Batch).results
     except ClientError as error:
         return [error] * jobs
-    return [_outcome(item, answer) for item in read(answer, _Batch).results]
+    return [_outcome(item, answer) for item in results]
 
 
 def _outcome(item: _BatchItem, answer: Answer) -> Outcome:

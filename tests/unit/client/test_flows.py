@@ -229,6 +229,10 @@ class TestSubmitMany:
         assert {type(outcome) for outcome in outcomes[:-1]} == {Unanswered}
         assert isinstance(outcomes[-1], Accepted)
 
+    def test_somebody_else_who_answers_is_told_for_each_job(self) -> None:
+        outcomes = Api(Answer(200, b"<html>welcome")).submit_many([Job("q", body="x")] * 2)
+        assert [outcome.code for outcome in outcomes if isinstance(outcome, Refused)] == ["http-200"] * 2
+
     def test_nothing_is_sent_if_one_of_them_cannot_be_written_down(self) -> None:
         api = BatchApi()
         with pytest.raises(ValueError, match="run_at"):
