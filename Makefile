@@ -76,7 +76,7 @@ lint: install ## Linters and types
 		{ echo "docs/reference/settings.md is out of date: make reference"; exit 1; }
 	@$(BIN)/dynein metrics | diff -u docs/reference/metrics.md - || \
 		{ echo "docs/reference/metrics.md is out of date: make reference"; exit 1; }
-	@$(BIN)/python -m dynein.events | diff -u docs/reference/logs.md - || \
+	@$(BIN)/python -m dynein.observability.events | diff -u docs/reference/logs.md - || \
 		{ echo "docs/reference/logs.md is out of date: make reference"; exit 1; }
 
 bench: install ## Run all benchmarks (about half an hour; `make bench-quick` sees that they work)
@@ -88,7 +88,7 @@ bench-quick: install
 reference: install ## Rewrite what is made from the code: reference pages, dashboard, PrometheusRule
 	@$(BIN)/dynein settings --markdown > docs/reference/settings.md
 	@$(BIN)/dynein metrics > docs/reference/metrics.md
-	@$(BIN)/python -m dynein.events > docs/reference/logs.md
+	@$(BIN)/python -m dynein.observability.events > docs/reference/logs.md
 	@$(BIN)/python -m k8s.monitoring
 
 clean: ## Remove the environment, the engines and their data

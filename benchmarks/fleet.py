@@ -15,21 +15,21 @@ from typing import NamedTuple
 
 from benchmarks.jobs import QUEUE, body_text
 from benchmarks.results import Report, Table, options
-from dynein.clock import Clock
-from dynein.dead_letters import DeadLetterQueue
-from dynein.delivery import Delivery, Limits
-from dynein.directory import Directory
-from dynein.job import Job, encode_job
-from dynein.membership import Membership
-from dynein.partition import JOB_ID_BYTES, TriggerKey, shard_of
+from dynein.core.job import Job, encode_job
+from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.keys import JOB_ID_BYTES, TriggerKey, shard_of
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import ADD_MAX
+from dynein.delivery.dead_letter_queue import DeadLetterQueue
+from dynein.delivery.delivery import Delivery, Limits
+from dynein.delivery.destinations import Directory
+from dynein.fleet.membership import Membership
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock
 from dynein.scheduler.dispatcher import Dispatcher
 from dynein.settings import Settings
-from dynein.telemetry import Telemetry
 from dynein.testing import Call, FakeQueues, FakeTriggerTable, Faults
 from dynein.testing.queues import Sent
-from dynein.token import JobRef, Placement, TokenSigner
-from dynein.trigger import Trigger
-from dynein.trigger_store import ADD_MAX
 from tests.simulation.loop import SimulationLoop
 
 SHARDS = 64

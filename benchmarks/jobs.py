@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from dynein.dynamodb_items import trigger_item
-from dynein.inbound import Entry, pack
-from dynein.job import Job, encode_job
-from dynein.partition import DUE_BYTES, JOB_ID_BYTES, Kind, TriggerKey, bucket_of, partition_key, shard_of
-from dynein.token import JobRef, Placement, TokenSigner
-from dynein.trigger import Trigger
+from dynein.aws.dynamodb.items import trigger_item
+from dynein.core.inbound_message import Entry, pack
+from dynein.core.job import Job, encode_job
+from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.keys import DUE_BYTES, JOB_ID_BYTES, Kind, TriggerKey, bucket_of, partition_key, shard_of
+from dynein.core.trigger import Trigger
 
 BODY_BYTES = 100
 SECRET = "a-benchmark-needs-a-secret-too"

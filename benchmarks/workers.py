@@ -4,7 +4,7 @@ Three ways for processes to share a port, side by side:
 
 * *one socket*: all accept from it (uvicorn's own ``--workers``);
 * *a socket each*: ``SO_REUSEPORT``, the kernel chooses by a hash of the addresses;
-* *one socket, evenly*: `dynein.http_server.SharingServer`.
+* *one socket, evenly*: `dynein.server.http_server.SharingServer`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import uvloop
 
 from benchmarks.results import Report, Table, median, options, spread
 from benchmarks.wall import pause
-from dynein.connections import Connections
-from dynein.http_server import Server, SharingServer
+from dynein.server.http_server import Server, SharingServer
+from dynein.server.workers.connections import Connections
 
 Way = Literal["one socket", "a socket each", "one socket, evenly"]
 WAYS: tuple[Way, ...] = ("one socket", "a socket each", "one socket, evenly")
@@ -144,7 +144,7 @@ workers = int(sys.argv[1])
 if workers:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = sys.argv[2]
 from prometheus_client import values
-from dynein.telemetry import Telemetry
+from dynein.observability.telemetry import Telemetry
 directory = Path(sys.argv[2]) if workers else None
 for number in range(max(1, workers)):
     if workers:

@@ -1,5 +1,5 @@
 """``python -m dynein``."""
 
-from dynein.cli import main
+from dynein.cli.main import main
 
 main()

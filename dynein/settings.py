@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from dynein.core.job_token import SECRET_BYTES_MIN
+from dynein.core.keys import SHARDS_MAX
 from dynein.errors import InvalidSettings
-from dynein.partition import SHARDS_MAX
-from dynein.token import SECRET_BYTES_MIN
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

@@ -10,7 +10,7 @@ from benchmarks.jobs import packed_messages, stored_triggers
 from benchmarks.stub.meter import Meter
 from benchmarks.stub.queues import Queues
 from benchmarks.stub.table import Table
-from dynein.inbound import unpack
+from dynein.core.inbound_message import unpack
 
 
 class Control:

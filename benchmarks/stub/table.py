@@ -12,7 +12,7 @@ import msgspec
 from benchmarks.jobs import StoredTrigger
 from benchmarks.stub.expressions import Item, holds, updated
 from benchmarks.stub.meter import Meter, read_units, write_units
-from dynein.partition import range_from
+from dynein.core.keys import range_from
 
 PAGE_BYTES_MAX = 1_048_576
 _CONDITION_FAILED = (

@@ -12,18 +12,18 @@ from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from dynein import __version__
+from dynein.api.fast_path import Shortcut
+from dynein.api.health import Lifecycle, ops_routes
 from dynein.api.intake import Envelope
-from dynein.api.metering import RequestMeter
 from dynein.api.openapi import openapi_document
-from dynein.api.ops import Lifecycle, ops_routes
 from dynein.api.problems import headers_of, make, problem_of, respond
+from dynein.api.request_metrics import RequestMeter
 from dynein.api.routes import job_routes
-from dynein.api.shortcut import Shortcut
 from dynein.api.submission import Submissions
 from dynein.errors import DyneinError
+from dynein.observability.telemetry import Telemetry
+from dynein.observability.tracing import Tracing
 from dynein.settings import Settings
-from dynein.telemetry import Telemetry
-from dynein.tracing import Tracing
 
 
 def create_app(

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from dynein.trace_context import trace_id_of, traceparent_of
-from dynein.tracing import SubmitSpan
+from dynein.core.trace_context import trace_id_of, traceparent_of
+from dynein.observability.tracing import SubmitSpan
 
 REQUEST_ID_CHARS_MAX = 128
 _REQUEST_ID = re.compile(rb"[!-~]{1,%d}" % REQUEST_ID_CHARS_MAX)

@@ -13,12 +13,12 @@ import string
 from collections.abc import Mapping
 from decimal import Decimal
 
-from dynein.dead_letters import OVERHEAD_BYTES
+from dynein.core.delivered_message import PREFIX, own_attributes_count, user_attributes_max
+from dynein.core.inbound_message import ENTRY_OVERHEAD_BYTES, PACK_OVERHEAD_BYTES
+from dynein.core.job import Attribute
+from dynein.core.queues import ATTRIBUTES_MAX
+from dynein.delivery.dead_letter_queue import OVERHEAD_BYTES
 from dynein.errors import InvalidField
-from dynein.inbound import ENTRY_OVERHEAD_BYTES, PACK_OVERHEAD_BYTES
-from dynein.job import Attribute
-from dynein.outgoing import PREFIX, own_attributes_count, user_attributes_max
-from dynein.queue import ATTRIBUTES_MAX
 
 NAME_CHARS_MAX = 256
 ID_CHARS_MAX = 128

@@ -13,8 +13,8 @@ from msgspec import Raw, Struct
 
 from dynein.api.problems import MalformedJson
 from dynein.api.schemas import AttributeRequest, JobRequest, MoveRequest, PrepareRequest
+from dynein.core.job import Attribute
 from dynein.errors import InvalidField
-from dynein.job import Attribute
 
 
 class _Batch(Struct, forbid_unknown_fields=True, frozen=True):

@@ -10,15 +10,15 @@ from msgspec import UNSET
 from dynein.api import checks
 from dynein.api.decoding import decode_attribute
 from dynein.api.due_time import MS_PER_DAY
-from dynein.api.placement import PLACEMENT_OF, When, due_at_ms, due_by_token_ms, place
+from dynein.api.policy import PLACEMENT_OF, When, due_at_ms, due_by_token_ms, place
 from dynein.api.schemas import JobRequest
+from dynein.core.delivered_message import has_room_for_traceparent, outgoing_bytes
+from dynein.core.job import Attribute, Job, Policy, encode_job
+from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.keys import TriggerKey
+from dynein.core.queues import Destination
+from dynein.core.trace_context import parse_traceparent
 from dynein.errors import InvalidField, InvalidToken
-from dynein.job import Attribute, Job, Policy, encode_job
-from dynein.outgoing import has_room_for_traceparent, outgoing_bytes
-from dynein.partition import TriggerKey
-from dynein.queue import Destination
-from dynein.token import JobRef, Placement, TokenSigner
-from dynein.trace_context import parse_traceparent
 
 PREPARED_VALID_MS = MS_PER_DAY
 """How long after its due time a prepared token still creates its job. The claim that makes a second create harmless
@@ -35,7 +35,7 @@ class Draft(NamedTuple):
     message_bytes: int
     """The size of the message that will be delivered."""
     record: bytes
-    """The job as `dynein.job.encode_job` wrote it; empty unless it is SCHEDULED."""
+    """The job as `dynein.core.job.encode_job` wrote it; empty unless it is SCHEDULED."""
 
 
 class Bounds(NamedTuple):

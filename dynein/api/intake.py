@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dynein.api.caller import caller_of, identify
-from dynein.api.metering import RequestMeter
 from dynein.api.problems import RequestTooLarge, UnsupportedMediaType, problem_of, respond
+from dynein.api.request_metrics import RequestMeter
 from dynein.errors import Overloaded
-from dynein.events.api import REQUEST_ANSWERED, REQUEST_FAILED
+from dynein.observability.events.api import REQUEST_ANSWERED, REQUEST_FAILED
 
 BODIES_MAX = 16
 """Request bodies in memory at once, counted in bodies of the largest size allowed. Past it: 503."""

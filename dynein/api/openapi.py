@@ -14,8 +14,8 @@ from dynein import __version__
 from dynein.api.openapi_schemas import BATCH_REQUEST, REF, component_schemas
 from dynein.api.problems import CATALOGUE, PROBLEM_JSON, make
 from dynein.api.schemas import DUE_EXAMPLE, DUE_MS_EXAMPLE, TOKEN_EXAMPLE, TRACEPARENT_EXAMPLE
+from dynein.core.trace_context import TRACEPARENT
 from dynein.settings import Settings
-from dynein.trace_context import TRACEPARENT
 
 _DESCRIPTION = """\
 The right message, to the right queue, at the right time.

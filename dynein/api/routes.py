@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from dynein.api.caller import Caller, caller_of
 from dynein.api.decoding import decode_batch, decode_job, decode_move, decode_prepare
+from dynein.api.health import Lifecycle
 from dynein.api.intake import Intake
-from dynein.api.ops import Lifecycle
 from dynein.api.problems import CATALOGUE, Draining, headers_of, problem_of
 from dynein.api.schemas import Accepted, BatchAnswer, BatchItem, JobRequest
 from dynein.api.submission import Submissions

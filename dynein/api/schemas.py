@@ -11,7 +11,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from dynein.api.problems import Problem
-from dynein.job import Policy
+from dynein.core.job import Policy
 
 TOKEN_EXAMPLE = "AgGTk8kAuQADq1lHbXc0Yt4eXw3rKfQm2JvT9pZs8bLhNdVcEoUa"
 TRACEPARENT_EXAMPLE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

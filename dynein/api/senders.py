@@ -12,15 +12,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dynein.api.placement import delay_s
+from dynein.api.policy import delay_s
 from dynein.api.problems import SendRefused
-from dynein.backoff import pause_s
-from dynein.batching import GroupCommit
-from dynein.clock import Clock
-from dynein.directory import Directory
+from dynein.core.inbound_message import PACK_OVERHEAD_BYTES, Entry, pack
+from dynein.core.queues import DELAY_MAX_S, ENTRIES_MAX, OutgoingMessage, Queues, SendFailure
+from dynein.delivery.destinations import Directory
 from dynein.errors import AccessDenied, DyneinError, Overloaded, Retryable, Throttled, Unavailable, UnknownQueue
-from dynein.inbound import PACK_OVERHEAD_BYTES, Entry, pack
-from dynein.queue import DELAY_MAX_S, ENTRIES_MAX, OutgoingMessage, Queues, SendFailure
+from dynein.runtime.backoff import pause_s
+from dynein.runtime.clock import Clock
+from dynein.runtime.group_commit import GroupCommit
 
 LANES_MAX = 1_000
 """Destinations with a batcher of their own; idle ones are forgotten first."""

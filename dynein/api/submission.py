@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from dynein.api import checks, job_lines
+from dynein.api import checks, job_log
 from dynein.api.caller import NOBODY, Caller
 from dynein.api.drafting import Bounds, Draft, draft
 from dynein.api.due_time import MS_PER_S, format_rfc3339
-from dynein.api.existing import ExistingJobs
-from dynein.api.placement import When, due_at_ms
+from dynein.api.policy import When, due_at_ms
 from dynein.api.problems import problem_of
 from dynein.api.schemas import (
     Accepted,
@@ -29,20 +28,21 @@ from dynein.api.schemas import (
     PrepareRequest,
 )
 from dynein.api.senders import Answer, Direct, DirectSender, InboundSender
-from dynein.clock import Clock
-from dynein.directory import Directory
+from dynein.api.stored_jobs import ExistingJobs
+from dynein.core.delivered_message import outgoing_message
+from dynein.core.inbound_message import Entry
+from dynein.core.job import Policy
+from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.keys import JOB_ID_BYTES, TriggerKey, shard_of
+from dynein.core.ledger import NOT_KEPT, Flow, Tally
+from dynein.core.queues import Destination, Queues
+from dynein.core.trigger_store import Layout, ShardRecords, TriggerStore
+from dynein.delivery.destinations import Directory
 from dynein.errors import AccessDenied, DyneinError, NotBootstrapped, Rejected, Unavailable, UnknownQueue
-from dynein.events.api import JOB_ACCEPTED, SEND_FAILED
-from dynein.inbound import Entry
-from dynein.job import Policy
-from dynein.ledger import NOT_KEPT, Flow, Tally
-from dynein.outgoing import outgoing_message
-from dynein.partition import JOB_ID_BYTES, TriggerKey, shard_of
-from dynein.queue import Destination, Queues
+from dynein.observability.events.api import JOB_ACCEPTED, SEND_FAILED
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock
 from dynein.settings import Settings
-from dynein.telemetry import Telemetry
-from dynein.token import JobRef, Placement, TokenSigner
-from dynein.trigger_store import Layout, ShardRecords, TriggerStore
 
 LAYOUT_INTERVAL_S = 10.0
 """How soon a raised shard count is noticed."""
@@ -145,10 +145,10 @@ class Submissions:
         for request, error in failed:
             self.count_refused(error, caller, request)
         if failed:
-            job_lines.turned_away((error for _, error in failed), caller)
+            job_log.turned_away((error for _, error in failed), caller)
         if caller.span is not None or JOB_ACCEPTED.enabled:
             taken = list(_taken(leaving, outcomes))
-            job_lines.accepted(taken, caller)
+            job_log.accepted(taken, caller)
             if caller.span is not None:
                 caller.span.accepted([ready.token for ready in taken], [ready.job.queue for ready in taken])
         return outcomes
@@ -178,7 +178,7 @@ class Submissions:
         self._telemetry.refused.labels(problem_of(error, "").code).inc()
         if isinstance(error, Rejected):
             queue, token = (None, None) if request is None else (request.queue, request.token)
-            job_lines.refused(error, caller, queue=queue, token=token)
+            job_log.refused(error, caller, queue=queue, token=token)
 
     def _count_accepted(self, jobs: Sequence[Accepted]) -> None:
         for policy, accepted in Counter(job.policy for job in jobs).items():

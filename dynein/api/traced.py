@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dynein.api.caller import caller_of, note_caller
-from dynein.tracing import Tracing
+from dynein.observability.tracing import Tracing
 
 SUBMITS = frozenset({"/v1/jobs", "/v1/jobs/batch"})
 

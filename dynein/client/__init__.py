@@ -30,7 +30,7 @@ from dynein.client.blocking import Client
 from dynein.client.delivery import Delivery
 from dynein.client.errors import ClientError, NotDone, Refused, Unanswered
 from dynein.client.jobs import Accepted, Job, Moved, Prepared, Status
-from dynein.job import Policy
+from dynein.core.job import Policy
 
 __all__ = [
     "Accepted",

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 from dynein.client.jobs import moment
-from dynein.outgoing import DUE_AT_ATTRIBUTE, ENCODING_ATTRIBUTE, NAME_ATTRIBUTE, PREFIX, TOKEN_ATTRIBUTE
-from dynein.trace_context import TRACEPARENT
+from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, ENCODING_ATTRIBUTE, NAME_ATTRIBUTE, PREFIX, TOKEN_ATTRIBUTE
+from dynein.core.trace_context import TRACEPARENT
 
 
 class Delivery(NamedTuple):

@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from dynein.backoff import pause_s
 from dynein.client.errors import ClientError, NotDone, Refused, Unanswered
+from dynein.runtime.backoff import pause_s
 
 ResultT = TypeVar("ResultT")
 NOTHING_WAS_ACCEPTED = frozenset({"draining", "not-ready", "overloaded", "throttled"})

@@ -12,7 +12,7 @@ import msgspec
 from dynein.client.errors import ClientError
 from dynein.client.exchange import Answer, Call, Patience, Pause, Problem, Steps, exchange, read, worth_repeating
 from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, When, encode_job, encode_when
-from dynein.job import Policy
+from dynein.core.job import Policy
 
 BATCH_JOBS_MAX = 1000
 """The API's default of ``batch_jobs_max``."""

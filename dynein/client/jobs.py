@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
-from dynein.job import Policy
+from dynein.core.job import Policy
 
 When = dt.datetime | int | str
 """A moment: a datetime with an offset, milliseconds since 1970, or RFC 3339 text."""

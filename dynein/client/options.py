@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from dynein import __version__
 from dynein.client.exchange import Answer, Patience
-from dynein.clock import SystemClock
+from dynein.runtime.clock import SystemClock
 
 TIMEOUT_S = 10.0
 PATIENCE_S = 30.0

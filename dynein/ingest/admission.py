@@ -1,65 +1,95 @@
-"""The ingester's decisions. Pure: what comes in is known, what comes out is what to do."""
+"""How much at once and how fast: the bound on jobs in memory, and this ingester's share of the rate.
+
+Room is counted in `dynein.core.trigger.slots`, the rate in jobs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import asyncio
 
-from dynein.inbound import Arrival
+from dynein.ingest.token_bucket import TokenBucket
+from dynein.runtime.clock import Clock, sleep_unless
 
-HOLD_MARK_EXTRA_MS = 1000
-"""A hold mark is raised this much further than need be, so that a stream of near jobs raises it once a second."""
-
-
-class Admitted(NamedTuple):
-    """Arrivals by what becomes of them, in the order they came."""
-
-    hold: list[Arrival]
-    store: list[Arrival]
+BURST_S = 1.0
 
 
-class KnownMarks(NamedTuple):
-    """What is known of one shard's marks, and since when (monotonic seconds, before the read was begun).
+class Gate:
+    """Lets messages in, in the order they came, as there is room for their jobs and tokens to pay for them.
 
-    Marks only rise, so each is a lower bound for good.
+    A message larger than ``slots_max`` is let in when nothing else is inside.
     """
 
-    read_mark_ms: int
-    hold_mark_ms: int
-    as_of: float
+    def __init__(self, clock: Clock, *, slots_max: int, rate_per_s: float) -> None:
+        self._clock = clock
+        self._slots_max = slots_max
+        self._tokens = TokenBucket(rate_per_s, clock.monotonic(), burst_s=BURST_S)
+        self._order = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._outside = 0
+        self.rate_per_s = rate_per_s
+        self.slots = 0
+        """What the jobs inside take."""
 
-    @property
-    def cancel_mark_ms(self) -> int:
-        """Jobs due at or before this can no longer be cancelled."""
-        return max(self.read_mark_ms, self.hold_mark_ms)
+    def set_rate(self, rate_per_s: float) -> None:
+        """Change our share of the rate."""
+        self.rate_per_s = rate_per_s
+        self._tokens.set_rate(rate_per_s, self._clock.monotonic())
 
+    async def until_inviting(self) -> bool:
+        """Wait until it makes sense to receive: none is outside, and there is room and a token. False once closed.
 
-def admit(arrivals: Sequence[Arrival], now_ms: int, hold_window_ms: int) -> Admitted:
-    """Hold what is due within the window or already, store the rest.
+        What we cannot take in yet is better off in the queue, where another ingester may get it.
+        """
+        while not self._closed.is_set():
+            if self._outside or self.slots >= self._slots_max:
+                await self._change()
+            elif (wait_s := self._tokens.wait_s(self._clock.monotonic())) > 0:
+                await sleep_unless(self._closed, self._clock, wait_s)
+            else:
+                return True
+        return False
 
-    Marks play no part: after a dispatcher's clock has been hours ahead, so is its read mark, and holding everything up
-    to it would fill the hand. Such a trigger is stored and reported late.
-    """
-    admitted = Admitted([], [])
-    for arrival in arrivals:
-        due_soon = arrival.key.due_at_ms <= now_ms + hold_window_ms
-        (admitted.hold if due_soon else admitted.store).append(arrival)
-    return admitted
+    def announce(self) -> None:
+        """A message is received: from now until its `enter` or `turn_away` it counts as being outside."""
+        self._outside += 1
 
+    def turn_away(self) -> None:
+        """An announced message that need not enter."""
+        self._outside -= 1
+        assert self._outside >= 0
+        self._changed.set()
 
-def hold_mark_ms(due_at_ms: int, now_ms: int, hold_window_ms: int) -> int:
-    """What to raise a hold mark to, to hold a job due at ``due_at_ms``."""
-    return max(now_ms + hold_window_ms + HOLD_MARK_EXTRA_MS, due_at_ms)
+    async def enter(self, jobs: int, slots: int) -> bool:
+        """Wait for one's turn, for room and for tokens. False, with nothing taken, once closed."""
+        try:
+            async with self._order:
+                while self.slots and self.slots + slots > self._slots_max and not self._closed.is_set():
+                    await self._change()
+                while not self._closed.is_set():
+                    wait_s = self._tokens.wait_s(self._clock.monotonic())
+                    if wait_s <= 0:
+                        break
+                    await sleep_unless(self._closed, self._clock, wait_s)
+                if self._closed.is_set():
+                    return False
+                self._tokens.take(jobs, self._clock.monotonic())
+                self.slots += slots
+                return True
+        finally:
+            self.turn_away()
 
+    def leave(self, slots: int) -> None:
+        """The jobs of a message that got in are done with."""
+        self.slots -= slots
+        assert self.slots >= 0
+        self._changed.set()
 
-def may_be_read(
-    due_at_ms: int, known: KnownMarks, *, now_ms: int, now: float, read_ahead_ms: int, skew_max_ms: int
-) -> bool:
-    """Could the read mark have reached ``due_at_ms``? If not, there is no need to read it again.
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._closed.set()
+        self._changed.set()
 
-    A read mark keeps pace with its owner's wall clock, ``read_ahead_ms`` ahead. So it is about where it was, plus the
-    time since; or, after nobody owned the shard for a while, near our own clock. ``skew_max_ms`` covers what two wall
-    clocks may differ by.
-    """
-    kept_pace_ms = known.read_mark_ms + int((now - known.as_of) * 1000)
-    return due_at_ms <= max(kept_pace_ms, now_ms + read_ahead_ms) + skew_max_ms
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()

@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from dynein.batching import GroupCommit
+from dynein.core.inbound_message import Arrival
+from dynein.core.keys import TriggerKey
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import ADD_MAX, LOOKUP_MAX, REMOVE_MAX, Found, Tombstone, TriggerStore
 from dynein.errors import Retryable
-from dynein.inbound import Arrival
 from dynein.ingest.retrying import Retrying
-from dynein.partition import TriggerKey
-from dynein.trigger import Trigger
-from dynein.trigger_store import ADD_MAX, LOOKUP_MAX, REMOVE_MAX, Found, Tombstone, TriggerStore
+from dynein.runtime.group_commit import GroupCommit
 
 CALLS_IN_FLIGHT_MAX = 8
 """Batch calls of one kind under way; also single-item calls, together."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynein.batching import GroupCommit
-from dynein.clock import Clock
+from dynein.core.queues import ENTRIES_MAX, Queues, Received, SendFailure, call_failure
 from dynein.errors import Retryable, UnknownQueue
-from dynein.events.ingest import INBOUND_UNDELETED
 from dynein.ingest.retrying import Retrying
-from dynein.queue import ENTRIES_MAX, Queues, Received, SendFailure, call_failure
-from dynein.telemetry import Telemetry
+from dynein.observability.events.ingest import INBOUND_UNDELETED
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock
+from dynein.runtime.group_commit import GroupCommit
 
 CALLS_IN_FLIGHT_MAX = 8
 DELETE_TRIES_MAX = 12

@@ -7,32 +7,32 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dynein.clock import Clock
-from dynein.dead_letters import DeadLetterQueue
-from dynein.delivery import Delivery
+from dynein.core.inbound_message import Arrival, unpack
+from dynein.core.ledger import NOT_KEPT, Tally
+from dynein.core.queues import Queues, Received
+from dynein.core.trigger import slots
+from dynein.core.trigger_store import ShardRecords, TriggerStore
+from dynein.delivery.dead_letter_queue import DeadLetterQueue
+from dynein.delivery.delivery import Delivery
 from dynein.errors import DyneinError, Stop
-from dynein.events.ingest import INBOUND_GIVEN_BACK, INBOUND_LEFT, INBOUND_POISON
-from dynein.events.process import ROSTER_NOT_LEFT
-from dynein.inbound import Arrival, unpack
+from dynein.fleet.membership import Membership
+from dynein.ingest.admission import Gate
 from dynein.ingest.batched_store import BatchedStore
 from dynein.ingest.crew import Crew
-from dynein.ingest.gate import Gate
-from dynein.ingest.hand import Hand
 from dynein.ingest.inbox import Inbox
-from dynein.ingest.ingestion import Ingestion
 from dynein.ingest.late_writes import LateWrites
-from dynein.ingest.progress import Memory
+from dynein.ingest.marks_cache import ShardView
+from dynein.ingest.message_processor import Ingestion
+from dynein.ingest.near_jobs import Hand
+from dynein.ingest.receive_history import Memory
 from dynein.ingest.retrying import Retrying
-from dynein.ingest.shard_view import ShardView
 from dynein.ingest.visibility import Visibility
-from dynein.ledger import NOT_KEPT, Tally
-from dynein.membership import Membership
-from dynein.queue import Queues, Received
-from dynein.runner import run_passes
+from dynein.observability.events.ingest import INBOUND_GIVEN_BACK, INBOUND_LEFT, INBOUND_POISON
+from dynein.observability.events.process import ROSTER_NOT_LEFT
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock
+from dynein.runtime.periodic import run_passes
 from dynein.settings import Settings
-from dynein.telemetry import Telemetry
-from dynein.trigger import slots
-from dynein.trigger_store import ShardRecords, TriggerStore
 
 ENTRY_BYTES_MIN = 60
 """No job takes less of an inbound message: its token alone has 52 characters."""

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from dynein.batching import GroupCommit
-from dynein.clock import Clock
-from dynein.events.ingest import LATE_WRITE
-from dynein.ingest.admission import may_be_read
+from dynein.core.keys import bucket_of
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import ShardRecords
+from dynein.ingest.marks_cache import ShardView
 from dynein.ingest.retrying import Retrying
-from dynein.ingest.shard_view import ShardView
-from dynein.partition import bucket_of
-from dynein.telemetry import Telemetry
-from dynein.trigger import Trigger
-from dynein.trigger_store import ShardRecords
+from dynein.ingest.triage import may_be_read
+from dynein.observability.events.ingest import LATE_WRITE
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock
+from dynein.runtime.group_commit import GroupCommit
 
 
 class LateWrites:

@@ -7,10 +7,10 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from dynein.backoff import pause_s
-from dynein.clock import Clock, sleep_unless
 from dynein.errors import Retryable, Stop
-from dynein.events.ingest import CALL_RETRIED
+from dynein.observability.events.ingest import CALL_RETRIED
+from dynein.runtime.backoff import pause_s
+from dynein.runtime.clock import Clock, sleep_unless
 
 ResultT = TypeVar("ResultT")
 

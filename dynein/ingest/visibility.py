@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from dynein.clock import Clock
+from dynein.core.queues import ENTRIES_MAX, Queues
 from dynein.errors import Retryable, UnknownQueue
-from dynein.events.ingest import INBOUND_LOST, INBOUND_NOT_KEPT
 from dynein.ingest.retrying import all_of
-from dynein.queue import ENTRIES_MAX, Queues
-from dynein.telemetry import Telemetry
+from dynein.observability.events.ingest import INBOUND_LOST, INBOUND_NOT_KEPT
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock
 
 _RETRY_S = 0.5
 _CALLS_IN_FLIGHT_MAX = 8

@@ -3,10 +3,11 @@
 How it works
 ------------
 A `lease_keeper <dynein.scheduler.leases>` owns this process's fair share of the shards. For each one a `shard reader
-<dynein.scheduler.shard_reader>` reads ahead what is due in the next seconds into a `hand <dynein.scheduler.hand>`. One
-`sender <dynein.scheduler.sender>` hands each trigger to its destination's lane (`dynein.delivery`) at its due
-millisecond and removes it from the store once the send is acknowledged. What is decided is decided by pure functions:
-who owns which shard in `lease_plan`, what is read, retired and kept in memory in `dispatch_plan`.
+<dynein.scheduler.shard_reader>` reads ahead what is due in the next seconds into a `hand
+<dynein.scheduler.shard_buffer>`. One `sender <dynein.scheduler.sender>` hands each trigger to its destination's lane
+(`dynein.delivery`) at its due millisecond and removes it from the store once the send is acknowledged. What is decided
+is decided by pure functions: who owns which shard in `lease_assignment`, what is read, retired and kept in memory in
+`read_plan`.
 
 What it promises
 ----------------

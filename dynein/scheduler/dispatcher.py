@@ -7,24 +7,24 @@ import random
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
-from dynein.clock import Clock
-from dynein.dead_letters import DeadLetterQueue
-from dynein.delivery import Delivery
+from dynein.core.ledger import NOT_KEPT, Tally
+from dynein.core.trigger_store import ShardRecords, TriggerStore
+from dynein.delivery.dead_letter_queue import DeadLetterQueue
+from dynein.delivery.delivery import Delivery
 from dynein.errors import DyneinError
-from dynein.events.process import DRAIN_LATE, ROSTER_NOT_LEFT
-from dynein.ledger import NOT_KEPT, Tally
-from dynein.membership import Membership
-from dynein.runner import run_passes
-from dynein.scheduler.hand import Memory
-from dynein.scheduler.lease_plan import ShardsSeen
+from dynein.fleet.membership import Membership
+from dynein.observability.events.process import DRAIN_LATE, ROSTER_NOT_LEFT
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock
+from dynein.runtime.periodic import run_passes
+from dynein.scheduler.lag import export
+from dynein.scheduler.lease_assignment import ShardsSeen
 from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes, ShardWork
-from dynein.scheduler.overdue import export
 from dynein.scheduler.read_pool import ReadPool
 from dynein.scheduler.sender import Backoff, Sender
+from dynein.scheduler.shard_buffer import Memory
 from dynein.scheduler.shard_reader import ReadLimits, ShardReader
 from dynein.settings import Settings
-from dynein.telemetry import Telemetry
-from dynein.trigger_store import ShardRecords, TriggerStore
 
 READS_MAX = 8
 """Reads of the trigger store under way at once."""

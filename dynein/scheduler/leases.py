@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import NamedTuple, Protocol, TypeVar
 
-from dynein.clock import Clock
+from dynein.core.trigger_store import ShardRecord, ShardRecords
 from dynein.errors import Stop, Unavailable
-from dynein.events.scheduler import LEASE_CALL_FAILED, LEASE_LOST, LEASE_RELEASED, LEASE_TAKEN
-from dynein.scheduler.lease_plan import ShardsSeen, Sightings, plan, shards_seen, takeable
-from dynein.telemetry import Telemetry
-from dynein.trigger_store import ShardRecord, ShardRecords
+from dynein.observability.events.scheduler import LEASE_CALL_FAILED, LEASE_LOST, LEASE_RELEASED, LEASE_TAKEN
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock
+from dynein.scheduler.lease_assignment import ShardsSeen, Sightings, plan, shards_seen, takeable
 
 CALLS_MAX = 32
 """Calls for leases under way at once."""

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from dynein.errors import Stop
-from dynein.events.scheduler import READ_FAILED
-from dynein.scheduler.hand import Memory
+from dynein.observability.events.scheduler import READ_FAILED
+from dynein.scheduler.shard_buffer import Memory
 from dynein.scheduler.shard_reader import ShardReader, Step
 
 

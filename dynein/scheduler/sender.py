@@ -8,24 +8,24 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from dynein.backoff import pause_s
-from dynein.batching import GroupCommit
-from dynein.clock import Clock, sleep_unless
-from dynein.dead_letters import DeadLetterQueue
-from dynein.delivery import Delivery, Outcome, Parcel
+from dynein.core.job import Job
+from dynein.core.keys import TriggerKey
+from dynein.core.ledger import NOT_KEPT, Flow, Tally
+from dynein.core.queues import ENTRIES_MAX
+from dynein.core.trigger_store import REMOVE_MAX, TriggerStore
+from dynein.delivery.dead_letter_queue import DeadLetterQueue
+from dynein.delivery.delivery import Delivery, Outcome, Parcel
+from dynein.delivery.due_timer import DueHeap
 from dynein.errors import Overloaded, Stop
-from dynein.events.delivery import DELIVERY_FAILED, JOB_DEAD_LETTERED
-from dynein.events.scheduler import REMOVAL_FAILED, ROLE
-from dynein.job import Job
-from dynein.ledger import NOT_KEPT, Flow, Tally
-from dynein.partition import TriggerKey
-from dynein.queue import ENTRIES_MAX
-from dynein.scheduler.dispatch_plan import lane_has_share
-from dynein.scheduler.due_heap import DueHeap
-from dynein.scheduler.hand import Hand, InHand, Memory, Stage
-from dynein.scheduler.parking import Parking
-from dynein.telemetry import OTHER, Telemetry
-from dynein.trigger_store import REMOVE_MAX, TriggerStore
+from dynein.observability.events.delivery import DELIVERY_FAILED, JOB_DEAD_LETTERED
+from dynein.observability.events.scheduler import REMOVAL_FAILED, ROLE
+from dynein.observability.telemetry import OTHER, Telemetry
+from dynein.runtime.backoff import pause_s
+from dynein.runtime.clock import Clock, sleep_unless
+from dynein.runtime.group_commit import GroupCommit
+from dynein.scheduler.overflow import Parking
+from dynein.scheduler.read_plan import lane_has_share
+from dynein.scheduler.shard_buffer import Hand, InHand, Memory, Stage
 
 REMOVALS_IN_FLIGHT_MAX = 8
 PARKED_MAX_S = 10.0

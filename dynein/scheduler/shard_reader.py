@@ -7,18 +7,18 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
 
-from dynein.clock import Clock
-from dynein.events.delivery import JOB_STOPPED
-from dynein.events.scheduler import RECORD_UNDECODABLE, ROLE
-from dynein.job import decode_job
-from dynein.partition import TriggerKey
-from dynein.scheduler.dispatch_plan import Walk, first_ms_of, last_ms_of, retire_before
-from dynein.scheduler.hand import Hand, Memory
+from dynein.core.job import decode_job
+from dynein.core.keys import TriggerKey
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import Page, TriggerStore
+from dynein.observability.events.delivery import JOB_STOPPED
+from dynein.observability.events.scheduler import RECORD_UNDECODABLE, ROLE
+from dynein.runtime.clock import Clock
+from dynein.scheduler.lag import OVERDUE_AFTER_MS, Lag
 from dynein.scheduler.leases import Lease
-from dynein.scheduler.overdue import OVERDUE_AFTER_MS, Lag
+from dynein.scheduler.read_plan import Walk, first_ms_of, last_ms_of, retire_before
 from dynein.scheduler.sender import Sender
-from dynein.trigger import Trigger
-from dynein.trigger_store import Page, TriggerStore
+from dynein.scheduler.shard_buffer import Hand, Memory
 
 _REPORTED_MAX = 1000
 _TAKEN_IN_A_TURN = 25

@@ -17,7 +17,7 @@ _TURNS_MAX = 100_000
 
 
 class ManualClock:
-    """A `dynein.clock.Clock` for tests: time passes in `advance`, and nowhere else."""
+    """A `dynein.runtime.clock.Clock` for tests: time passes in `advance`, and nowhere else."""
 
     def __init__(self, start_ms: int = 1_750_000_000_000) -> None:
         self._wall_offset_ns = start_ms * _NS_PER_MS

@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from dynein.queue import SendFailure
+from dynein.core.queues import SendFailure
 
 ANY = "*"
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dynein.ledger import Counts, Posting
+from dynein.core.ledger import Counts, Posting
 from dynein.testing.faults import Call, Faults
 
 
 class FakeLedger:
-    """A `dynein.ledger.LedgerStore` in memory. Calls come in through ``faults``."""
+    """A `dynein.core.ledger.LedgerStore` in memory. Calls come in through ``faults``."""
 
     def __init__(self, faults: Faults | None = None) -> None:
         self.faults = faults if faults is not None else Faults()
@@ -15,7 +15,7 @@ class FakeLedger:
         self._posted: set[str] = set()
 
     async def post(self, posting: Posting) -> None:
-        """See `dynein.ledger.LedgerStore.post`. A repeat is known for one for ever."""
+        """See `dynein.core.ledger.LedgerStore.post`. A repeat is known for one for ever."""
         assert posting.windows, "an empty posting"
         assert all(any(counts) for counts in posting.windows.values()), "a window without counts"
         call = Call("ledger", "post", "ledger", len(posting.windows))
@@ -27,7 +27,7 @@ class FakeLedger:
         await self.faults.after(call)
 
     async def read(self, from_ms: int, until_ms: int) -> dict[int, Counts]:
-        """See `dynein.ledger.LedgerStore.read`."""
+        """See `dynein.core.ledger.LedgerStore.read`."""
         call = Call("ledger", "read", "ledger", 0)
         await self.faults.before(call)
         found = {start_ms: self._windows[start_ms] for start_ms in sorted(self._windows)}

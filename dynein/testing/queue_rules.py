@@ -6,8 +6,8 @@ import base64
 import binascii
 import re
 
-from dynein.job import Attribute
-from dynein.queue import ATTRIBUTES_MAX, DELAY_MAX_S, OutgoingMessage, SendFailure
+from dynein.core.job import Attribute
+from dynein.core.queues import ATTRIBUTES_MAX, DELAY_MAX_S, OutgoingMessage, SendFailure
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """SQS takes #x9 | #xA | #xD | #x20-#xD7FF | #xE000-#xFFFD | #x10000-#x10FFFF and nothing else."""

@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable
 from enum import Enum
 
-from dynein.queue import Depth, OutgoingMessage, Received, SendFailure
+from dynein.core.queues import Depth, OutgoingMessage, Received, SendFailure
 
 IN_FLIGHT_MAX = 120_000
 """SQS: messages received and neither deleted nor timed out, a queue."""

@@ -1,4 +1,4 @@
-"""In-memory SQS: the adapter that speaks `dynein.queue.Queues`. What one queue does is in `queue_state`."""
+"""In-memory SQS: the adapter that speaks `dynein.core.queues.Queues`. What one queue does is in `queue_state`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
-from dynein.clock import Clock, sleep_unless
-from dynein.errors import Throttled, UnknownQueue
-from dynein.queue import (
+from dynein.core.queues import (
     ENTRIES_MAX,
     Depth,
     Destination,
@@ -17,6 +15,8 @@ from dynein.queue import (
     SendFailure,
     message_bytes,
 )
+from dynein.errors import Throttled, UnknownQueue
+from dynein.runtime.clock import Clock, sleep_unless
 from dynein.testing.faults import Call, Faults
 from dynein.testing.queue_rules import refusal
 from dynein.testing.queue_state import IN_FLIGHT_MAX, RETENTION_S, Message, QueueState
@@ -115,7 +115,7 @@ class FakeQueues:
     # --- Queues -----------------------------------------------------------------------------------------------------
 
     async def resolve(self, queue: str) -> Destination:
-        """See `dynein.queue.Queues.resolve`."""
+        """See `dynein.core.queues.Queues.resolve`."""
         name = queue.removeprefix(URL_PREFIX)
         call = Call("queues", "resolve", name, 1)
         await self.faults.before(call)
@@ -124,7 +124,7 @@ class FakeQueues:
         return Destination(self.url(name), state.fifo)
 
     async def send(self, url: str, messages: Sequence[OutgoingMessage]) -> list[SendFailure | None]:
-        """See `dynein.queue.Queues.send`. A batch that is only together too large goes through, as in `SqsQueues`."""
+        """See `dynein.core.queues.Queues.send`. A batch that is too large only together goes through, as in SQS's."""
         assert 1 <= len(messages) <= ENTRIES_MAX, len(messages)
         name = url.removeprefix(URL_PREFIX)
         call = Call("queues", "send", name, len(messages))
@@ -142,7 +142,7 @@ class FakeQueues:
         return answers
 
     async def receive(self, url: str, *, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
-        """See `dynein.queue.Queues.receive`."""
+        """See `dynein.core.queues.Queues.receive`."""
         assert 1 <= entries_max <= ENTRIES_MAX, entries_max
         assert 0 <= wait_s <= WAIT_MAX_S, wait_s
         assert 0 <= visibility_timeout_s <= VISIBILITY_MAX_S, visibility_timeout_s
@@ -172,11 +172,11 @@ class FakeQueues:
         return received
 
     async def delete(self, url: str, receipts: Sequence[str]) -> list[SendFailure | None]:
-        """See `dynein.queue.Queues.delete`. As in SQS, a stale receipt is acknowledged and deletes nothing."""
+        """See `dynein.core.queues.Queues.delete`. As in SQS, a stale receipt is acknowledged and deletes nothing."""
         return await self._with_receipts("delete", url, receipts, self._delete_one)
 
     async def extend(self, url: str, receipts: Sequence[str], visibility_timeout_s: int) -> list[SendFailure | None]:
-        """See `dynein.queue.Queues.extend`."""
+        """See `dynein.core.queues.Queues.extend`."""
         assert 0 <= visibility_timeout_s <= VISIBILITY_MAX_S, visibility_timeout_s
 
         def extend_one(call: Call, state: QueueState, receipt: str) -> SendFailure | None:  # noqa: ARG001
@@ -185,7 +185,7 @@ class FakeQueues:
         return await self._with_receipts("extend", url, receipts, extend_one)
 
     async def depth(self, url: str) -> Depth:
-        """See `dynein.queue.Queues.depth`. Exact here."""
+        """See `dynein.core.queues.Queues.depth`. Exact here."""
         name = url.removeprefix(URL_PREFIX)
         call = Call("queues", "depth", name, 0)
         await self.faults.before(call)

@@ -6,13 +6,10 @@ import copy
 from collections.abc import Callable, Collection, Sequence
 from typing import Self, TypeVar
 
-from dynein.clock import Clock
-from dynein.inbound import Arrival
-from dynein.partition import TriggerKey
-from dynein.testing.faults import Call, Faults
-from dynein.testing.table_state import MARKER_TTL_S, TableState
-from dynein.trigger import Trigger, check
-from dynein.trigger_store import (
+from dynein.core.inbound_message import Arrival
+from dynein.core.keys import TriggerKey
+from dynein.core.trigger import Trigger, check
+from dynein.core.trigger_store import (
     ADD_MAX,
     LOOKUP_MAX,
     REMOVE_MAX,
@@ -25,13 +22,16 @@ from dynein.trigger_store import (
     ShardRecord,
     Tombstone,
 )
+from dynein.runtime.clock import Clock
+from dynein.testing.faults import Call, Faults
+from dynein.testing.table_state import MARKER_TTL_S, TableState
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
 class FakeTriggerTable:
-    """A `dynein.trigger_store` table in memory: `TriggerStore`, `ShardRecords` and `Roster` in one.
+    """A `dynein.core.trigger_store` table in memory: `TriggerStore`, `ShardRecords` and `Roster` in one.
 
     ``clock`` says when tombstones and claims expire. Calls come in through ``faults``; `connect` makes another
     connection to the same table, with faults of its own.
@@ -81,7 +81,7 @@ class FakeTriggerTable:
     # --- TriggerStore -----------------------------------------------------------------------------------------------
 
     async def add(self, triggers: Sequence[Trigger]) -> list[Trigger]:
-        """See `dynein.trigger_store.TriggerStore.add`."""
+        """See `dynein.core.trigger_store.TriggerStore.add`."""
         assert 1 <= len(triggers) <= ADD_MAX, len(triggers)
         assert len({trigger.key for trigger in triggers}) == len(triggers), "one batch may not name a key twice"
         for trigger in triggers:
@@ -92,90 +92,90 @@ class FakeTriggerTable:
     async def read(
         self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int, resume: bytes | None = None
     ) -> Page:
-        """See `dynein.trigger_store.TriggerStore.read`. As in DynamoDB, ``limit`` counts tombstones too."""
+        """See `dynein.core.trigger_store.TriggerStore.read`. As in DynamoDB, ``limit`` counts tombstones too."""
         call = Call("table", "read", str(shard), limit)
         return await self._do(call, lambda: self._state.page(bucket, shard, from_ms, until_ms, limit, resume))
 
     async def count_due(self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int) -> DueCount:
-        """See `dynein.trigger_store.TriggerStore.count_due`."""
+        """See `dynein.core.trigger_store.TriggerStore.count_due`."""
         call = Call("table", "count_due", str(shard), limit)
         return await self._do(call, lambda: self._state.count(bucket, shard, from_ms, until_ms, limit))
 
     async def remove(self, keys: Sequence[TriggerKey]) -> list[TriggerKey]:
-        """See `dynein.trigger_store.TriggerStore.remove`."""
+        """See `dynein.core.trigger_store.TriggerStore.remove`."""
         assert 1 <= len(keys) <= REMOVE_MAX, len(keys)
         assert len(set(keys)) == len(keys), "one batch may not name a key twice"
         call = Call("table", "remove", str(keys[0].shard), len(keys))
         return await self._do(call, lambda: self._each(call, keys, self._state.drop_trigger))
 
     async def find(self, key: TriggerKey) -> Found:
-        """See `dynein.trigger_store.TriggerStore.find`."""
+        """See `dynein.core.trigger_store.TriggerStore.find`."""
         call = Call("table", "find", str(key.shard), 1)
         return await self._do(call, lambda: self._state.find(key))
 
     async def tombstones(self, keys: Sequence[TriggerKey]) -> list[Tombstone]:
-        """See `dynein.trigger_store.TriggerStore.tombstones`."""
+        """See `dynein.core.trigger_store.TriggerStore.tombstones`."""
         assert 1 <= len(keys) <= LOOKUP_MAX, len(keys)
         assert len(set(keys)) == len(keys), "one look-up may not name a key twice"
         call = Call("table", "tombstones", str(keys[0].shard), len(keys))
         return await self._do(call, lambda: [t for key in keys if (t := self._state.tombstone(key)) is not None])
 
     async def claim(self, arrival: Arrival) -> bool:
-        """See `dynein.trigger_store.TriggerStore.claim`."""
+        """See `dynein.core.trigger_store.TriggerStore.claim`."""
         return await self._do(Call("table", "claim", str(arrival.key.shard), 1), lambda: self._state.claim(arrival))
 
     async def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
-        """See `dynein.trigger_store.TriggerStore.cancel`."""
+        """See `dynein.core.trigger_store.TriggerStore.cancel`."""
         return await self._do(Call("table", "cancel", str(key.shard), 1), lambda: self._state.cancel(key))
 
     async def move(self, key: TriggerKey, to: Trigger) -> Moved | Tombstone:
-        """See `dynein.trigger_store.TriggerStore.move`."""
+        """See `dynein.core.trigger_store.TriggerStore.move`."""
         assert to.key.shard == key.shard, "a moved job stays in its shard"
         assert to.key != key, "a job cannot be moved to where it is"
         return await self._do(Call("table", "move", str(key.shard), 1), lambda: self._state.move(key, to))
 
     async def buckets(self) -> list[tuple[int, int]]:
-        """See `dynein.trigger_store.TriggerStore.buckets`."""
+        """See `dynein.core.trigger_store.TriggerStore.buckets`."""
         return await self._do(Call("table", "buckets", "", 0), self._state.buckets)
 
     # --- ShardRecords -----------------------------------------------------------------------------------------------
 
     async def layout(self) -> Layout | None:
-        """See `dynein.trigger_store.ShardRecords.layout`."""
+        """See `dynein.core.trigger_store.ShardRecords.layout`."""
         return await self._do(Call("table", "layout", "", 0), lambda: self._state.layout)
 
     async def all(self) -> list[ShardRecord]:
-        """See `dynein.trigger_store.ShardRecords.all`."""
+        """See `dynein.core.trigger_store.ShardRecords.all`."""
         return await self._do(Call("table", "all", "", 0), self.shards)
 
     async def get(self, shards: Collection[int]) -> list[ShardRecord]:
-        """See `dynein.trigger_store.ShardRecords.get`."""
+        """See `dynein.core.trigger_store.ShardRecords.get`."""
         wanted = sorted(set(shards) & self._state.shards.keys())
         call = Call("table", "get", "", len(shards))
         return await self._do(call, lambda: [self._state.shards[shard] for shard in wanted])
 
     async def take(self, seen: ShardRecord, owner: str) -> ShardRecord | None:
-        """See `dynein.trigger_store.ShardRecords.take`."""
+        """See `dynein.core.trigger_store.ShardRecords.take`."""
         return await self._do(Call("table", "take", str(seen.shard), 1), lambda: self._state.take(seen, owner))
 
     async def renew(
         self, mine: ShardRecord, *, read_mark_ms: int, settled_mark_ms: int, retired_before: int
     ) -> ShardRecord | None:
-        """See `dynein.trigger_store.ShardRecords.renew`."""
+        """See `dynein.core.trigger_store.ShardRecords.renew`."""
         call = Call("table", "renew", str(mine.shard), 1)
         return await self._do(call, lambda: self._state.renew(mine, read_mark_ms, settled_mark_ms, retired_before))
 
     async def release(self, mine: ShardRecord) -> bool:
-        """See `dynein.trigger_store.ShardRecords.release`."""
+        """See `dynein.core.trigger_store.ShardRecords.release`."""
         return await self._do(Call("table", "release", str(mine.shard), 1), lambda: self._state.release(mine))
 
     async def raise_hold_mark(self, shard: int, hold_mark_ms: int) -> ShardRecord:
-        """See `dynein.trigger_store.ShardRecords.raise_hold_mark`."""
+        """See `dynein.core.trigger_store.ShardRecords.raise_hold_mark`."""
         call = Call("table", "raise_hold_mark", str(shard), 1)
         return await self._do(call, lambda: self._state.raise_hold_mark(shard, hold_mark_ms))
 
     async def report_late(self, shard: int, bucket: int) -> bool:
-        """See `dynein.trigger_store.ShardRecords.report_late`."""
+        """See `dynein.core.trigger_store.ShardRecords.report_late`."""
         return await self._do(
             Call("table", "report_late", str(shard), 1), lambda: self._state.report_late(shard, bucket)
         )
@@ -183,17 +183,17 @@ class FakeTriggerTable:
     # --- Roster -----------------------------------------------------------------------------------------------------
 
     async def beat(self, role: str, member: str, beat: int) -> None:
-        """See `dynein.trigger_store.Roster.beat`."""
+        """See `dynein.core.trigger_store.Roster.beat`."""
         members = self._state.roster.setdefault(role, {})
         await self._do(Call("table", "beat", role, 1), lambda: members.update({member: beat}))
 
     async def members(self, role: str) -> dict[str, int]:
-        """See `dynein.trigger_store.Roster.members`."""
+        """See `dynein.core.trigger_store.Roster.members`."""
         members = self._state.roster.setdefault(role, {})
         return await self._do(Call("table", "members", role, 0), lambda: dict(sorted(members.items())))
 
     async def leave(self, role: str, member: str) -> None:
-        """See `dynein.trigger_store.Roster.leave`."""
+        """See `dynein.core.trigger_store.Roster.leave`."""
         members = self._state.roster.setdefault(role, {})
         await self._do(Call("table", "leave", role, 1), lambda: members.pop(member, None))
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from typing import NamedTuple
 
-from dynein.clock import Clock
-from dynein.errors import Conflict, InvalidToken
-from dynein.inbound import Arrival
-from dynein.partition import Kind, TriggerKey, bucket_of, parse_sort_key, range_after, range_from, sort_key
-from dynein.trigger import Trigger
-from dynein.trigger_store import (
+from dynein.core.inbound_message import Arrival
+from dynein.core.keys import Kind, TriggerKey, bucket_of, parse_sort_key, range_after, range_from, sort_key
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import (
     Cancelled,
     DueCount,
     Found,
@@ -21,6 +19,8 @@ from dynein.trigger_store import (
     Tombstone,
     new_shard_record,
 )
+from dynein.errors import Conflict, InvalidToken
+from dynein.runtime.clock import Clock
 
 MARKER_TTL_S = 15 * 86400.0
 """How long tombstones and claims are kept: longer than SQS can keep an inbound message (14 days)."""
@@ -55,7 +55,7 @@ class _Partition:
 
 
 class TableState:
-    """The whole table. Verbs are those of `dynein.trigger_store`; ``clock`` says when markers expire."""
+    """The whole table. Verbs are those of `dynein.core.trigger_store`; ``clock`` says when markers expire."""
 
     def __init__(self, clock: Clock, bucket_width_ms: int, marker_ttl_s: float) -> None:
         self.width_ms = bucket_width_ms

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
 from typing import NamedTuple
 
-from dynein.token import parse
+from dynein.core.job_token import parse
 from tests.acceptance.fleet import QUICK, now_ms
 
 FIFO_QUEUE = "ordered.fifo"

@@ -13,9 +13,9 @@ import aiohttp
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dynein.dead_letters import REASON_ATTRIBUTE
-from dynein.job import decode_job
-from dynein.outgoing import TOKEN_ATTRIBUTE
+from dynein.core.delivered_message import TOKEN_ATTRIBUTE
+from dynein.core.job import decode_job
+from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
 from tests.acceptance.chaos_accounts import FIFO_QUEUE, Account, Accounts, Sighting, Standing
 from tests.acceptance.fleet import Fleet, monotonic, now_ms, pause
 

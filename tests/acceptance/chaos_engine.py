@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from dynein.clock import SystemClock
-from dynein.dynamodb_items import identity, read_trigger
-from dynein.dynamodb_shards import DynamoShardRecords
-from dynein.partition import Kind, TriggerKey, bucket_of, parse_partition_key, parse_sort_key
-from dynein.telemetry import Telemetry
-from dynein.trigger import Trigger
+from dynein.aws.dynamodb.items import identity, read_trigger
+from dynein.aws.dynamodb.shards import DynamoShardRecords
+from dynein.core.keys import Kind, TriggerKey, bucket_of, parse_partition_key, parse_sort_key
+from dynein.core.trigger import Trigger
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import SystemClock
 from tests.acceptance.chaos_accounts import FIFO_QUEUE
 from tests.acceptance.chaos_clients import ONE_TRY
 from tests.acceptance.fleet import Fleet, now_ms

@@ -11,7 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from dynein.job import decode_job
+from dynein.core.job import decode_job
 from tests.acceptance.chaos_accounts import GONE_QUEUE, STALL, Accounts, Fault, Sighting, Way
 from tests.acceptance.chaos_clients import Clients, consuming
 from tests.acceptance.chaos_engine import BUCKET_WIDTH_S, QUEUES, Aws, age, open_aws

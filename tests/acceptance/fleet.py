@@ -19,7 +19,7 @@ import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
-from dynein.engine import EmbeddedEngine
+from dynein.cli.engine import EmbeddedEngine
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient

@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dynein.audit import OVERDUE, STRANDED, UNDECODABLE
-from dynein.clock import SystemClock
-from dynein.dynamodb_items import key_item, tombstone_item, trigger_item
-from dynein.dynamodb_store import DynamoTriggerStore
-from dynein.inbound import Arrival
-from dynein.job import Job, encode_job
-from dynein.partition import Kind, TriggerKey, bucket_of, partition_key, sort_key
-from dynein.redrive import NOT_DUE
-from dynein.telemetry import Telemetry
-from dynein.token import JobRef, Placement, TokenSigner
-from dynein.trigger import Trigger
-from dynein.trigger_store import Tombstone
+from dynein.admin.audit import OVERDUE, STRANDED, UNDECODABLE
+from dynein.admin.redrive import NOT_DUE
+from dynein.aws.dynamodb.items import key_item, tombstone_item, trigger_item
+from dynein.aws.dynamodb.triggers import DynamoTriggerStore
+from dynein.core.inbound_message import Arrival
+from dynein.core.job import Job, encode_job
+from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.keys import Kind, TriggerKey, bucket_of, partition_key, sort_key
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import Tombstone
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import SystemClock
 from tests.acceptance.fleet import QUICK, SECRET, Fleet, Result, fleet, now_ms, pause, until
 
 TABLE = "dynein"

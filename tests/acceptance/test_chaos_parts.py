@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from dynein.partition import TriggerKey
-from dynein.token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.keys import TriggerKey
 from tests.acceptance.chaos_accounts import GONE_QUEUE, STALL, Account, Fault, Sighting, Standing, Way
 from tests.acceptance.fleet import SECRET
 from tests.acceptance.proxy import FAIR, Proxy, Weather

@@ -15,14 +15,14 @@ import pytest_asyncio
 from aiobotocore.session import get_session
 
 from dynein import __version__
-from dynein.clock import SystemClock
-from dynein.dynamodb_shards import DynamoShardRecords
-from dynein.dynamodb_store import DynamoTriggerStore
-from dynein.job import Job, encode_job
-from dynein.partition import JOB_ID_BYTES, TriggerKey, bucket_of
-from dynein.telemetry import Telemetry
-from dynein.token import JobRef, Placement, TokenSigner
-from dynein.trigger import Trigger
+from dynein.aws.dynamodb.shards import DynamoShardRecords
+from dynein.aws.dynamodb.triggers import DynamoTriggerStore
+from dynein.core.job import Job, encode_job
+from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.keys import JOB_ID_BYTES, TriggerKey, bucket_of
+from dynein.core.trigger import Trigger
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import SystemClock
 from tests.acceptance.fleet import QUICK, REGION, SECRET, Fleet, Result, fleet, monotonic, now_ms, until
 from tests.acceptance.load import Load
 from tests.acceptance.test_bootstrap import refusal

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from dynein.aws import sqs_client
-from dynein.clock import SystemClock
-from dynein.engine import EmbeddedEngine
+from dynein.aws.clients import sqs_client
+from dynein.aws.sqs import SqsQueues
+from dynein.cli.engine import EmbeddedEngine
+from dynein.core.queues import OutgoingMessage
 from dynein.errors import Stop
-from dynein.queue import OutgoingMessage
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import SystemClock
 from dynein.settings import Settings, load_settings
-from dynein.sqs_queue import SqsQueues
-from dynein.telemetry import Telemetry
 
 ENGINES = ["roto", "moto"]
 
@@ -99,7 +99,7 @@ async def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
 _OWNER = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from dynein.engine import EmbeddedEngine
+from dynein.cli.engine import EmbeddedEngine
 
 async def main():
     async with EmbeddedEngine(engine="roto", data_dir=Path(sys.argv[1])) as engine:

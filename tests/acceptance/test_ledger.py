@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dynein.clock import SystemClock
-from dynein.dynamodb_store import DynamoTriggerStore
-from dynein.ledger import FLOWS, Counts
-from dynein.telemetry import Telemetry
-from dynein.token import parse
+from dynein.aws.dynamodb.triggers import DynamoTriggerStore
+from dynein.core.job_token import parse
+from dynein.core.ledger import FLOWS, Counts
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import SystemClock
 from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, until
 
 WIDTH_MS = 60_000

@@ -11,7 +11,7 @@ import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynein import __version__
-from dynein.forecast import MINUTES
+from dynein.fleet.forecast import MINUTES
 from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, now_ms, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from dynein.token import TokenSigner
+from dynein.core.job_token import TokenSigner
 from tests.acceptance.fleet import QUICK, SECRET, fleet, until
 from tests.acceptance.load import Accepted, Load
 

@@ -13,7 +13,7 @@ from benchmarks.stub.expressions import holds, updated
 from benchmarks.stub.meter import Meter, read_units, write_units
 from benchmarks.stub.queues import Queues
 from benchmarks.stub.table import ConditionFailed, Table, size_bytes
-from dynein.partition import range_from
+from dynein.core.keys import range_from
 
 URL = "http://127.0.0.1/000000000000/"
 

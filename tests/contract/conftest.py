@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import pytest_asyncio
 
-from dynein.aws import clients
-from dynein.clock import SystemClock
-from dynein.dynamodb_items import tombstone_item
-from dynein.dynamodb_ledger import DynamoLedger
-from dynein.dynamodb_shards import DynamoRoster, DynamoShardRecords
-from dynein.dynamodb_store import DynamoTriggerStore
-from dynein.dynamodb_table import bootstrap_table
-from dynein.ledger import LedgerStore
-from dynein.partition import Kind, TriggerKey, bucket_of, partition_key, sort_key
+from dynein.aws.clients import clients
+from dynein.aws.dynamodb.items import tombstone_item
+from dynein.aws.dynamodb.layout import bootstrap_table
+from dynein.aws.dynamodb.ledger import DynamoLedger
+from dynein.aws.dynamodb.shards import DynamoRoster, DynamoShardRecords
+from dynein.aws.dynamodb.triggers import DynamoTriggerStore
+from dynein.core.keys import Kind, TriggerKey, bucket_of, partition_key, sort_key
+from dynein.core.ledger import LedgerStore
+from dynein.core.trigger_store import Cancelled, Roster, ShardRecords, Tombstone, TriggerStore
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import SystemClock
 from dynein.settings import Settings, load_settings
-from dynein.telemetry import Telemetry
 from dynein.testing import FakeLedger, FakeTriggerTable, ManualClock
-from dynein.trigger_store import Cancelled, Roster, ShardRecords, Tombstone, TriggerStore
 from tests import engines
 from tests.contract.samples import SHARDS, WIDTH_MS
 from tests.contract.subjects import CLIENTS, WITHOUT_TRANSACTIONS, Subject
@@ -119,7 +119,7 @@ async def aws_clients(subject: Subject, endpoint_of: Callable[[str], str | None]
             for name, value in engines.CREDENTIALS.items():
                 environment.setenv(name, value)
         async with clients(settings) as opened:
-            ours = type(opened.sqs).__module__.startswith("dynein.wire")
+            ours = type(opened.sqs).__module__.startswith("dynein.aws.wire")
             assert ours == (subject.client == "wire"), "no stand-in: a proxy in the environment makes it the SDK's"
             yield Opened(settings, opened.sqs, opened.dynamodb)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-from dynein.job import Job, encode_job
-from dynein.partition import TriggerKey, bucket_of
-from dynein.token import JobRef, Placement, TokenSigner
-from dynein.trigger import Trigger
+from dynein.core.job import Job, encode_job
+from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.keys import TriggerKey, bucket_of
+from dynein.core.trigger import Trigger
 
 WIDTH_MS = 60_000
 SHARDS = 4

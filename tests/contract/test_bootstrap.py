@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pytest_asyncio
 
-from dynein.aws import Clients, dynamodb_client
-from dynein.bootstrap import RECEIVES_MAX, Step, bootstrap
-from dynein.clock import SystemClock
+from dynein.aws.bootstrap import RECEIVES_MAX, Step, bootstrap
+from dynein.aws.clients import Clients, dynamodb_client
+from dynein.runtime.clock import SystemClock
 from dynein.settings import Settings
 from tests.contract.conftest import Opened, without_table_afterwards
 from tests.contract.subjects import REAL_QUEUES, Subject, over

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from dynein.ledger import Counts, LedgerStore, Posting
+from dynein.core.ledger import Counts, LedgerStore, Posting
 from tests.contract.subjects import TABLES, Subject, needs_transactions, over
 
 pytestmark = [*over(TABLES), needs_transactions]

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 import pytest_asyncio
 
-from dynein.clock import Clock, SystemClock
+from dynein.aws.sqs import SqsQueues
+from dynein.core.job import Attribute
+from dynein.core.queues import DELAY_MAX_S, ENTRIES_MAX, Depth, Destination, OutgoingMessage, Queues, Received
 from dynein.errors import UnknownQueue
-from dynein.job import Attribute
-from dynein.queue import DELAY_MAX_S, ENTRIES_MAX, Depth, Destination, OutgoingMessage, Queues, Received
-from dynein.sqs_queue import SqsQueues
-from dynein.telemetry import Telemetry
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock, SystemClock
 from dynein.testing import FakeQueues, ManualClock
 from tests.contract.conftest import Opened
 from tests.contract.subjects import QUEUES, Subject, over

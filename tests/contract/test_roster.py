@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dynein.trigger_store import Roster
+from dynein.core.trigger_store import Roster
 from tests.contract.subjects import TABLES, over
 
 pytestmark = over(TABLES)

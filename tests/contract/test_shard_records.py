@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dynein.trigger_store import Layout, ShardRecord, ShardRecords, TriggerStore
+from dynein.core.trigger_store import Layout, ShardRecord, ShardRecords, TriggerStore
 from tests.contract.conftest import EngineTable
 from tests.contract.samples import BUCKET, SHARDS, T0, WIDTH_MS, trigger_at
 from tests.contract.subjects import TABLES, over

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import pytest_asyncio
 
-from dynein.clock import SystemClock
-from dynein.dynamodb_shards import DynamoRoster, DynamoShardRecords
-from dynein.dynamodb_store import DynamoTriggerStore
-from dynein.dynamodb_table import bootstrap_table, verify_layout
+from dynein.aws.dynamodb.layout import bootstrap_table, verify_layout
+from dynein.aws.dynamodb.shards import DynamoRoster, DynamoShardRecords
+from dynein.aws.dynamodb.triggers import DynamoTriggerStore
+from dynein.core.inbound_message import Arrival
+from dynein.core.keys import Kind, TriggerKey, partition_key, sort_key
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import Cancelled, Layout, Moved, Tombstone
 from dynein.errors import Conflict, LayoutMismatch, NotBootstrapped
-from dynein.inbound import Arrival
-from dynein.partition import Kind, TriggerKey, partition_key, sort_key
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import SystemClock
 from dynein.settings import NEW_TABLE_BUCKET_WIDTH_S, NEW_TABLE_SHARD_COUNT, Settings
-from dynein.telemetry import Telemetry
 from dynein.testing import ManualClock
-from dynein.trigger import Trigger
-from dynein.trigger_store import Cancelled, Layout, Moved, Tombstone
 from tests.contract.conftest import EngineTable, dynamo_table
 from tests.contract.samples import BUCKET, SHARDS, T0, WIDTH_MS, moved, trigger_at
 from tests.contract.subjects import REAL_TABLES, WITHOUT_TRANSACTIONS, Subject, needs_transactions, over

@@ -6,11 +6,10 @@ import asyncio
 
 import pytest
 
-from dynein.errors import Conflict, InvalidToken
-from dynein.inbound import Arrival
-from dynein.partition import DUE_MAX_MS, Kind, TriggerKey, parse_sort_key
-from dynein.trigger import Trigger
-from dynein.trigger_store import (
+from dynein.core.inbound_message import Arrival
+from dynein.core.keys import DUE_MAX_MS, Kind, TriggerKey, parse_sort_key
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import (
     ADD_MAX,
     LOOKUP_MAX,
     Cancelled,
@@ -22,6 +21,7 @@ from dynein.trigger_store import (
     Tombstone,
     TriggerStore,
 )
+from dynein.errors import Conflict, InvalidToken
 from tests.contract.conftest import EngineTable
 from tests.contract.samples import BUCKET, SHARDS, T0, WIDTH_MS, moved, trigger_at
 from tests.contract.subjects import TABLES, needs_transactions, over

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from dynein.engine import EmbeddedEngine
+from dynein.cli.engine import EmbeddedEngine
 from dynein.settings import Settings
 from tests.acceptance.fleet import REGION, Fleet, free_port
 from tests.acceptance.test_bootstrap import outcomes, refusal

@@ -89,7 +89,9 @@ async def test_what_is_installed_is_what_is_pinned(image: Image) -> None:
 
 
 async def test_it_can_send_traces(image: Image) -> None:
-    loaded = await run(image, ["python", "-c", "import dynein.otel as otel; print(otel.SERVICE_NAME)"], {})
+    loaded = await run(
+        image, ["python", "-c", "import dynein.observability.otel as otel; print(otel.SERVICE_NAME)"], {}
+    )
     assert loaded.output == "dynein\n"
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from dynein.api.ops import ops_routes
+from dynein.api.health import ops_routes
 from dynein.errors import InvalidSettings
+from dynein.observability.telemetry import Telemetry
 from dynein.settings import ROLES, Settings, load_settings
-from dynein.telemetry import Telemetry
 from k8s.monitoring.dashboard import dashboard
 from k8s.monitoring.made import ALERTS
 from tests.deploy.rendering import (

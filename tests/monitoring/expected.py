@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from dynein.clock import SystemClock
-from dynein.ledger_metrics import LedgerMetrics
-from dynein.telemetry import Telemetry
+from dynein.ledger.export import LedgerMetrics
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import SystemClock
 from k8s.monitoring.dashboard import dashboard
 from k8s.monitoring.made import ALERTS
 from tests.deploy.rendering import parse

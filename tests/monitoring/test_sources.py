@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from dynein.events.event import CATALOGUE
-from dynein.events.reference import reference_markdown
-from dynein.telemetry import Telemetry
+from dynein.observability.events.event import CATALOGUE
+from dynein.observability.events.reference import reference_markdown
+from dynein.observability.telemetry import Telemetry
 from k8s.monitoring import causes, jobs
 from k8s.monitoring.made import ALERTS, COMPONENT, MADE
 from tests.deploy.rendering import ROOT, parse

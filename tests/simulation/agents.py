@@ -1,4 +1,4 @@
-"""The real roles, started in a simulated process as `dynein.service` starts them in a real one."""
+"""The real roles, started in a simulated process as `dynein.server.service` starts them in a real one."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import random
 from collections.abc import Awaitable
 
 from dynein.api.app import create_app
-from dynein.api.ops import Lifecycle
+from dynein.api.health import Lifecycle
 from dynein.api.submission import Submissions
-from dynein.dead_letters import DeadLetterQueue
-from dynein.delivery import Delivery, Limits
-from dynein.directory import Directory
+from dynein.core.trigger_store import Layout
+from dynein.delivery.dead_letter_queue import DeadLetterQueue
+from dynein.delivery.delivery import Delivery, Limits
+from dynein.delivery.destinations import Directory
+from dynein.fleet.membership import Membership
 from dynein.ingest import Ingester
-from dynein.membership import Membership
-from dynein.runner import run_passes
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.periodic import run_passes
 from dynein.scheduler.dispatcher import Dispatcher
-from dynein.telemetry import Telemetry
-from dynein.trigger_store import Layout
 from tests.simulation.clients import Client, HttpClient
 from tests.simulation.engines import WiredQueues, WiredTable
 from tests.simulation.network import Wire

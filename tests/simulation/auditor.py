@@ -7,12 +7,12 @@ from collections import Counter
 from typing import NamedTuple
 
 from dynein.api.schemas import Accepted, JobRequest
-from dynein.dead_letters import REASON_ATTRIBUTE
+from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
+from dynein.core.inbound_message import unpack
+from dynein.core.job_token import parse
+from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
 from dynein.errors import DyneinError, Unavailable
-from dynein.inbound import unpack
-from dynein.outgoing import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.testing.queues import Sent
-from dynein.token import parse
 from tests.simulation.bounds import Bounds
 from tests.simulation.flight import Fate, Flight
 from tests.simulation.process import Process

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dynein.queue import ENTRIES_MAX
+from dynein.core.queues import ENTRIES_MAX
 from dynein.scheduler.dispatcher import READS_MAX
 from dynein.scheduler.leases import CALLS_MAX
 from tests.simulation.agents import Innards

@@ -8,17 +8,17 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from dynein import parcel
 from dynein.api import senders
-from dynein.batching import GroupCommit
-from dynein.dead_letters import DeadLetterQueue
+from dynein.core import due_job
+from dynein.core.due_job import Outcome
+from dynein.delivery.dead_letter_queue import DeadLetterQueue
+from dynein.delivery.due_timer import DueHeap
+from dynein.delivery.lane import Lane
 from dynein.errors import DyneinError
-from dynein.ingest.hand import Hand as IngestHand
-from dynein.lane import Lane
-from dynein.parcel import Outcome
-from dynein.scheduler.due_heap import DueHeap
-from dynein.scheduler.hand import Hand
+from dynein.ingest.near_jobs import Hand as IngestHand
+from dynein.runtime.group_commit import GroupCommit
 from dynein.scheduler.sender import Sender
+from dynein.scheduler.shard_buffer import Hand
 from tests.simulation.engines import WiredQueues
 from tests.simulation.mutation import Mutation, result, returns
 
@@ -117,5 +117,5 @@ BUGS = (
     Mutation("forget a trigger that there was no room for", Hand, "let_go_of", _forget),
     Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
     Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),
-    Mutation("a new deduplication id for each try", parcel, "outgoing_message", _fresh_id_each_try),
+    Mutation("a new deduplication id for each try", due_job, "outgoing_message", _fresh_id_each_try),
 )

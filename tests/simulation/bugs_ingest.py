@@ -8,15 +8,15 @@ from contextlib import suppress
 from typing import Any
 
 from dynein.api import app, routes
-from dynein.api.existing import ExistingJobs
+from dynein.api.stored_jobs import ExistingJobs
+from dynein.core.queues import Received
 from dynein.errors import DyneinError, Overloaded, Unavailable
+from dynein.ingest.admission import Gate
 from dynein.ingest.batched_store import BatchedStore
-from dynein.ingest.gate import Gate
 from dynein.ingest.ingester import Ingester
 from dynein.ingest.late_writes import LateWrites
-from dynein.ingest.shard_view import ShardView
+from dynein.ingest.marks_cache import ShardView
 from dynein.ingest.visibility import Visibility
-from dynein.queue import Received
 from tests.simulation.engines import WiredQueues, WiredTable
 from tests.simulation.mutation import Mutation, answer, result
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from dynein.membership import Liveness
-from dynein.partition import TriggerKey, bucket_of
-from dynein.scheduler.dispatch_plan import Walk
-from dynein.scheduler.hand import Hand, Memory
+from dynein.core.keys import TriggerKey, bucket_of
+from dynein.core.trigger_store import Cancelled
+from dynein.fleet.membership import Liveness
 from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes
+from dynein.scheduler.read_plan import Walk
+from dynein.scheduler.shard_buffer import Hand, Memory
 from dynein.scheduler.shard_reader import ReadLimits, ShardReader
 from dynein.testing.table_state import TableState
-from dynein.trigger_store import Cancelled
 from tests.simulation.engines import WiredTable
 from tests.simulation.mutation import Mutation, answer, instead, result, returns
 

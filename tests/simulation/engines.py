@@ -7,13 +7,13 @@ from bisect import insort
 from collections.abc import Awaitable, Collection, Sequence
 from typing import TypeVar
 
-from dynein.inbound import Arrival
-from dynein.outgoing import TOKEN_ATTRIBUTE
-from dynein.partition import TriggerKey
-from dynein.queue import Depth, Destination, OutgoingMessage, Received, SendFailure
+from dynein.core.delivered_message import TOKEN_ATTRIBUTE
+from dynein.core.inbound_message import Arrival
+from dynein.core.keys import TriggerKey
+from dynein.core.queues import Depth, Destination, OutgoingMessage, Received, SendFailure
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import Cancelled, DueCount, Found, Layout, Moved, Page, ShardRecord, Tombstone
 from dynein.testing import FakeQueues, FakeTriggerTable
-from dynein.trigger import Trigger
-from dynein.trigger_store import Cancelled, DueCount, Found, Layout, Moved, Page, ShardRecord, Tombstone
 from tests.simulation.evidence import Attempt, Evidence, Handover, Retirement
 from tests.simulation.flight import Flight
 from tests.simulation.network import Wire
@@ -27,7 +27,7 @@ TABLE = "table"
 
 
 class WiredQueues:
-    """`dynein.queue.Queues` over a `Wire`."""
+    """`dynein.core.queues.Queues` over a `Wire`."""
 
     def __init__(self, queues: FakeQueues, wire: Wire, evidence: Evidence) -> None:
         self._queues = queues
@@ -102,7 +102,7 @@ def _began_at(flight: Flight) -> float:
 
 
 class WiredTable:
-    """`dynein.trigger_store`'s three protocols over a `Wire`."""
+    """`dynein.core.trigger_store`'s three protocols over a `Wire`."""
 
     def __init__(self, table: FakeTriggerTable, wire: Wire, evidence: Evidence, faults: EngineFaults) -> None:
         self._table = table

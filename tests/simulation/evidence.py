@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, TypeVar
 
-from dynein.partition import TriggerKey
+from dynein.core.keys import TriggerKey
 from tests.simulation.flight import Flight
 
 NameT = TypeVar("NameT", bound=Hashable)

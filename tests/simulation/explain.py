@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from dynein.partition import TriggerKey
+from dynein.core.keys import TriggerKey
 from tests.simulation.agents import DEAD_LETTERS
 from tests.simulation.evidence import Attempt
 from tests.simulation.flight import Fate, Flight

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from dynein.token import parse
+from dynein.core.job_token import parse
 from tests.simulation.evidence import Attempt
 from tests.simulation.flight import Fate
 from tests.simulation.world import EPOCH_MS

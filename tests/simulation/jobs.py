@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from dynein.api.schemas import JobRequest
-from dynein.job import Policy
+from dynein.core.job import Policy
 from tests.simulation.world import World
 
 _BODY_BYTES = (0,) * 12 + (300,) * 3 + (9_000,)

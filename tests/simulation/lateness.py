@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dynein.token import Placement
+from dynein.core.job_token import Placement
 from tests.simulation.process import ProcessClock
 from tests.simulation.scenario import Scenario
 

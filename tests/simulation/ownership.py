@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from dynein.token import parse
+from dynein.core.job_token import parse
 from tests.simulation.evidence import Handover
 from tests.simulation.flight import Flight
 from tests.simulation.world import World

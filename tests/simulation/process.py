@@ -27,7 +27,7 @@ class State(Enum):
 
 
 class ProcessClock:
-    """`dynein.clock.Clock` of one machine: its wall clock is off and may step; its monotonic clock does neither."""
+    """`dynein.runtime.clock.Clock` of one machine: its wall clock is off and may step, its monotonic clock not."""
 
     def __init__(self, loop: SimulationLoop, epoch_ms: int, offset_ms: int, monotonic_base: float) -> None:
         self._loop = loop

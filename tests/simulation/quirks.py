@@ -6,12 +6,12 @@ import random
 from collections import Counter
 from typing import Any
 
-from dynein.clock import Clock
-from dynein.partition import TriggerKey, bucket_of
-from dynein.queue import SendFailure
+from dynein.core.keys import TriggerKey, bucket_of
+from dynein.core.queues import SendFailure
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import Page
+from dynein.runtime.clock import Clock
 from dynein.testing import Call, Faults
-from dynein.trigger import Trigger
-from dynein.trigger_store import Page
 from tests.simulation.scenario import Scenario, Weather
 
 

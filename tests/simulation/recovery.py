@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dynein.partition import bucket_of
+from dynein.core.keys import bucket_of
 from tests.simulation.agents import Innards
 from tests.simulation.process import State, pause
 from tests.simulation.world import World
 
 _PASS_BACKOFF_MAX_S = 5.0
-"""Longest pause of an agent that met errors (`dynein.runner`, `dynein.ingest.retrying`)."""
+"""Longest pause of an agent that met errors (`dynein.runtime.periodic`, `dynein.ingest.retrying`)."""
 BACKLOG_S = 3.0
 """How long the dispatchers may take, once they own all shards, to read what has become due."""
 _LOOK_EVERY_S = 0.5

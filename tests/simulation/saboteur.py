@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from dynein.queue import OutgoingMessage
+from dynein.core.queues import OutgoingMessage
 from tests.simulation.flight import Fate
 from tests.simulation.process import Process, State, pause
 from tests.simulation.world import World

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from dynein.dead_letters import read_dead_letter
-from dynein.job import decode_job
-from dynein.token import Placement, parse
-from dynein.trigger_store import Tombstone
+from dynein.core.job import decode_job
+from dynein.core.job_token import Placement, parse
+from dynein.core.trigger_store import Tombstone
+from dynein.delivery.dead_letter_queue import read_dead_letter
 from tests.simulation.auditor import Auditor, Delivery, Record, due, name_of, short
 from tests.simulation.explain import Explainer
 from tests.simulation.fifo import judge_fifo

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from dynein.api.schemas import JobRequest, MoveRequest, PrepareRequest
+from dynein.core.job import Policy
 from dynein.errors import Conflict, DyneinError, Rejected, Retryable
-from dynein.job import Policy
 from tests.simulation.auditor import Auditor
 from tests.simulation.clients import Client
 from tests.simulation.jobs import JobMaker

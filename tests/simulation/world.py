@@ -10,10 +10,10 @@ from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from dynein.core.job_token import TokenSigner
+from dynein.core.trigger_store import NEW_SHARD_LOOK_BACK_MS
 from dynein.errors import DyneinError, Stop
 from dynein.testing import FakeQueues, FakeTriggerTable
-from dynein.token import TokenSigner
-from dynein.trigger_store import NEW_SHARD_LOOK_BACK_MS
 from tests.simulation.evidence import Evidence
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.network import Network

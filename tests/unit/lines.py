@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dynein.events.event import Line
+from dynein.observability.events.event import Line
 
 
 def lines(caplog: pytest.LogCaptureFixture, *events: str) -> list[dict[str, Any]]:

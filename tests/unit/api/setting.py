@@ -11,18 +11,18 @@ from pydantic import SecretStr
 
 from dynein.api.app import create_app
 from dynein.api.decoding import decode_job
-from dynein.api.ops import Lifecycle, Readiness
+from dynein.api.health import Lifecycle, Readiness
 from dynein.api.schemas import Accepted, JobRequest
 from dynein.api.submission import Submissions
-from dynein.directory import Directory
-from dynein.inbound import Arrival, unpack
-from dynein.ledger import Counts, Tally
+from dynein.core.inbound_message import Arrival, unpack
+from dynein.core.job_token import JobRef, TokenSigner, parse
+from dynein.core.ledger import Counts, Tally
+from dynein.core.trigger_store import Layout
+from dynein.delivery.destinations import Directory
+from dynein.observability.telemetry import Telemetry
+from dynein.observability.tracing import Tracing
 from dynein.settings import Settings
-from dynein.telemetry import Telemetry
 from dynein.testing import FakeQueues, FakeTriggerTable, ManualClock
-from dynein.token import JobRef, TokenSigner, parse
-from dynein.tracing import Tracing
-from dynein.trigger_store import Layout
 
 SECRET = b"0123456789abcdef-test"
 INBOUND = "dynein-inbound"

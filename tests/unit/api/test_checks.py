@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynein.api import checks
+from dynein.core.job import Attribute
+from dynein.core.queues import OutgoingMessage
 from dynein.errors import InvalidField
-from dynein.job import Attribute
-from dynein.queue import OutgoingMessage
 from dynein.testing.queue_rules import refusal
 
 XML_LEGAL = st.characters(

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from dynein.api.app import create_app
+from dynein.core.job_token import TokenSigner
 from dynein.errors import Throttled, Unavailable
-from dynein.token import TokenSigner
 from tests.unit.api.setting import INBOUND, Api
 
 

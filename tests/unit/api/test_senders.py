@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynein.api.senders import LANES_MAX, Direct, DirectSender, plan_calls
-from dynein.directory import Directory
+from dynein.core.inbound_message import PACK_OVERHEAD_BYTES
+from dynein.core.queues import ENTRIES_MAX, OutgoingMessage
+from dynein.delivery.destinations import Directory
 from dynein.errors import Overloaded
-from dynein.inbound import PACK_OVERHEAD_BYTES
-from dynein.queue import ENTRIES_MAX, OutgoingMessage
 from dynein.testing import FakeQueues, ManualClock
 
 PACK_MAX = 1_000

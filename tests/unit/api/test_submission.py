@@ -8,6 +8,10 @@ import pytest
 from dynein.api.decoding import decode_job as decode_request
 from dynein.api.problems import SendRefused
 from dynein.api.schemas import Accepted, PrepareRequest
+from dynein.core.inbound_message import unpack
+from dynein.core.job import Policy, decode_job
+from dynein.core.job_token import Placement
+from dynein.core.queues import Received
 from dynein.errors import (
     AccessDenied,
     DyneinError,
@@ -19,11 +23,7 @@ from dynein.errors import (
     Unavailable,
     UnknownQueue,
 )
-from dynein.inbound import unpack
-from dynein.job import Policy, decode_job
-from dynein.queue import Received
 from dynein.testing.queues import Sent
-from dynein.token import Placement
 from tests.unit.api.setting import INBOUND, Api, job
 
 MINUTE_MS = 60_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dynein.api.schemas import MoveRequest, PrepareRequest
+from dynein.core.ledger import Counts
 from dynein.errors import Conflict, DyneinError, Throttled, Unavailable
-from dynein.ledger import Counts
 from tests.unit.api.setting import Api, job
 
 

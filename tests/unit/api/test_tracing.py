@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynein.api.caller import Caller
-from dynein.dead_letters import OVERHEAD_BYTES
+from dynein.core.delivered_message import outgoing_bytes
+from dynein.core.job import Job, decode_job, encode_job
+from dynein.core.queues import ATTRIBUTES_MAX
+from dynein.delivery.dead_letter_queue import OVERHEAD_BYTES
 from dynein.errors import InvalidField
-from dynein.job import Job, decode_job, encode_job
-from dynein.outgoing import outgoing_bytes
-from dynein.queue import ATTRIBUTES_MAX
 from tests.unit.api.setting import Api, job
 
 HEADER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -5,13 +5,13 @@ from collections import Counter
 
 import pytest
 
+from dynein.core.inbound_message import Entry
+from dynein.core.keys import bucket_of
+from dynein.core.queues import SendFailure
+from dynein.core.trigger_store import Cancelled
 from dynein.errors import Throttled, Unavailable
-from dynein.inbound import Entry
-from dynein.partition import bucket_of
-from dynein.queue import SendFailure
 from dynein.testing import Faults
 from dynein.testing.faults import Call
-from dynein.trigger_store import Cancelled
 from tests.unit.ingest.world import WIDTH_MS, Process, World, due_of, trigger_of
 
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from dynein.dead_letters import KIND_INBOUND, KIND_JOB
+from dynein.core.keys import bucket_of
+from dynein.core.ledger import Counts
+from dynein.core.trigger_store import Cancelled
+from dynein.delivery.dead_letter_queue import KIND_INBOUND, KIND_JOB
 from dynein.errors import AccessDenied, Throttled, Unavailable
-from dynein.ledger import Counts
-from dynein.partition import bucket_of
-from dynein.trigger_store import Cancelled
 from tests.unit.ingest.world import INBOUND, WIDTH_MS, World, bucket_of_entry, due_of, trigger_of
 
 HOUR_S = 3600.0

@@ -6,16 +6,16 @@ import random
 
 import pytest
 
+from dynein.core.keys import TriggerKey
+from dynein.core.queues import OutgoingMessage
 from dynein.errors import AccessDenied, Throttled, Unavailable
+from dynein.ingest.admission import Gate
 from dynein.ingest.crew import Crew
-from dynein.ingest.gate import Gate
-from dynein.ingest.progress import Memory
+from dynein.ingest.marks_cache import ShardView
+from dynein.ingest.receive_history import Memory
 from dynein.ingest.retrying import Retrying, RunEnded, all_of
-from dynein.ingest.shard_view import ShardView
 from dynein.ingest.visibility import Visibility
-from dynein.partition import TriggerKey
-from dynein.queue import OutgoingMessage
-from dynein.telemetry import Telemetry
+from dynein.observability.telemetry import Telemetry
 from dynein.testing import FakeQueues, FakeTriggerTable, ManualClock
 
 

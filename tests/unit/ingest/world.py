@@ -8,24 +8,24 @@ from typing import NamedTuple
 
 import msgspec
 
-from dynein.dead_letters import DeadLetter, DeadLetterQueue, read_dead_letter
-from dynein.delivery import Delivery, Limits
-from dynein.directory import Directory
-from dynein.inbound import Entry, pack
+from dynein.core.delivered_message import TOKEN_ATTRIBUTE
+from dynein.core.inbound_message import Entry, pack
+from dynein.core.job import Job, encode_job
+from dynein.core.job_token import JobRef, Placement, TokenSigner, parse
+from dynein.core.keys import TriggerKey, bucket_of
+from dynein.core.ledger import Counts, Tally, judge
+from dynein.core.queues import OutgoingMessage
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import ShardRecord
+from dynein.delivery.dead_letter_queue import DeadLetter, DeadLetterQueue, read_dead_letter
+from dynein.delivery.delivery import Delivery, Limits
+from dynein.delivery.destinations import Directory
+from dynein.fleet.membership import Membership
 from dynein.ingest import Ingester
-from dynein.job import Job, encode_job
-from dynein.ledger import Counts, Tally, judge
-from dynein.membership import Membership
-from dynein.outgoing import TOKEN_ATTRIBUTE
-from dynein.partition import TriggerKey, bucket_of
-from dynein.queue import OutgoingMessage
+from dynein.observability.telemetry import Telemetry
 from dynein.settings import Settings
-from dynein.telemetry import Telemetry
 from dynein.testing import FakeQueues, FakeTriggerTable, Faults, ManualClock
 from dynein.testing.queues import Sent
-from dynein.token import JobRef, Placement, TokenSigner, parse
-from dynein.trigger import Trigger
-from dynein.trigger_store import ShardRecord
 
 INBOUND = "inbound"
 DLQ = "dead"

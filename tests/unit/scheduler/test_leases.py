@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from dynein.core.trigger_store import ShardRecord
 from dynein.errors import Unavailable
+from dynein.observability.telemetry import Telemetry
 from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes
-from dynein.telemetry import Telemetry
 from dynein.testing import FakeTriggerTable, ManualClock
-from dynein.trigger_store import ShardRecord
 
 TIMES = LeaseTimes(lease_ttl_s=10.0, tick_s=1.0, call_timeout_s=3.0, read_ahead_s=3.0)
 

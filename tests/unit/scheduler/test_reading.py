@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Callable
 
+from dynein.core.keys import bucket_of
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import NEW_SHARD_LOOK_BACK_MS
 from dynein.errors import Unavailable
-from dynein.partition import bucket_of
-from dynein.trigger import Trigger
-from dynein.trigger_store import NEW_SHARD_LOOK_BACK_MS
 from tests.unit.scheduler.world import WIDTH_MS, World
 
 MakeWorld = Callable[..., World]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from dynein.dead_letters import read_dead_letter
+from dynein.core.keys import TriggerKey
+from dynein.core.ledger import Counts
+from dynein.core.trigger import SLOT_BYTES, Trigger
+from dynein.core.trigger_store import Cancelled
+from dynein.delivery.dead_letter_queue import read_dead_letter
 from dynein.errors import AccessDenied, Throttled, Unavailable, UnknownQueue
-from dynein.ledger import Counts
-from dynein.partition import TriggerKey
-from dynein.trigger import SLOT_BYTES, Trigger
-from dynein.trigger_store import Cancelled
 from tests.unit.scheduler.world import DLQ, WIDTH_MS, World
 
 MakeWorld = Callable[..., World]

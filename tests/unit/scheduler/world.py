@@ -6,22 +6,22 @@ import asyncio
 import random
 from typing import Any, NamedTuple
 
-from dynein.dead_letters import DeadLetterQueue
-from dynein.delivery import Delivery, Limits
-from dynein.directory import Directory
-from dynein.job import Job, encode_job
-from dynein.ledger import Counts, Tally, judge
-from dynein.membership import Membership
-from dynein.partition import TriggerKey, bucket_of
+from dynein.core.job import Job, encode_job
+from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.keys import TriggerKey, bucket_of
+from dynein.core.ledger import Counts, Tally, judge
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import ShardRecord
+from dynein.delivery.dead_letter_queue import DeadLetterQueue
+from dynein.delivery.delivery import Delivery, Limits
+from dynein.delivery.destinations import Directory
+from dynein.fleet.membership import Membership
+from dynein.observability.telemetry import Telemetry
 from dynein.scheduler import Dispatcher
 from dynein.settings import Settings
-from dynein.telemetry import Telemetry
 from dynein.testing import FakeQueues, FakeTriggerTable, Faults, ManualClock
 from dynein.testing.faults import Call
 from dynein.testing.queues import Sent
-from dynein.token import JobRef, Placement, TokenSigner
-from dynein.trigger import Trigger
-from dynein.trigger_store import ShardRecord
 
 DLQ = "dead"
 WIDTH_MS = 60_000

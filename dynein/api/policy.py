@@ -1,0 +1,123 @@
+"""Who holds a job until it is due. Pure: request, destination and now in, decision out.
+
+AUTO, by rows from the top:
+
+=============================================  =============
+the job                                        placement
+=============================================  =============
+has a prepared token                           SCHEDULED
+is cancellable                                 SCHEDULED: what SQS holds cannot be taken back
+is due now                                     IMMEDIATE
+is due within 900 s, on a standard queue       SQS_DELAYED
+is due later, or on a FIFO queue               SCHEDULED (FIFO queues take no delay for one message)
+=============================================  =============
+
+An explicit policy that cannot keep its promise is refused; it is never silently replaced by another.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dynein.api.due_time import MS_PER_DAY, MS_PER_S, format_rfc3339, parse_delay_ms, parse_run_at_ms
+from dynein.core.job import Policy
+from dynein.core.job_token import Placement
+from dynein.core.keys import DUE_MAX_MS
+from dynein.core.queues import DELAY_MAX_S
+from dynein.errors import InvalidField
+
+PLACEMENT_OF = {
+    Policy.IMMEDIATE: Placement.IMMEDIATE,
+    Policy.SQS_DELAYED: Placement.SQS_DELAYED,
+    Policy.SCHEDULED: Placement.SCHEDULED,
+}
+POLICY_OF = {
+    Placement.IMMEDIATE: Policy.IMMEDIATE,
+    Placement.SQS_DELAYED: Policy.SQS_DELAYED,
+    Placement.SCHEDULED: Policy.SCHEDULED,
+    Placement.PREPARED: Policy.SCHEDULED,
+}
+
+
+class When(NamedTuple):
+    """What a request says about time. At most one of the two is given."""
+
+    run_at: int | str | None
+    delay: float | str | None
+
+    @property
+    def given(self) -> bool:
+        """Does it say anything?"""
+        return self.run_at is not None or self.delay is not None
+
+
+def due_at_ms(when: When, now_ms: int, *, delay_max_days: int) -> int:
+    """The due time: as asked for, but never before now, so that lateness counts from when we could first know.
+
+    Raises `InvalidField` for ``run_at`` or ``delay``.
+    """
+    if when.run_at is not None and when.delay is not None:
+        raise InvalidField("delay", "and run_at exclude each other.", "Send one of them, or neither for now.")
+    if when.run_at is not None:
+        field, due = "run_at", max(now_ms, parse_run_at_ms(when.run_at))
+    elif when.delay is not None:
+        field, due = "delay", now_ms + parse_delay_ms(when.delay)
+    else:
+        return now_ms
+    # The key has room up to the year 10889, RFC 3339 up to 9999.
+    if due > min(now_ms + delay_max_days * MS_PER_DAY, DUE_MAX_MS, _YEAR_9999_MS):
+        raise InvalidField(
+            field,
+            f"lies more than {delay_max_days} days ahead.",
+            f"Send a time at most {delay_max_days} days from now (setting delay_max_days).",
+        )
+    return due
+
+
+def due_by_token_ms(when: When, token_due_at_ms: int) -> int:
+    """The due time of a job with a prepared token: the token's. Raises `InvalidField` if the job says another."""
+    fix = f"Leave it out: the token fixes the due time at {format_rfc3339(token_due_at_ms)}."
+    if when.delay is not None:
+        raise InvalidField("delay", "was given with a prepared token.", fix)
+    if when.run_at is not None and parse_run_at_ms(when.run_at) != token_due_at_ms:
+        raise InvalidField("run_at", "differs from the due time of the prepared token.", fix)
+    return token_due_at_ms
+
+
+def place(policy: Policy, due_ms: int, now_ms: int, *, fifo: bool, cancellable: bool, prepared: bool) -> Policy:
+    """The policy that the job gets: any but AUTO. Raises `InvalidField` for one that cannot be kept."""
+    wait_ms = due_ms - now_ms
+    if policy is Policy.SCHEDULED or (policy is Policy.AUTO and (prepared or cancellable)):
+        return Policy.SCHEDULED
+    if policy is Policy.AUTO:
+        if wait_ms <= 0:
+            return Policy.IMMEDIATE
+        return Policy.SQS_DELAYED if not fifo and wait_ms <= DELAY_MAX_S * MS_PER_S else Policy.SCHEDULED
+    refusal = _refusal(policy, wait_ms, fifo=fifo, cancellable=cancellable, prepared=prepared)
+    if refusal is not None:
+        raise InvalidField("policy", *refusal)
+    return policy
+
+
+def _refusal(policy: Policy, wait_ms: int, *, fifo: bool, cancellable: bool, prepared: bool) -> tuple[str, str] | None:
+    """Why IMMEDIATE or SQS_DELAYED cannot be kept, and the fix."""
+    if prepared:
+        return f"is {policy}, but a prepared token is always SCHEDULED.", _AUTO_OR_SCHEDULED
+    if cancellable:
+        return f"is {policy}, but the job is cancellable: what SQS holds cannot be taken back.", _AUTO_OR_SCHEDULED
+    if policy is Policy.IMMEDIATE and wait_ms > 0:
+        return "is IMMEDIATE, but the job is due later.", "Leave out the time, or send AUTO."
+    if fifo and wait_ms > 0:
+        return "is SQS_DELAYED, but a FIFO queue takes no delay for one message.", _AUTO_OR_SCHEDULED
+    if wait_ms > DELAY_MAX_S * MS_PER_S:
+        return f"is SQS_DELAYED, but SQS delays by {DELAY_MAX_S} s at most.", _AUTO_OR_SCHEDULED
+    return None
+
+
+def delay_s(due_ms: int, now_ms: int) -> int:
+    """SQS's DelaySeconds for a message that leaves now: rounded up, so never early. May exceed what SQS takes."""
+    return max(0, -((now_ms - due_ms) // MS_PER_S))
+
+
+_AUTO_OR_SCHEDULED = "Send SCHEDULED, or AUTO."
+_YEAR_9999_MS = 253_402_300_799_999

@@ -1,0 +1,118 @@
+"""Create or verify what Dynein needs in an AWS account: inbound queue, dead-letter queue, table. Idempotent.
+
+Nothing that exists is changed but for queue attributes that differ, and the shard count when the settings ask for more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from dynein.aws.calls import AwsCalls
+from dynein.aws.clients import error_code
+from dynein.aws.dynamodb.layout import bootstrap_table
+from dynein.errors import Stop
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock
+from dynein.settings import Settings
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb import DynamoDBClient
+    from types_aiobotocore_sqs import SQSClient
+
+RETENTION_S = 14 * 24 * 3600
+"""SQS's longest: an outage of two weeks loses nothing. Tombstones outlive it (`dynein.aws.dynamodb.triggers`)."""
+RECEIVES_MAX = 100
+"""An inbound message received this often without being finished moves to the dead-letter queue. Generous: a
+crash-looping ingester or a long outage must not put good jobs there."""
+
+
+class Step(NamedTuple):
+    """One thing bootstrap looked after. ``outcome``: ``created``, ``updated`` or ``verified``."""
+
+    resource: str
+    outcome: str
+    detail: str = ""
+
+
+async def bootstrap(sqs: SQSClient, dynamodb: DynamoDBClient, settings: Settings, clock: Clock) -> list[Step]:
+    """Create or verify everything.
+
+    Raises `Stop` when something exists but cannot be what Dynein needs, or AWS refuses it; `Retryable` when AWS does
+    not answer. What was done until then stays done, and is verified next time.
+    """
+    if settings.inbound_queue.endswith(".fifo") or settings.dead_letter_queue.endswith(".fifo"):
+        raise Stop("inbound_queue and dead_letter_queue must be standard queues: FIFO queues cannot carry the rate")
+    queues = _Queues(sqs)
+    try:
+        dead_letter_step, dead_letter_url = await queues.ensure(
+            settings.dead_letter_queue, {"MessageRetentionPeriod": str(RETENTION_S)}
+        )
+        redrive = {
+            "deadLetterTargetArn": (await queues.attributes(dead_letter_url))["QueueArn"],
+            "maxReceiveCount": RECEIVES_MAX,
+        }
+        inbound_step, _ = await queues.ensure(
+            settings.inbound_queue,
+            {
+                "MessageRetentionPeriod": str(RETENTION_S),
+                "VisibilityTimeout": str(settings.visibility_timeout_s),
+                "MaximumMessageSize": str(settings.message_bytes_max),
+                "RedrivePolicy": json.dumps(redrive),
+            },
+        )
+        table_steps = [Step(*step) for step in await bootstrap_table(dynamodb, settings, clock)]
+    except ClientError as error:
+        # What has no meaning of its own to us: a name that AWS does not take, a queue deleted a moment ago.
+        message = error.response["Error"].get("Message", "")
+        raise Stop(f"AWS refused {error.operation_name}: {error_code(error)}: {message}") from error
+    return [dead_letter_step, inbound_step, *table_steps]
+
+
+class _Queues:
+    def __init__(self, sqs: SQSClient) -> None:
+        self._sqs = sqs
+        self._calls = AwsCalls(sqs, Telemetry())
+
+    async def ensure(self, name: str, wanted: Mapping[str, str]) -> tuple[Step, str]:
+        """What was done, and the queue's URL."""
+        url = await self._url(name)
+        if url is None:
+            attributes: Any = dict(wanted)
+            made = await self._calls.run("CreateQueue", self._sqs.create_queue(QueueName=name, Attributes=attributes))
+            return Step(f"queue {name}", "created"), made["QueueUrl"]
+        found = await self.attributes(url)
+        differing: Any = {key: value for key, value in wanted.items() if not _same(found.get(key), value)}
+        if not differing:
+            return Step(f"queue {name}", "verified"), url
+        await self._calls.run("SetQueueAttributes", self._sqs.set_queue_attributes(QueueUrl=url, Attributes=differing))
+        changes = (f"{key} {found.get(key, 'unset')} -> {value}" for key, value in sorted(differing.items()))
+        return Step(f"queue {name}", "updated", ", ".join(changes)), url
+
+    async def attributes(self, url: str) -> Mapping[str, str]:
+        answer = await self._calls.run(
+            "GetQueueAttributes", self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        )
+        return {str(key): value for key, value in answer["Attributes"].items()}
+
+    async def _url(self, name: str) -> str | None:
+        try:
+            answer = await self._calls.run("GetQueueUrl", self._sqs.get_queue_url(QueueName=name))
+        except ClientError as error:
+            said = f"{error_code(error)} {error.response['Error'].get('Message', '')}"
+            if "NonExistentQueue" in said or "QueueDoesNotExist" in said or "does not exist" in said:
+                return None
+            raise
+        return answer["QueueUrl"]
+
+
+def _same(found: str | None, wanted: str) -> bool:
+    if found is None:
+        return False
+    if not wanted.startswith("{"):
+        return found == wanted
+    # Engines and AWS disagree on whether numbers inside a policy are text.
+    return {k: str(v) for k, v in json.loads(found).items()} == {k: str(v) for k, v in json.loads(wanted).items()}

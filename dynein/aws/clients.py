@@ -1,0 +1,279 @@
+"""AWS, set up once for SQS and DynamoDB: clients, and one error mapping. `dynein.aws.calls` makes the calls.
+
+A client is the SDK's, or, by default, `dynein.aws.wire`'s with the SDK's behind it: the same methods, answers, errors.
+The SDK never retries here. Whoever makes a call knows what repeating it means (which entries of a batch, whether a
+lease is still worth renewing), so retrying is theirs; a second retry loop below would only hide how slow AWS is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession, get_session
+from botocore.exceptions import (
+    ClientError,
+    ConnectionError,  # noqa: A004 - botocore's name
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    MetadataRetrievalError,
+    NoAuthTokenError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    SSOError,
+    TokenRetrievalError,
+)
+from botocore.parsers import ResponseParserError
+from botocore.utils import get_environ_proxies
+
+from dynein import __version__
+from dynein.aws.clock_offset import ClockOffset
+from dynein.aws.wire.client import wire_client
+from dynein.errors import AccessDenied, DyneinError, InvalidSettings, NotBootstrapped, Throttled, Unavailable
+from dynein.observability.events.process import AWS_PROXIED
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock, SystemClock
+from dynein.settings import Settings
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb import DynamoDBClient
+    from types_aiobotocore_sqs import SQSClient
+
+
+_SERVER_ERROR = 500
+_FORBIDDEN = 403
+
+SQS_CODE_PREFIX = "AWS.SimpleQueueService."
+THROTTLING_CODES = frozenset(
+    {
+        "LimitExceededException",
+        "OverLimit",
+        "ProvisionedThroughputExceeded",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingError",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+"""botocore's list (``botocore/retries/standard.py``), and what SQS and a cancelled transaction's reasons add to it."""
+_UNAVAILABLE_CODES = frozenset(
+    {
+        "InternalError",
+        "InternalFailure",
+        "InternalServerError",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+        "TransactionInProgressException",
+    }
+)
+_DENIED_CODES = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSecurity",
+        "InvalidSignatureException",
+        "KMS.AccessDeniedException",
+        "KmsAccessDenied",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotAuthorized",
+        "OptInRequired",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_CLOCK_CODES = frozenset(
+    {
+        "InvalidSignatureException",
+        "RequestExpired",
+        "RequestInTheFuture",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+    }
+)
+"""Those that a wrong clock is a cause of. We do not go by AWS's clock instead, as some SDKs do: whoever is minutes off
+would send jobs minutes early or late, and must not go on."""
+RESULT_CODES = frozenset(
+    {"ConditionalCheckFailedException", "TransactionCanceledException", "TransactionConflictException"}
+)
+"""DynamoDB's ways to say that a race was lost: a result, which `aws_error` leaves as it is for the store to read."""
+
+
+class Clients(NamedTuple):
+    """Both services, open."""
+
+    sqs: SQSClient
+    dynamodb: DynamoDBClient
+
+
+@asynccontextmanager
+async def clients(
+    settings: Settings, clock: Clock | None = None, telemetry: Telemetry | None = None
+) -> AsyncIterator[Clients]:
+    """Open clients for one process; closed on leaving. Raises `InvalidSettings` when no region is to be found.
+
+    ``telemetry`` is told how far our clock is from AWS's.
+    """
+    session = get_session()
+    offset = ClockOffset(clock or SystemClock(), telemetry.clock_offset) if telemetry is not None else None
+    async with (
+        sqs_client(settings, session, clock, offset) as sqs,
+        dynamodb_client(settings, session, clock, offset) as dynamodb,
+    ):
+        yield Clients(sqs, dynamodb)
+
+
+@asynccontextmanager
+async def sqs_client(
+    settings: Settings,
+    session: AioSession | None = None,
+    clock: Clock | None = None,
+    offset: ClockOffset | None = None,
+) -> AsyncIterator[SQSClient]:
+    """An SQS client. Its read timeout leaves room for a long poll (`Settings.receive_wait_s`)."""
+    read_timeout_s = settings.call_timeout_s + settings.receive_wait_s
+    endpoint_url = settings.sqs_endpoint_url or settings.endpoint_url
+    async with _open("sqs", settings, session, clock, offset, endpoint_url, read_timeout_s) as client:
+        yield client
+
+
+@asynccontextmanager
+async def dynamodb_client(
+    settings: Settings,
+    session: AioSession | None = None,
+    clock: Clock | None = None,
+    offset: ClockOffset | None = None,
+) -> AsyncIterator[DynamoDBClient]:
+    """A DynamoDB client."""
+    endpoint_url = settings.dynamodb_endpoint_url or settings.endpoint_url
+    async with _open("dynamodb", settings, session, clock, offset, endpoint_url, settings.call_timeout_s) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _open(
+    service: Literal["sqs", "dynamodb"],
+    settings: Settings,
+    session: AioSession | None,
+    clock: Clock | None,
+    offset: ClockOffset | None,
+    endpoint_url: str | None,
+    read_timeout_s: float,
+) -> AsyncIterator[Any]:
+    session = session or get_session()
+    config = AioConfig(
+        connect_timeout=settings.call_timeout_s,
+        read_timeout=read_timeout_s,
+        max_pool_connections=settings.connections_max,
+        # One attempt in all: see the module docstring.
+        retries={"mode": "standard", "total_max_attempts": 1},
+        # Costs a tenth of a call's CPU time; our parameters come from typed code, and AWS checks them again.
+        parameter_validation=False,
+        user_agent_extra=f"dynein/{__version__}",
+    )
+    opening = session.create_client(service, region_name=settings.region, endpoint_url=endpoint_url, config=config)
+    try:
+        async with opening as sdk:
+            if settings.aws_client == "aiobotocore" or _is_behind_a_proxy(sdk):
+                if offset is not None:
+                    sdk.meta.events.register("after-call", offset.on_sdk_answer)
+                yield sdk
+                return
+            wire = wire_client(
+                sdk,
+                await session.get_credentials(),
+                clock or SystemClock(),
+                offset=offset,
+                connections_max=settings.connections_max,
+                ca_bundle=session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"),
+            )
+            async with wire as client:
+                yield client
+    except NoRegionError as error:
+        raise InvalidSettings("no AWS region: set DYNEIN_REGION (or AWS_REGION, or the profile's region)") from error
+
+
+def _is_behind_a_proxy(sdk: Any) -> bool:  # noqa: ANN401 - the SDK makes its clients' classes at run time
+    """Whether the environment (``HTTPS_PROXY``, ``NO_PROXY``) puts a proxy before the service: left to the SDK."""
+    url: str = sdk.meta.endpoint_url
+    if urlsplit(url).scheme not in get_environ_proxies(url):
+        return False
+    AWS_PROXIED.log(url=url)
+    return True
+
+
+def error_code(error: BaseException) -> str:
+    """AWS's error code, or the exception's name where AWS did not answer."""
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", "Unknown")).rsplit("#", 1)[-1]
+    return type(error).__name__
+
+
+def is_throttling(code: str) -> bool:
+    """Whether AWS's error code says that we ask for too much. SQS's own may have a prefix."""
+    return code.removeprefix(SQS_CODE_PREFIX) in THROTTLING_CODES or "throttl" in code.lower()
+
+
+def aws_error(operation: str, error: Exception) -> DyneinError | None:
+    """What ``error`` of the SDK means to us, or ``None`` where it means nothing in general.
+
+    ``None`` is for the caller to judge (`RESULT_CODES`, a queue that does not exist) or a bug of ours (a request that
+    AWS calls malformed).
+    """
+    code = error_code(error)
+    sentence = f"{operation}: {code}: {error}"
+    match error:
+        case ClientError():
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return _answered(code, status, sentence, error)
+        case NoCredentialsError() | PartialCredentialsError() | NoAuthTokenError() | TokenRetrievalError() | SSOError():
+            return AccessDenied(f"{sentence}. Give the process AWS credentials (environment, profile or role)")
+        case HTTPClientError() | ConnectionError() | CredentialRetrievalError() | MetadataRetrievalError():
+            return Unavailable(sentence)
+        case ResponseParserError() | IncompleteReadError() | TimeoutError() | OSError():
+            return Unavailable(sentence)
+        case _:
+            return None
+
+
+def _answered(code: str, status: int, sentence: str, error: ClientError) -> DyneinError | None:
+    if code in RESULT_CODES:
+        return None
+    if code in THROTTLING_CODES:
+        return Throttled(sentence)
+    if code == "ResourceNotFoundException":
+        return NotBootstrapped(f"{sentence}. The table is missing: run `dynein bootstrap`, or correct DYNEIN_TABLE")
+    if code in _DENIED_CODES or status == _FORBIDDEN:
+        return AccessDenied(f"{sentence}{_about_the_clock(code, error)}")
+    if code in _UNAVAILABLE_CODES or status >= _SERVER_ERROR:
+        return Unavailable(sentence)
+    return None
+
+
+def _about_the_clock(code: str, error: ClientError) -> str:
+    if code not in _CLOCK_CODES:
+        return ""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders") or {}
+    return (
+        f". If this machine's clock is minutes off (clock skew; AWS's says {headers.get('date', 'nothing')}), set it: "
+        "requests are signed with the time, and jobs are sent by it"
+    )

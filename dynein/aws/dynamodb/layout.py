@@ -1,0 +1,223 @@
+"""The table itself: made, checked, and given more shards while everything runs.
+
+The layout is recorded in the table, and the record is what counts: two processes that cut the same table in different
+ways would not find each other's triggers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from dynein.aws.clients import error_code
+from dynein.aws.dynamodb.items import (
+    Item,
+    identity,
+    layout_item,
+    layout_key,
+    number,
+    read_layout,
+    shard_item,
+    shard_key,
+)
+from dynein.aws.dynamodb.table import DynamoCalls
+from dynein.core.trigger_store import Layout, new_shard_record
+from dynein.errors import LayoutMismatch, NotBootstrapped, Unavailable
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import Clock
+from dynein.settings import NEW_TABLE_BUCKET_WIDTH_S, NEW_TABLE_SHARD_COUNT, Settings
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb import DynamoDBClient
+
+KEY_SCHEMA = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+ATTRIBUTES = [{"AttributeName": "pk", "AttributeType": "S"}, {"AttributeName": "sk", "AttributeType": "B"}]
+TTL_ATTRIBUTE = "ttl"
+
+NOT_THERE = "attribute_not_exists(pk)"
+"""A shard record or layout that exists is never overwritten: its marks and its lease are in use."""
+COUNT_UNCHANGED = "bucket_width_ms = :width AND shard_count = :seen"
+"""Of two bootstraps at a time, one raises the shard count; the other starts over from what it then finds."""
+
+_POLL_S = 0.25
+_POLLS_MAX = 480  # two minutes; AWS makes a table in some ten seconds
+_PUTS_AT_ONCE = 16
+_RACE_TRIES = 5
+
+
+class TableStep(NamedTuple):
+    """One thing that was looked after. ``outcome``: ``created``, ``updated`` or ``verified``."""
+
+    resource: str
+    outcome: str
+    detail: str
+
+
+async def bootstrap_table(
+    client: DynamoDBClient, settings: Settings, clock: Clock, telemetry: Telemetry | None = None
+) -> list[TableStep]:
+    """Create the table or verify it, record the layout, add shards if the settings ask for more. Idempotent.
+
+    Raises `LayoutMismatch` when the table cannot become what the settings say.
+    """
+    calls = DynamoCalls(client, settings.table, clock, telemetry or Telemetry())
+    created = await _create(calls) if await _describe(calls) is None else False
+    _check_schema(settings.table, await _active(calls))
+    ttl_enabled = await _enable_ttl(calls)
+    outcome = "created" if created else "updated" if ttl_enabled else "verified"
+    table_step = TableStep(f"table {settings.table}", outcome, f"TTL on {TTL_ATTRIBUTE}")
+    return [table_step, await _record_layout(calls, settings)]
+
+
+async def verify_layout(
+    client: DynamoDBClient, settings: Settings, clock: Clock, telemetry: Telemetry | None = None
+) -> Layout:
+    """The recorded layout, if it is what the settings say; for the start of a process.
+
+    Raises `NotBootstrapped` when table or layout is missing, `LayoutMismatch` saying what to do when they differ.
+    """
+    calls = DynamoCalls(client, settings.table, clock, telemetry or Telemetry())
+    recorded = await _recorded_layout(calls)
+    if recorded is None:
+        raise NotBootstrapped(f"table {settings.table} has no layout: run `dynein bootstrap`")
+    wanted = _wanted(settings, recorded)
+    _check_layout(settings.table, recorded, wanted)
+    if recorded.shard_count < wanted.shard_count:
+        raise LayoutMismatch(
+            f"table {settings.table} has {recorded.shard_count} shards, the settings say {wanted.shard_count}: "
+            f"run `dynein bootstrap` to add shards, or set DYNEIN_SHARD_COUNT={recorded.shard_count} (or unset it)"
+        )
+    return recorded
+
+
+def _wanted(settings: Settings, recorded: Layout | None) -> Layout:
+    """What the settings ask for; where they are silent, what is recorded."""
+    unset = recorded or Layout(NEW_TABLE_BUCKET_WIDTH_S * 1000, NEW_TABLE_SHARD_COUNT)
+    width_ms = unset.bucket_width_ms if settings.bucket_width_s is None else settings.bucket_width_s * 1000
+    return Layout(width_ms, unset.shard_count if settings.shard_count is None else settings.shard_count)
+
+
+def _check_layout(table: str, recorded: Layout, wanted: Layout) -> None:
+    if recorded.bucket_width_ms != wanted.bucket_width_ms:
+        raise LayoutMismatch(
+            f"table {table} has time buckets of {recorded.bucket_width_ms // 1000} s, the settings say "
+            f"{wanted.bucket_width_ms // 1000} s. The width of a table's buckets never changes: "
+            f"set DYNEIN_BUCKET_WIDTH_S={recorded.bucket_width_ms // 1000} (or unset it), "
+            "or use another table (DYNEIN_TABLE)"
+        )
+    if recorded.shard_count > wanted.shard_count:
+        raise LayoutMismatch(
+            f"table {table} has {recorded.shard_count} shards, the settings say {wanted.shard_count}. "
+            f"The shard count only grows: set DYNEIN_SHARD_COUNT={recorded.shard_count} (or unset it)"
+        )
+
+
+async def _describe(calls: DynamoCalls) -> dict[str, Any] | None:
+    try:
+        answer = await calls.run("DescribeTable", calls.client.describe_table(TableName=calls.table))
+    except NotBootstrapped:
+        return None
+    return dict(answer["Table"])
+
+
+async def _create(calls: DynamoCalls) -> bool:
+    request: Any = {"KeySchema": KEY_SCHEMA, "AttributeDefinitions": ATTRIBUTES, "BillingMode": "PAY_PER_REQUEST"}
+    try:
+        await calls.run("CreateTable", calls.client.create_table(TableName=calls.table, **request))
+    except ClientError as error:
+        if error_code(error) != "ResourceInUseException":
+            raise
+        return False  # another bootstrap was quicker
+    return True
+
+
+async def _active(calls: DynamoCalls) -> dict[str, Any]:
+    """The table's description, once it can be used."""
+    for _ in range(_POLLS_MAX):
+        described = await _describe(calls)
+        if described is not None and described["TableStatus"] in {"ACTIVE", "UPDATING"}:
+            return described
+        await calls.clock.sleep(_POLL_S)
+    raise Unavailable(
+        f"table {calls.table} is not active after {_POLLS_MAX * _POLL_S:.0f} s: run `dynein bootstrap` again"
+    )
+
+
+def _check_schema(table: str, described: dict[str, Any]) -> None:
+    def by_name(rows: list[Item]) -> dict[str, Item]:
+        return {row["AttributeName"]: dict(row) for row in rows}
+
+    keys, types = by_name(described["KeySchema"]), by_name(described["AttributeDefinitions"])
+    if keys != by_name(KEY_SCHEMA) or any(types.get(name) != row for name, row in by_name(ATTRIBUTES).items()):
+        raise LayoutMismatch(
+            f"table {table} exists with other keys than Dynein's (pk String, sk Binary): it is somebody else's. "
+            "Name another with DYNEIN_TABLE"
+        )
+
+
+async def _enable_ttl(calls: DynamoCalls) -> bool:
+    answer = await calls.run("DescribeTimeToLive", calls.client.describe_time_to_live(TableName=calls.table))
+    described = answer["TimeToLiveDescription"]
+    if described.get("TimeToLiveStatus") in {"ENABLED", "ENABLING"}:
+        if described.get("AttributeName") == TTL_ATTRIBUTE:
+            return False
+        raise LayoutMismatch(
+            f"table {calls.table} expires items by attribute {described.get('AttributeName')!r}, Dynein needs "
+            f"{TTL_ATTRIBUTE!r}. Turn that off, or name another table with DYNEIN_TABLE"
+        )
+    await calls.run(
+        "UpdateTimeToLive",
+        calls.client.update_time_to_live(
+            TableName=calls.table, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL_ATTRIBUTE}
+        ),
+    )
+    return True
+
+
+async def _record_layout(calls: DynamoCalls, settings: Settings) -> TableStep:
+    """Shard records first, then the layout that tells of them: who reads a shard count finds every record."""
+    resource = "layout"
+    for _ in range(_RACE_TRIES):
+        recorded = await _recorded_layout(calls)
+        wanted = _wanted(settings, recorded)
+        detail = f"{wanted.bucket_width_ms // 1000} s buckets, {wanted.shard_count} shards"
+        if recorded is not None:
+            _check_layout(calls.table, recorded, wanted)
+        added = await _add_missing_shards(calls, wanted)
+        if recorded is None:
+            if await calls.put_if(layout_item(wanted), NOT_THERE):
+                return TableStep(resource, "created", detail)
+        elif recorded == wanted:
+            return TableStep(resource, "updated" if added else "verified", detail)
+        else:
+            values = {
+                ":width": number(recorded.bucket_width_ms),
+                ":seen": number(recorded.shard_count),
+                ":count": number(wanted.shard_count),
+            }
+            update = "SET shard_count = :count"
+            if await calls.update_if(layout_key(), update, COUNT_UNCHANGED, values, {}) is not None:
+                return TableStep(resource, "updated", f"{detail} (before: {recorded.shard_count})")
+    raise Unavailable("other bootstraps keep changing the layout: run `dynein bootstrap` again")
+
+
+async def _recorded_layout(calls: DynamoCalls) -> Layout | None:
+    item = await calls.get(layout_key())
+    return read_layout(item) if item is not None else None
+
+
+async def _add_missing_shards(calls: DynamoCalls, wanted: Layout) -> int:
+    """Write the records that are missing; how many."""
+    keys = [shard_key(shard) for shard in range(wanted.shard_count)]
+    there = {identity(item) for item in await calls.get_many(keys)}
+    missing = [
+        shard_item(new_shard_record(shard, calls.clock.now_ms(), wanted.bucket_width_ms))
+        for shard, key in enumerate(keys)
+        if identity(key) not in there
+    ]
+    for start in range(0, len(missing), _PUTS_AT_ONCE):
+        some = missing[start : start + _PUTS_AT_ONCE]
+        await asyncio.gather(*(calls.put_if(item, NOT_THERE) for item in some))
+    return len(missing)

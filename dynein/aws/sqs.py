@@ -1,0 +1,254 @@
+"""`dynein.core.queues.Queues` on SQS.
+
+SQS reports failures in three places, and all are read: the call fails; the call succeeds and names entries that failed;
+the call succeeds and does not mention an entry at all. A whole call refused for one entry's content is made again entry
+by entry, so that one bad job never fails its neighbours.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import ClientError
+
+from dynein.aws.calls import AwsCalls
+from dynein.aws.clients import SQS_CODE_PREFIX, error_code, is_throttling
+from dynein.core.job import Attribute
+from dynein.core.queue_address import QueueAddresses, is_url
+from dynein.core.queues import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure, call_failure
+from dynein.errors import AccessDenied, DyneinError, Remedy, Throttled, Unavailable, UnknownQueue
+from dynein.observability.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs import SQSClient
+
+ResultT = TypeVar("ResultT")
+
+_IDS = tuple(str(i) for i in range(ENTRIES_MAX))
+_MISSING_CODES = frozenset({"NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
+_INVISIBLE_CODES = frozenset({"AccessDenied", "AccessDeniedException"})
+"""What SQS answers to a look-up that a policy forbids, be the queue there or not. (Broken credentials have others.)"""
+_CONTENT_CODES = frozenset(
+    {
+        "BatchRequestTooLong",
+        "InvalidAttributeValue",
+        "InvalidMessageContents",
+        "InvalidParameterCombination",
+        "InvalidParameterValue",
+        "MessageAttributesInvalid",
+        "MissingParameter",
+        "SerializationException",
+        "UnsupportedOperation",
+        "ValidationError",
+        "ValidationException",
+    }
+)
+"""A call refused with one of these was refused for what is in it. Others (KMS and the like) speak of the queue."""
+_UNANSWERED = SendFailure("Unanswered", "SQS's answer does not mention this entry", permanent=False)
+
+
+class SqsQueues:
+    """All the queues one SQS client can reach."""
+
+    def __init__(self, client: SQSClient, telemetry: Telemetry) -> None:
+        self._client = client
+        self._calls = AwsCalls(client, telemetry)
+        config: Any = client.meta.config  # botocore sets its attributes from a table, unseen by type checkers
+        # `dynein.aws.clients` sets both; the read timeout has a long poll on top of what any other call may take.
+        self._call_timeout_s = float(config.connect_timeout)
+        self._read_timeout_s = float(config.read_timeout)
+        self._addresses = QueueAddresses(client.meta.endpoint_url, client.meta.region_name)
+
+    async def resolve(self, queue: str) -> Destination:
+        """See `dynein.core.queues.Queues.resolve`. The queue is known by its URL or its ARN, as its policy allows."""
+        self._addresses.check(queue)
+        fifo = queue.endswith(".fifo")
+        try:
+            if is_url(queue):
+                asked = self._client.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
+                await self._run(queue, "GetQueueAttributes", asked)
+                return Destination(queue, fifo)
+            found = await self._run(queue, "GetQueueUrl", self._client.get_queue_url(QueueName=queue))
+        except AccessDenied as error:
+            if error.__cause__ is not None and error_code(error.__cause__) in _INVISIBLE_CODES:
+                raise UnknownQueue(queue) from error
+            raise
+        return Destination(found["QueueUrl"], fifo)
+
+    async def send(self, url: str, messages: Sequence[OutgoingMessage]) -> list[SendFailure | None]:
+        """See `dynein.core.queues.Queues.send`."""
+        assert 1 <= len(messages) <= ENTRIES_MAX, len(messages)
+        entries: list[dict[str, Any]] = []
+        unsendable: dict[int, SendFailure] = {}
+        for i, message in enumerate(messages):
+            try:
+                entries.append(_entry(_IDS[i], message))
+            except binascii.Error as error:
+                unsendable[i] = SendFailure("InvalidParameterValue", f"not base64: {error}", permanent=True)
+        answers = await self._batch(url, "SendMessageBatch", self._client.send_message_batch, entries)
+        return [unsendable.get(i) or answers.get(_IDS[i], _UNANSWERED) for i in range(len(messages))]
+
+    async def receive(self, url: str, *, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
+        """See `dynein.core.queues.Queues.receive`. ``wait_s`` is cut to what the read timeout leaves room for."""
+        wait_s = max(0, min(wait_s, int(self._read_timeout_s - 1)))
+        answer = await self._run(
+            url,
+            "ReceiveMessage",
+            self._client.receive_message(
+                QueueUrl=url,
+                MaxNumberOfMessages=entries_max,
+                WaitTimeSeconds=wait_s,
+                VisibilityTimeout=visibility_timeout_s,
+                MessageAttributeNames=["All"],
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+            ),
+            timeout_s=wait_s + self._call_timeout_s,
+        )
+        return [_received(message) for message in answer.get("Messages") or ()]
+
+    async def delete(self, url: str, receipts: Sequence[str]) -> list[SendFailure | None]:
+        """See `dynein.core.queues.Queues.delete`. Deleting again what is deleted is acknowledged."""
+        entries = [{"Id": _IDS[i], "ReceiptHandle": receipt} for i, receipt in enumerate(receipts)]
+        answers = await self._batch(url, "DeleteMessageBatch", self._client.delete_message_batch, entries)
+        return [answers.get(entry["Id"], _UNANSWERED) for entry in entries]
+
+    async def extend(self, url: str, receipts: Sequence[str], visibility_timeout_s: int) -> list[SendFailure | None]:
+        """See `dynein.core.queues.Queues.extend`."""
+        entries: list[dict[str, Any]] = [
+            {"Id": _IDS[i], "ReceiptHandle": receipt, "VisibilityTimeout": visibility_timeout_s}
+            for i, receipt in enumerate(receipts)
+        ]
+        change = self._client.change_message_visibility_batch
+        answers = await self._batch(url, "ChangeMessageVisibilityBatch", change, entries)
+        return [answers.get(entry["Id"], _UNANSWERED) for entry in entries]
+
+    async def depth(self, url: str) -> Depth:
+        """See `dynein.core.queues.Queues.depth`."""
+        answer = await self._run(
+            url,
+            "GetQueueAttributes",
+            self._client.get_queue_attributes(
+                QueueUrl=url,
+                AttributeNames=[
+                    "ApproximateNumberOfMessages",
+                    "ApproximateNumberOfMessagesNotVisible",
+                    "ApproximateNumberOfMessagesDelayed",
+                ],
+            ),
+        )
+        counts = answer["Attributes"]
+        return Depth(
+            visible=int(counts["ApproximateNumberOfMessages"]),
+            in_flight=int(counts["ApproximateNumberOfMessagesNotVisible"]),
+            delayed=int(counts["ApproximateNumberOfMessagesDelayed"]),
+        )
+
+    async def _batch(
+        self, url: str, operation: str, call: Callable[..., Awaitable[Any]], entries: list[dict[str, Any]]
+    ) -> dict[str, SendFailure | None]:
+        """Answers by entry id; an entry that was not answered is not in it."""
+        if not entries:
+            return {}
+        try:
+            answer = await self._run(url, operation, call(QueueUrl=url, Entries=entries))
+        except ClientError as error:  # refused for its content
+            if len(entries) > 1:
+                return await self._one_by_one(url, operation, call, entries)
+            return {entries[0]["Id"]: SendFailure(_code(error), _sentence(error), permanent=True)}
+        answers: dict[str, SendFailure | None] = dict.fromkeys(
+            accepted["Id"] for accepted in answer.get("Successful") or ()
+        )
+        for failed in answer.get("Failed") or ():
+            answers[failed["Id"]] = _failure(failed)
+        return answers
+
+    async def _one_by_one(
+        self, url: str, operation: str, call: Callable[..., Awaitable[Any]], entries: list[dict[str, Any]]
+    ) -> dict[str, SendFailure | None]:
+        """In order, ending where the queue itself fails: what was acknowledged until then must be told all the same."""
+        answers: dict[str, SendFailure | None] = {}
+        for entry in entries:
+            try:
+                answers |= await self._batch(url, operation, call, [entry])
+            except DyneinError as error:
+                failure = call_failure(error)
+                return {other["Id"]: failure for other in entries} | answers
+        return answers
+
+    async def _run(
+        self, queue: str, operation: str, call: Awaitable[ResultT], *, timeout_s: float | None = None
+    ) -> ResultT:
+        """One call. Raises what the protocol says, and a `ClientError` only if the call was refused for its content."""
+        try:
+            return await self._calls.run(operation, call, timeout_s=timeout_s or self._call_timeout_s)
+        except ClientError as error:
+            code = _code(error)
+            sentence = f"{operation}: {_sentence(error)}"
+            if code in _MISSING_CODES:
+                raise UnknownQueue(queue) from error
+            if is_throttling(code):
+                raise Throttled(sentence) from error
+            if _is_about_the_key(code):
+                raise AccessDenied(f"{sentence}. SQS cannot use the queue's KMS key") from error
+            if code in _CONTENT_CODES:
+                raise
+            raise Unavailable(sentence) from error
+
+
+def _code(error: ClientError) -> str:
+    return error_code(error).removeprefix(SQS_CODE_PREFIX)
+
+
+def _sentence(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Message") or error)
+
+
+def _is_about_the_key(code: str) -> bool:
+    return code.startswith(("KMS.", "Kms"))
+
+
+def _failure(failed: Mapping[str, Any]) -> SendFailure:
+    code = str(failed.get("Code") or "Unknown").removeprefix(SQS_CODE_PREFIX)
+    throttled = is_throttling(code)
+    denied = not throttled and (_is_about_the_key(code) or code in _INVISIBLE_CODES)
+    permanent = bool(failed.get("SenderFault")) and not denied and not throttled
+    remedy = Remedy.STOP if denied else Remedy.RETRY
+    return SendFailure(code, str(failed.get("Message") or ""), permanent, remedy)
+
+
+def _entry(entry_id: str, message: OutgoingMessage) -> dict[str, Any]:
+    entry: dict[str, Any] = {"Id": entry_id, "MessageBody": message.body}
+    if message.attributes:
+        entry["MessageAttributes"] = {
+            name: {"DataType": attribute.type, "BinaryValue": base64.b64decode(attribute.value, validate=True)}
+            if attribute.type.startswith("Binary")
+            else {"DataType": attribute.type, "StringValue": attribute.value}
+            for name, attribute in message.attributes.items()
+        }
+    if message.delay_s > 0:
+        entry["DelaySeconds"] = message.delay_s
+    if message.message_group_id is not None:
+        entry["MessageGroupId"] = message.message_group_id
+    if message.deduplication_id is not None:
+        entry["MessageDeduplicationId"] = message.deduplication_id
+    return entry
+
+
+def _received(message: Mapping[str, Any]) -> Received:
+    system = message.get("Attributes") or {}
+    return Received(
+        message_id=message["MessageId"],
+        receipt=message["ReceiptHandle"],
+        body=message.get("Body") or "",
+        receive_count=int(system.get("ApproximateReceiveCount", 1)),
+        attributes={
+            name: Attribute(value["DataType"], base64.b64encode(value["BinaryValue"]).decode("ascii"))
+            if value["DataType"].startswith("Binary")
+            else Attribute(value["DataType"], value["StringValue"])
+            for name, value in (message.get("MessageAttributes") or {}).items()
+        },
+        sent_at_ms=int(system["SentTimestamp"]) if "SentTimestamp" in system else None,
+    )

@@ -1,0 +1,86 @@
+"""What an operator runs once against a deployment: audit, redrive, ledger; with their clients built and closed."""
+
+from __future__ import annotations
+
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dynein.admin import redrive
+from dynein.admin.audit import Report, audit, requeue_by
+from dynein.aws.clients import clients
+from dynein.aws.dynamodb.layout import verify_layout
+from dynein.aws.dynamodb.ledger import DynamoLedger
+from dynein.aws.dynamodb.shards import DynamoShardRecords
+from dynein.aws.dynamodb.triggers import DynamoTriggerStore
+from dynein.aws.sqs import SqsQueues
+from dynein.cli.output import err
+from dynein.core.ledger import Row, rows
+from dynein.delivery.destinations import Directory
+from dynein.ledger.process import closing_by
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import SystemClock
+from dynein.settings import Settings
+
+
+async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet: bool) -> Report:
+    """``dynein audit``; shows its progress on a terminal, unless ``quiet``."""
+    clock, telemetry = SystemClock(), Telemetry()
+    async with clients(settings) as aws:
+        layout = await verify_layout(aws.dynamodb, settings, clock, telemetry)
+        store = DynamoTriggerStore(aws.dynamodb, settings.table, clock, telemetry, layout.bucket_width_ms)
+        shards = DynamoShardRecords(aws.dynamodb, settings.table, clock, telemetry)
+        queues = SqsQueues(aws.sqs, telemetry)
+        directory = Directory(queues, clock, ttl_s=settings.destination_cache_s)
+        requeue = requeue_by(queues, directory, settings.inbound_queue) if repair else None
+        with Progress(console=err, transient=True, disable=_unseen(quiet=quiet)) as progress:
+            task = progress.add_task("reading time buckets", total=None)
+            return await audit(
+                store,
+                shards,
+                clock,
+                overdue_s=overdue_s,
+                requeue=requeue,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+
+
+async def run_redrive(
+    settings: Settings, *, queue: str | None, reason: str | None, letters_max: int, quiet: bool
+) -> redrive.Report:
+    """``dynein redrive``; shows its progress on a terminal, unless ``quiet``."""
+    clock, telemetry = SystemClock(), Telemetry()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    async with clients(settings) as aws:
+        queues = SqsQueues(aws.sqs, telemetry)
+        with Progress(*columns, console=err, transient=True, disable=_unseen(quiet=quiet)) as progress:
+            task = progress.add_task("reading the dead-letter queue", total=None)
+
+            def show(so_far: redrive.Report) -> None:
+                failed = sum(so_far.failed.values())
+                seen = f"{so_far.examined} letters: {so_far.redriven} redriven, {failed} failed"
+                progress.update(task, description=f"{seen}, {so_far.skipped} not selected")
+
+            return await redrive.redrive(
+                queues,
+                Directory(queues, clock, ttl_s=settings.destination_cache_s),
+                clock,
+                dead_letter_queue=settings.dead_letter_queue,
+                inbound_queue=settings.inbound_queue,
+                selection=redrive.Selection(queue=queue, reason=reason),
+                letters_max=letters_max,
+                message_bytes_max=settings.message_bytes_max,
+                on_progress=show,
+            )
+
+
+async def run_ledger(settings: Settings, *, hours: float) -> list[Row]:
+    """``dynein ledger``: the windows closed within the last ``hours``, and those that are open and have begun."""
+    clock, closing = SystemClock(), closing_by(settings)
+    async with clients(settings) as aws:
+        store = DynamoLedger(aws.dynamodb, settings.table, clock, Telemetry(), closing.window_ms)
+        now_ms = clock.now_ms()
+        from_ms, _ = closing.closed(now_ms, round(hours * 3_600_000))
+        return rows(await store.read(from_ms, now_ms + 1), closing, now_ms)
+
+
+def _unseen(*, quiet: bool) -> bool:
+    return quiet or not err.is_terminal

@@ -1,0 +1,221 @@
+"""``dynein dev``: the whole service in one process on an embedded SQS and DynamoDB, and a consumer that shows arrivals.
+
+For trying things out; what it stores survives a restart (see `dynein.cli.engine`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.text import Text
+
+from dynein.admin.tail import Arrived, tail
+from dynein.aws.bootstrap import bootstrap
+from dynein.aws.clients import clients
+from dynein.aws.sqs import SqsQueues
+from dynein.cli.engine import CREDENTIALS, REGION, EmbeddedEngine
+from dynein.cli.jobs import DEFAULT_URL
+from dynein.cli.output import arrival_line, clock_time, out, print_steps
+from dynein.errors import Retryable, Stop
+from dynein.observability.events.process import CONSUMER_FAILED
+from dynein.observability.telemetry import Telemetry
+from dynein.runtime.clock import SystemClock, sleep_unless
+from dynein.server.service import Service
+from dynein.settings import ROLES, Settings, load_settings
+
+SAMPLE_PATIENCE_S = 30.0
+CONSUMER_PAUSE_S = 0.02
+"""The embedded engine notices a message for a long poll only at the next tenth of a second; short polls show when it
+really came. On AWS, use long polls."""
+_SAMPLES: tuple[dict[str, Any], ...] = (
+    {"name": "sample IMMEDIATE", "policy": "IMMEDIATE"},
+    {"name": "sample AUTO", "policy": "AUTO", "delay": 1},
+    {"name": "sample SQS_DELAYED", "policy": "SQS_DELAYED", "delay": 2},
+    {"name": "sample SCHEDULED", "policy": "SCHEDULED", "delay": 3},
+    {"name": "sample SCHEDULED", "policy": "SCHEDULED", "delay": 8},
+)
+
+
+class Dev:
+    """One ``dynein dev``."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        engine_port: int,
+        queue: str,
+        engine: str,
+        data: Path,
+        consumer: bool,
+        sample: bool,
+        exit_after_sample: bool,
+    ) -> None:
+        self._queue = queue
+        self._consumer = consumer
+        self._sample = sample and consumer
+        self._exit_after_sample = exit_after_sample
+        self._engine = EmbeddedEngine(engine=engine, host=host, port=engine_port, data_dir=data / "engine")
+        self._data = data
+        self._seen: set[str] = set()
+        self._arrived = asyncio.Event()
+        self.settings = _settings(host, port, self._engine.endpoint_url, data)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Everything, until ``stopping`` is set."""
+        settings = self.settings
+        clock = SystemClock()
+        # The embedded engine takes any credentials; the SDK insists on some.
+        for name, value in CREDENTIALS.items():
+            os.environ.setdefault(name, value)
+        service = Service(settings, list(ROLES))
+        service.bind()  # a taken port is reported before anything is started
+        async with self._engine as engine, clients(settings) as aws:
+            out.print(Text.assemble(("dynein dev", "bold"), f"  {engine.description}"))
+            print_steps(await bootstrap(aws.sqs, aws.dynamodb, settings, clock))
+            await aws.sqs.create_queue(QueueName=self._queue)
+            queues = SqsQueues(aws.sqs, Telemetry())
+            destination = await queues.resolve(self._queue)
+            serving = asyncio.ensure_future(self._serve(service, stopping))
+            consuming = asyncio.ensure_future(self._consume(queues, destination.url, clock, stopping))
+            sampling = asyncio.ensure_future(self._samples(service, stopping))
+            waiting = [serving, consuming, sampling]
+            try:
+                while not serving.done():
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    for task in waiting:
+                        if task.done():
+                            task.result()
+                    waiting = [task for task in waiting if not task.done()]
+            finally:
+                stopping.set()
+                for task in (consuming, sampling):
+                    task.cancel()
+                await asyncio.gather(serving, consuming, sampling, return_exceptions=True)
+        out.print("stopped", style="dim")
+
+    async def _serve(self, service: Service, stopping: asyncio.Event) -> None:
+        telling = asyncio.ensure_future(_tell(stopping))
+        try:
+            await service.run(stopping)
+        finally:
+            telling.cancel()
+
+    async def _samples(self, service: Service, stopping: asyncio.Event) -> None:
+        await service.started.wait()
+        url = service.url
+        if self._sample and not stopping.is_set():
+            out.print(f"\nsubmitting {len(_SAMPLES)} sample jobs to queue {self._queue!r}", style="bold")
+            try:
+                async with httpx.AsyncClient(base_url=url, timeout=10) as api:
+                    expected = {await self._submit(api, sample) for sample in _SAMPLES}
+                await self._all_arrived(expected)
+            except (Stop, httpx.HTTPError) as error:
+                if stopping.is_set():
+                    return  # no wonder
+                raise Stop(str(error)) from error
+        _print_ready(url, self.settings, self._queue)
+        if self._exit_after_sample:
+            stopping.set()
+
+    async def _submit(self, api: httpx.AsyncClient, sample: dict[str, Any]) -> str:
+        job = {"queue": self._queue, "json": {"hello": sample["name"]}, **sample}
+        answer = await api.post("/v1/jobs", json=job)
+        if not answer.is_success:
+            raise Stop(f"the sample job was refused: {answer.text}")
+        accepted = answer.json()
+        due = clock_time(accepted["due_at_ms"])
+        out.print(Text.assemble((f"{due}  due  ", "dim"), (f"{sample['name']:<22}", "bold"), f" {accepted['policy']}"))
+        return str(accepted["token"])
+
+    async def _all_arrived(self, expected: set[str]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SAMPLE_PATIENCE_S):
+                while not expected <= self._seen:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                return
+        missing = len(expected - self._seen)
+        raise Stop(f"{missing} of the sample jobs did not arrive within {SAMPLE_PATIENCE_S:.0f} s; see the log above")
+
+    async def _consume(self, queues: SqsQueues, url: str, clock: SystemClock, stopping: asyncio.Event) -> None:
+        if not self._consumer:
+            return
+        out.print("a sample consumer shows what arrives: when, where, how late, name, body", style="dim")
+        while not stopping.is_set():
+            arrivals = tail(
+                queues, url, self._queue, clock, keep=False, wait_s=0, pause_s=CONSUMER_PAUSE_S, stopping=stopping
+            )
+            try:
+                async for arrived in arrivals:
+                    out.print(arrival_line(arrived))
+                    self._note(arrived)
+            except Retryable as error:  # the machine was asleep, say
+                CONSUMER_FAILED.log(error)
+                await sleep_unless(stopping, clock, 1.0)
+
+    def _note(self, arrived: Arrived) -> None:
+        if arrived.token is not None and self._sample:
+            self._seen.add(arrived.token)
+            self._arrived.set()
+
+
+async def _tell(stopping: asyncio.Event) -> None:
+    await stopping.wait()
+    out.print("stopping; Ctrl-C again ends it at once", style="dim")
+
+
+def _settings(host: str, port: int, endpoint: str, data: Path) -> Settings:
+    """What ``dynein dev`` needs; the environment may set anything else."""
+    defaults: dict[str, Any] = {
+        "log_level": "WARNING",
+        # Nobody likes to wait after Ctrl-C: draining waits for a receive, and for jobs in hand that are due soon.
+        "receive_wait_s": 1,
+        "drain_s": 5,
+        "shard_count": 4,
+        "token_secrets": _secret(data),
+    }
+    chosen = {name: value for name, value in defaults.items() if f"DYNEIN_{name.upper()}" not in os.environ}
+    return load_settings({**chosen, "host": host, "port": port, "endpoint_url": endpoint, "region": REGION})
+
+
+def _secret(data: Path) -> str:
+    """Tokens stay valid over a restart."""
+    file = data / "token-secret"
+    if not file.exists():
+        data.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(32))
+    return file.read_text().strip()
+
+
+def _print_ready(url: str, settings: Settings, queue: str) -> None:
+    job = f'{{"queue": "{queue}", "body": "hello", "delay": 5, "policy": "SCHEDULED"}}'
+    command = _command()
+    elsewhere = "" if url == DEFAULT_URL else f" --url {url}"
+    out.print(
+        Text.assemble(
+            ("\nready", "bold"),
+            f"  API {url}  (try {url}/docs)   SQS and DynamoDB {settings.endpoint_url} in {REGION}   Ctrl-C stops\n"
+            f"\nsubmit a job, due in five seconds, and watch it arrive here:\n\n"
+            f"  curl -s {url}/v1/jobs -d '{job}'\n"
+            f"  {command} submit {queue} hello --delay 5{elsewhere}\n",
+        )
+    )
+
+
+def _command() -> str:
+    """The command line as this reader can call it: an environment's script is seldom on the path."""
+    if shutil.which("dynein") is not None:
+        return "dynein"
+    script = Path(sys.argv[0])
+    return str(script) if script.name == "dynein" else f"{Path(sys.executable).name} -m dynein"

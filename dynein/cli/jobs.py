@@ -1,0 +1,152 @@
+"""The commands about single jobs: ``submit``, ``get``, ``cancel`` and ``move``. They ask the HTTP API."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from dynein.cli.output import print_error, print_job, print_json, problem_sentence
+from dynein.core.job import Policy
+from dynein.runtime.clock import SystemClock
+from dynein.settings import URL_VARIABLE
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, for programs.")]
+ApiUrl = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="Where the Dynein API is.")]
+DEFAULT_URL = "http://127.0.0.1:8080"
+REQUEST_TIMEOUT_S = 30
+
+
+def usage_error(sentence: str) -> NoReturn:
+    """The command line itself is wrong: exit code 2."""
+    print_error(sentence)
+    raise typer.Exit(2)
+
+
+def submit(
+    queue: Annotated[str, typer.Argument(help="Destination queue: name or URL.")],
+    body: Annotated[str, typer.Argument(help="Message body; - reads standard input.")],
+    *,
+    delay: Annotated[str | None, typer.Option(help='How long from now: "90", "15m", "3d 4h", PT2H.')] = None,
+    at: Annotated[str | None, typer.Option(help="When: RFC 3339 with offset, or epoch milliseconds.")] = None,
+    policy: Annotated[
+        Policy | None,
+        typer.Option(case_sensitive=False, metavar="POLICY", help="AUTO, IMMEDIATE, SQS_DELAYED or SCHEDULED."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A name to recognise the job by.")] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A message attribute; give it again for more.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="Message group id, for FIFO queues.")] = None,
+    cancellable: Annotated[
+        bool, typer.Option("--cancellable", help="Keep it where it can be cancelled until seconds before it is due.")
+    ] = False,
+    token: Annotated[str | None, typer.Option(help="A prepared token, so that this can be retried.")] = None,
+    url: ApiUrl = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Submit one job.
+
+    Prints its token, the policy chosen and when it is due.
+    """
+    job: dict[str, Any] = _given(
+        queue=queue,
+        body=sys.stdin.read() if body == "-" else body,
+        delay=_number_or_text(delay),
+        run_at=_number_or_text(at),
+        policy=policy,
+        name=name,
+        message_group_id=group,
+        token=token,
+        attributes=dict(_key_value(a) for a in attribute) if attribute else None,
+        cancellable=cancellable or None,
+    )
+    _call("POST", url, "/v1/jobs", job, json=json)
+
+
+def get(
+    token: Annotated[str, typer.Argument(help="The job's token.")], *, url: ApiUrl = DEFAULT_URL, json: Json = False
+) -> None:
+    """Say where a job is."""
+    _call("GET", url, f"/v1/jobs/{token}", json=json)
+
+
+def cancel(
+    token: Annotated[str, typer.Argument(help="The job's token.")], *, url: ApiUrl = DEFAULT_URL, json: Json = False
+) -> None:
+    """Cancel a job.
+
+    Succeeds only if it will not be delivered; otherwise says why, and exits 1.
+    """
+    _call("DELETE", url, f"/v1/jobs/{token}", json=json)
+
+
+def move(
+    token: Annotated[str, typer.Argument(help="The job's token.")],
+    *,
+    delay: Annotated[str | None, typer.Option(help="New time, from now.")] = None,
+    at: Annotated[str | None, typer.Option(help="New time: RFC 3339 with offset, or epoch milliseconds.")] = None,
+    url: ApiUrl = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Move a scheduled job to another time.
+
+    Prints its new token: the old one is no longer its name.
+    """
+    change = _given(delay=_number_or_text(delay), run_at=_number_or_text(at))
+    _call("PATCH", url, f"/v1/jobs/{token}", change, json=json)
+
+
+def _call(method: str, url: str, path: str, body: dict[str, Any] | None = None, *, json: bool) -> None:
+    """Ask the API and print its answer: for programs just as it is, a refusal too. Exits 1 on a refusal."""
+    import httpx  # noqa: PLC0415 - not needed by the other commands
+
+    if "://" not in url:
+        url = f"http://{url}"
+    try:
+        answer = httpx.request(method, url.rstrip("/") + path, json=body, timeout=REQUEST_TIMEOUT_S)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        usage_error(f"--url {url}: {error}")
+    except httpx.TimeoutException:
+        _fail(f"{url} has not answered within {REQUEST_TIMEOUT_S} s. It may have done what was asked all the same")
+    except httpx.HTTPError as error:
+        _fail(f"{url} does not answer ({error}). Is `dynein serve` or `dynein dev` running there? See --url")
+    decoded: Any = None
+    with contextlib.suppress(ValueError):
+        decoded = answer.json()
+    if not isinstance(decoded, dict) or ("token" not in decoded and "detail" not in decoded):
+        _fail(f"what answers at {url} is no Dynein API (HTTP status {answer.status_code}). See --url")
+    if json:
+        print_json(decoded)
+    if not answer.is_success:
+        _fail(problem_sentence(decoded))
+    if not json:
+        print_job(decoded, SystemClock().now_ms())
+
+
+def _given(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - option values of any type
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _number_or_text(text: str | None) -> float | int | str | None:
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return int(text)
+    with contextlib.suppress(ValueError):
+        return float(text)
+    return text
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        usage_error(f"--attribute {text}: write key=value")
+    return key, value
+
+
+def _fail(sentence: str) -> NoReturn:
+    print_error(sentence)
+    raise typer.Exit(1)

@@ -1,0 +1,111 @@
+"""The dead-letter queue: where a job goes that cannot be delivered, with the reason, and how it comes back.
+
+The body is the job's record (or a whole inbound message that could not be read), untouched; everything said about it is
+in message attributes, so that ``dynein redrive`` and a person with any SQS client can both work with it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
+from dynein.core.job import Attribute
+from dynein.core.queues import ENTRIES_MAX, OutgoingMessage, Queues, Received, SendFailure, message_bytes
+from dynein.delivery.destinations import Directory
+from dynein.errors import Rejected, Unavailable
+from dynein.runtime.group_commit import GroupCommit
+
+REASON_ATTRIBUTE = "dynein-reason"
+KIND_ATTRIBUTE = "dynein-dead-letter"
+KIND_JOB = "job"
+KIND_INBOUND = "inbound"
+REASON_CHARS_MAX = 1024
+OVERHEAD_BYTES = REASON_CHARS_MAX * 4 + 512
+"""Upper bound of what we add to a job record when it is dead-lettered."""
+MESSAGE_BYTES_MAX = 262_144
+"""SQS's payload limit in every region; see ``message_bytes_max`` in `dynein.settings`."""
+WAITING_MAX = 10_000
+"""Most dead letters waiting for a call; whoever is turned away keeps the job and comes again."""
+IN_FLIGHT_MAX = 4
+
+
+class DeadLetter(NamedTuple):
+    """A dead letter read back. ``token`` and ``due_at_ms`` are ``None`` for an unreadable inbound message."""
+
+    kind: str
+    body: str
+    reason: str
+    token: str | None
+    due_at_ms: int | None
+
+
+def read_dead_letter(message: Received) -> DeadLetter:
+    """Inverse of what `DeadLetterQueue` writes; SQS's own redrive leaves no attributes: that is an inbound message."""
+    attributes = {name: attribute.value for name, attribute in message.attributes.items()}
+    due_at = attributes.get(DUE_AT_ATTRIBUTE, "")
+    return DeadLetter(
+        kind=attributes.get(KIND_ATTRIBUTE, KIND_INBOUND),
+        body=message.body,
+        reason=attributes.get(REASON_ATTRIBUTE, "received too often (moved by SQS)"),
+        token=attributes.get(TOKEN_ATTRIBUTE),
+        due_at_ms=int(due_at) if due_at.isdecimal() else None,
+    )
+
+
+class DeadLetterQueue:
+    """Sends dead letters, those of one moment together: a destination that is gone sends many at once.
+
+    ``message_bytes_max``: SQS's payload limit for a message and for a batch. A long reason is cut to fit into it.
+    """
+
+    def __init__(
+        self, queues: Queues, directory: Directory, queue: str, *, message_bytes_max: int = MESSAGE_BYTES_MAX
+    ) -> None:
+        self._queues = queues
+        self._directory = directory
+        self._queue = queue
+        self._message_bytes_max = message_bytes_max
+        self._batcher: GroupCommit[OutgoingMessage, SendFailure | None] = GroupCommit(
+            self._flush,
+            entries_max=ENTRIES_MAX,
+            bytes_max=message_bytes_max,
+            weigh=lambda message: message_bytes(message.body, message.attributes),
+            waiting_max=WAITING_MAX,
+            in_flight_max=IN_FLIGHT_MAX,
+        )
+
+    async def add_job(self, record: bytes, token: str, due_at_ms: int, reason: str) -> None:
+        """Acknowledged once this returns. Raises what `Queues.send` does, or `Retryable`, when it is not."""
+        attributes = {
+            KIND_ATTRIBUTE: Attribute("String", KIND_JOB),
+            TOKEN_ATTRIBUTE: Attribute("String", token),
+            DUE_AT_ATTRIBUTE: Attribute("Number", str(due_at_ms)),
+        }
+        # A record that is not UTF-8 is none of ours; a person can still read what it was.
+        await self._send(record.decode("utf-8", errors="backslashreplace"), attributes, reason)
+
+    async def add_inbound(self, body: str, reason: str) -> None:
+        """The same for an inbound message that cannot be read."""
+        await self._send(body, {KIND_ATTRIBUTE: Attribute("String", KIND_INBOUND)}, reason)
+
+    async def _send(self, body: str, attributes: dict[str, Attribute], reason: str) -> None:
+        unexplained = message_bytes(body, {**attributes, REASON_ATTRIBUTE: Attribute("String", "")})
+        attributes[REASON_ATTRIBUTE] = Attribute("String", _legal(reason, self._message_bytes_max - unexplained))
+        failure = await self._batcher.submit(OutgoingMessage(body, attributes))
+        if failure is not None:
+            raise Unavailable(f"the dead-letter queue refused a message: {failure.code} {failure.message}")
+
+    async def _flush(self, messages: list[OutgoingMessage]) -> list[SendFailure | None]:
+        destination = await self._directory.resolve(self._queue)
+        try:
+            return await self._queues.send(destination.url, messages)
+        except Rejected:
+            self._directory.forget(self._queue)
+            raise
+
+
+def _legal(reason: str, bytes_max: int) -> str:
+    """``reason`` in characters that SQS takes, cut to what there is room for (but never empty: SQS refuses that)."""
+    printable = "".join(c if c.isprintable() and c < "\ufffe" else " " for c in reason)
+    cut = printable[:REASON_CHARS_MAX].encode("utf-8")[: max(bytes_max, 0)].decode("utf-8", errors="ignore")
+    return cut.strip() or "-"

@@ -1,0 +1,93 @@
+"""What this ingester knows of the shards' marks, and how it learns more with few calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+from dynein.core.keys import SHARDS_MAX
+from dynein.core.trigger_store import ShardRecord, ShardRecords
+from dynein.ingest.retrying import Retrying, all_of
+from dynein.ingest.triage import KnownMarks, hold_mark_ms
+from dynein.runtime.clock import Clock
+from dynein.runtime.group_commit import GroupCommit
+
+
+class ShardView:
+    """Cached marks of shard records. Marks only rise, so what was read once stays a lower bound."""
+
+    def __init__(self, shards: ShardRecords, clock: Clock, retrying: Retrying, *, hold_window_ms: int) -> None:
+        self._shards = shards
+        self._clock = clock
+        self._retrying = retrying
+        self._hold_window_ms = hold_window_ms
+        self._known: dict[int, KnownMarks] = {}
+        self._raising: dict[int, asyncio.Lock] = {}
+        # One read at a time; whoever asks while it flies shares the next one, which is begun after they asked.
+        self._reads: GroupCommit[tuple[int, ...], None] = GroupCommit(
+            self._read, entries_max=SHARDS_MAX, waiting_max=SHARDS_MAX, in_flight_max=1
+        )
+
+    def known(self, shard: int) -> KnownMarks | None:
+        """What is known without asking; ``None`` for a shard that has no record, as far as we know."""
+        return self._known.get(shard)
+
+    async def fresh(self, shards: Iterable[int]) -> None:
+        """Know what a strongly consistent read *begun after this call* says of ``shards``.
+
+        "After" in the order of events, not by a clock, so it holds whatever the clock's resolution.
+        """
+        wanted = tuple(sorted(set(shards)))
+        if wanted:
+            await self._reads.submit(wanted)
+
+    async def ensure_known(self, shards: Iterable[int]) -> None:
+        """Read those never seen; what is still unknown afterwards has no record."""
+        await self.fresh(shard for shard in shards if shard not in self._known)
+
+    async def cover(self, due_at_ms: Mapping[int, int]) -> None:
+        """Make sure that each of these shards has a mark at or past the due time given for it.
+
+        From then on nobody can cancel or move a job due by then. Concurrent callers share one write a shard.
+        """
+        await all_of(
+            [self._cover(shard, due) for shard, due in sorted(due_at_ms.items()) if self._short_of(shard, due)]
+        )
+
+    async def _cover(self, shard: int, due_at_ms: int) -> None:
+        async with self._raising.setdefault(shard, asyncio.Lock()):
+            if self._short_of(shard, due_at_ms):
+                mark_ms = hold_mark_ms(due_at_ms, self._clock.now_ms(), self._hold_window_ms)
+                as_of = self._clock.monotonic()
+                record = await self._retrying.call(
+                    f"raise the hold mark of shard {shard}", lambda: self._shards.raise_hold_mark(shard, mark_ms)
+                )
+                self._learn([record], as_of)
+                assert not self._short_of(shard, due_at_ms), (shard, due_at_ms, record)
+
+    def _short_of(self, shard: int, due_at_ms: int) -> bool:
+        known = self._known.get(shard)
+        return known is None or known.cancel_mark_ms < due_at_ms
+
+    async def _read(self, wanted: list[tuple[int, ...]]) -> Sequence[None]:
+        shards = sorted({shard for some in wanted for shard in some})
+
+        async def attempt() -> None:
+            as_of = self._clock.monotonic()
+            self._learn(await self._shards.get(shards), as_of)
+
+        await self._retrying.call("read shard records", attempt)
+        return [None] * len(wanted)
+
+    def _learn(self, records: Iterable[ShardRecord], as_of: float) -> None:
+        for record in records:
+            before = self._known.get(record.shard)
+            marks = KnownMarks(record.read_mark_ms, record.hold_mark_ms, as_of)
+            if before is not None:
+                # Answers may overtake one another.
+                marks = KnownMarks(
+                    max(before.read_mark_ms, marks.read_mark_ms),
+                    max(before.hold_mark_ms, marks.hold_mark_ms),
+                    max(before.as_of, marks.as_of),
+                )
+            self._known[record.shard] = marks

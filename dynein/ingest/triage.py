@@ -1,0 +1,65 @@
+"""The ingester's decisions. Pure: what comes in is known, what comes out is what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dynein.core.inbound_message import Arrival
+
+HOLD_MARK_EXTRA_MS = 1000
+"""A hold mark is raised this much further than need be, so that a stream of near jobs raises it once a second."""
+
+
+class Admitted(NamedTuple):
+    """Arrivals by what becomes of them, in the order they came."""
+
+    hold: list[Arrival]
+    store: list[Arrival]
+
+
+class KnownMarks(NamedTuple):
+    """What is known of one shard's marks, and since when (monotonic seconds, before the read was begun).
+
+    Marks only rise, so each is a lower bound for good.
+    """
+
+    read_mark_ms: int
+    hold_mark_ms: int
+    as_of: float
+
+    @property
+    def cancel_mark_ms(self) -> int:
+        """Jobs due at or before this can no longer be cancelled."""
+        return max(self.read_mark_ms, self.hold_mark_ms)
+
+
+def admit(arrivals: Sequence[Arrival], now_ms: int, hold_window_ms: int) -> Admitted:
+    """Hold what is due within the window or already, store the rest.
+
+    Marks play no part: after a dispatcher's clock has been hours ahead, so is its read mark, and holding everything up
+    to it would fill the hand. Such a trigger is stored and reported late.
+    """
+    admitted = Admitted([], [])
+    for arrival in arrivals:
+        due_soon = arrival.key.due_at_ms <= now_ms + hold_window_ms
+        (admitted.hold if due_soon else admitted.store).append(arrival)
+    return admitted
+
+
+def hold_mark_ms(due_at_ms: int, now_ms: int, hold_window_ms: int) -> int:
+    """What to raise a hold mark to, to hold a job due at ``due_at_ms``."""
+    return max(now_ms + hold_window_ms + HOLD_MARK_EXTRA_MS, due_at_ms)
+
+
+def may_be_read(
+    due_at_ms: int, known: KnownMarks, *, now_ms: int, now: float, read_ahead_ms: int, skew_max_ms: int
+) -> bool:
+    """Could the read mark have reached ``due_at_ms``? If not, there is no need to read it again.
+
+    A read mark keeps pace with its owner's wall clock, ``read_ahead_ms`` ahead. So it is about where it was, plus the
+    time since; or, after nobody owned the shard for a while, near our own clock. ``skew_max_ms`` covers what two wall
+    clocks may differ by.
+    """
+    kept_pace_ms = known.read_mark_ms + int((now - known.as_of) * 1000)
+    return due_at_ms <= max(kept_pace_ms, now_ms + read_ahead_ms) + skew_max_ms

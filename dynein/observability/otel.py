@@ -1,0 +1,151 @@
+"""`dynein.observability.tracing.Tracing` on OpenTelemetry: the extra ``dynein[otel]``.
+
+====================  ========  ======================================================================================
+span                  kind      belongs to
+====================  ========  ======================================================================================
+``POST /v1/jobs``     server    its caller's trace; its own context goes with its jobs, into the store and onto the
+                                delivered message
+``send QUEUE``        producer  a trace of its own, *linked* to that context: a trace must not stay open until a job is
+                                due, which may be in a year
+====================  ========  ======================================================================================
+
+A delivery follows what was decided about its submit: linked to a span that is not sampled, it makes none. The names are
+those of OpenTelemetry's semantic conventions for HTTP and messaging. Exporter, resource and sampler are configured by
+the standard ``OTEL_...`` variables (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/);
+spans leave over OTLP/HTTP, from a thread of the SDK's own, whose queue is bounded: what does not fit is dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    set_span_in_context,
+)
+
+from dynein import __version__
+from dynein.core.due_job import Parcel
+from dynein.core.queue_address import name_of
+
+SERVICE_NAME = "dynein"
+"""Unless ``OTEL_SERVICE_NAME`` says otherwise."""
+CLOSE_S = 2.0
+"""Longest the end of a process waits for a collector."""
+_NS_PER_MS = 1_000_000
+_SERVER_ERROR = 500
+_ROOT = Context()
+
+
+def open_telemetry() -> OpenTelemetry:
+    """By the standard environment variables."""
+    resource = Resource({"service.name": SERVICE_NAME, "service.version": __version__}).merge(Resource.create())
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return OpenTelemetry(provider)
+
+
+class OpenTelemetry:
+    """See `dynein.observability.tracing.Tracing`."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._tracer: Tracer = provider.get_tracer("dynein", __version__)
+
+    def submitting(self, path: str, request_id: str, traceparent: str | None) -> OpenSubmitSpan:
+        """See `dynein.observability.tracing.Tracing.submitting`."""
+        parent = _ROOT
+        if traceparent is not None:
+            parent = set_span_in_context(NonRecordingSpan(_context(traceparent)), _ROOT)
+        attributes = {"http.request.method": "POST", "http.route": path, "dynein.request_id": request_id}
+        span = self._tracer.start_span(f"POST {path}", parent, SpanKind.SERVER, attributes)
+        return OpenSubmitSpan(span)
+
+    def delivered(self, role: str, parcels: Sequence[Parcel], sent_at_ms: int, acknowledged_at_ms: int) -> None:
+        """See `dynein.observability.tracing.Tracing.delivered`."""
+        for parcel in parcels:
+            span = self._send_span(role, parcel, sent_at_ms)
+            if span is not None:
+                span.end(max(sent_at_ms, acknowledged_at_ms) * _NS_PER_MS)
+
+    def dead_lettered(self, role: str, parcel: Parcel, reason: str, at_ms: int) -> None:
+        """See `dynein.observability.tracing.Tracing.dead_lettered`."""
+        span = self._send_span(role, parcel, at_ms)
+        if span is not None:
+            span.set_status(Status(StatusCode.ERROR, reason))
+            span.end(at_ms * _NS_PER_MS)
+
+    def close(self) -> None:
+        """See `dynein.observability.tracing.Tracing.close`."""
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
+
+    def _send_span(self, role: str, parcel: Parcel, at_ms: int) -> Span | None:
+        links = []
+        if parcel.job.traceparent is not None:
+            submitted = _context(parcel.job.traceparent)
+            if not submitted.trace_flags.sampled:
+                return None
+            links.append(Link(submitted))
+        queue = name_of(parcel.job.queue)
+        due_at_ms = parcel.trigger.key.due_at_ms
+        attributes: dict[str, str | int] = {
+            "messaging.system": "aws_sqs",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": queue,
+            "dynein.token": parcel.trigger.token,
+            "dynein.due_at_ms": due_at_ms,
+            "dynein.lateness_ms": at_ms - due_at_ms,
+            "dynein.role": role,
+        }
+        start = at_ms * _NS_PER_MS
+        return self._tracer.start_span(f"send {queue}", _ROOT, SpanKind.PRODUCER, attributes, links, start)
+
+
+class OpenSubmitSpan:
+    """See `dynein.observability.tracing.SubmitSpan`."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        context = span.get_span_context()
+        self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+    def accepted(self, tokens: Sequence[str], queues: Sequence[str]) -> None:
+        """See `dynein.observability.tracing.SubmitSpan.accepted`."""
+        if not self._span.is_recording():
+            return
+        self._span.set_attribute("messaging.system", "aws_sqs")
+        self._span.set_attribute("messaging.batch.message_count", len(tokens))
+        if len(tokens) == 1:
+            self._span.set_attribute("dynein.token", tokens[0])
+        distinct = set(queues)
+        if len(distinct) == 1:
+            self._span.set_attribute("messaging.destination.name", name_of(distinct.pop()))
+
+    def end(self, status: int) -> None:
+        """See `dynein.observability.tracing.SubmitSpan.end`."""
+        self._span.set_attribute("http.response.status_code", status)
+        if status >= _SERVER_ERROR:
+            self._span.set_status(Status(StatusCode.ERROR))
+        self._span.end()
+
+
+def _context(traceparent: str) -> SpanContext:
+    """Of what `dynein.core.trace_context.parse_traceparent` has let through."""
+    _, trace_id, span_id, flags = traceparent.split("-")
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))

@@ -1,0 +1,207 @@
+"""Triggers in a dispatcher's hand: read from the store, not yet removed from it.
+
+::
+
+    READ ──due──▶ IN_LANE ──may_send──▶ TRYING ──acknowledged──▶ REMOVING ──removed──▶ (out of hand)
+      │              │                    │
+      └──────────────┴── let go: still stored, read again later ──▶ (out of hand)
+
+A trigger with a tombstone goes from READ to REMOVING; one whose record cannot be read, from READ to TRYING (the
+dead-letter queue) to REMOVING.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+from typing import Protocol
+
+from dynein.core.job import Job
+from dynein.core.keys import TriggerKey, bucket_of
+from dynein.core.trigger import Trigger, slots
+from dynein.delivery.delivery import Outcome
+from dynein.runtime.clock import Clock
+from dynein.scheduler.read_plan import page_size
+
+
+class Validity(Protocol):
+    """What a hand needs to know of its lease."""
+
+    def valid(self) -> bool:
+        """May anything be sent for the shard now?"""
+
+
+class Stage(Enum):
+    """Where a trigger in hand is; see the drawing above."""
+
+    READ = auto()
+    IN_LANE = auto()
+    TRYING = auto()
+    REMOVING = auto()
+    GONE = auto()
+
+
+class Memory:
+    """The process's bound on triggers in hand, in `dynein.core.trigger.slots`, and who waits for room."""
+
+    def __init__(self, slots_max: int, page_jobs_max: int) -> None:
+        self.slots_max = slots_max
+        self.slots = 0
+        self._page_jobs_max = page_jobs_max
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._freed = 0
+
+    def reserve_page(self, shard_slots: int) -> int:
+        """Set room aside for a page and say how large it may be (0: no room now). Give back what is not needed."""
+        size = page_size(self._page_jobs_max, slots_max=self.slots_max, slots=self.slots, shard_slots=shard_slots)
+        self.slots += size
+        return size
+
+    def take_more(self, slots: int) -> None:
+        """A large trigger takes more than the one slot set aside for it: all of a page's by its bytes at most, which
+        DynamoDB limits to 1 MB.
+        """
+        self.slots += slots
+
+    def give_back(self, slots: int) -> None:
+        """Triggers have left the hand, or room was set aside for nothing."""
+        self.slots -= slots
+        assert self.slots >= 0, self.slots
+        self._freed += slots
+        # Not at every single one: a page needs many.
+        if self._waiting and self._freed >= max(1, min(self._page_jobs_max, self.slots_max) // 4):
+            self._freed = 0
+            self._waiting.popleft()()
+
+    def when_room(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` once, when there may be room; in the order asked."""
+        if wake not in self._waiting:
+            self._waiting.append(wake)
+
+
+class InHand:
+    """One trigger in hand. ``job`` is ``None`` if its record cannot be read or need not be (it has a tombstone)."""
+
+    __slots__ = ("future", "hand", "job", "slots", "stage", "tried_at", "trigger")
+
+    def __init__(self, hand: Hand, trigger: Trigger, job: Job | None) -> None:
+        self.hand = hand
+        self.trigger = trigger
+        self.job = job
+        self.slots = slots(len(trigger.record))
+        self.stage = Stage.READ
+        self.tried_at = 0.0
+        self.future: asyncio.Future[Outcome] | None = None
+
+    def may_send(self) -> bool:
+        """Asked right before each try: is the shard still ours, by a clock that cannot step?"""
+        if self.hand.closed or not self.hand.lease.valid():
+            return False
+        self.stage = Stage.TRYING
+        self.tried_at = self.hand.clock.monotonic()
+        return True
+
+
+class Hand:
+    """What one shard has in hand, and which of its triggers had to be let go since they were read."""
+
+    def __init__(self, lease: Validity, memory: Memory, clock: Clock, bucket_width_ms: int) -> None:
+        self.lease = lease
+        self.clock = clock
+        self.closed = False
+        self.scheduled = 0
+        """What those take that wait for their due time."""
+        self.let_go: dict[str, int] = {}
+        """By destination queue: the earliest due time of a trigger that was let go and has to be read again.
+
+        As long as a queue stands here, later triggers of it are let go too: the oldest go first, and one re-read from
+        there on finds them all. Bounded by the number of destination queues."""
+        self._memory = memory
+        self._width_ms = bucket_width_ms
+        self._entries: dict[TriggerKey, InHand] = {}
+        self._buckets: dict[int, int] = {}
+        self._removed_meanwhile: set[TriggerKey] | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: TriggerKey) -> bool:
+        return key in self._entries
+
+    def watch_removals(self) -> set[TriggerKey]:
+        """What is removed from now on, until the next call: a page read meanwhile may still show it.
+
+        Bounded by what is in hand now.
+        """
+        self._removed_meanwhile = set()
+        return self._removed_meanwhile
+
+    @property
+    def buckets(self) -> Mapping[int, int]:
+        """How many triggers of each bucket are in hand; buckets without are not listed."""
+        return self._buckets
+
+    def unsent(self, until_ms: int) -> tuple[int, int | None]:
+        """How many triggers due by ``until_ms`` no one has acknowledged, and the earliest due time among them."""
+        # By key first: most of what is in hand is due later, and there may be tens of thousands.
+        due = [key for key in self._entries if key[0] <= until_ms and self._entries[key].stage is not Stage.REMOVING]
+        return len(due), min(due)[0] if due else None
+
+    def add(self, trigger: Trigger, job: Job | None) -> InHand:
+        """Take a trigger into hand. One slot of memory was set aside for it before; what more it needs is taken now."""
+        assert trigger.key not in self._entries, trigger.key
+        entry = self._entries[trigger.key] = InHand(self, trigger, job)
+        self._memory.take_more(entry.slots - 1)
+        bucket = bucket_of(trigger.key.due_at_ms, self._width_ms)
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        return entry
+
+    def drop(self, entry: InHand) -> None:
+        """Forget an entry: its trigger is removed, or somebody will read it again."""
+        if entry.stage is Stage.GONE:
+            return
+        key = entry.trigger.key
+        if entry.stage is Stage.REMOVING and self._removed_meanwhile is not None:
+            self._removed_meanwhile.add(key)
+        entry.stage = Stage.GONE
+        del self._entries[key]
+        bucket = bucket_of(key.due_at_ms, self._width_ms)
+        left = self._buckets[bucket] - 1
+        if left:
+            self._buckets[bucket] = left
+        else:
+            del self._buckets[bucket]
+        self._memory.give_back(entry.slots)
+
+    def let_go_of(self, entry: InHand) -> None:
+        """Forget an entry whose trigger is still stored, and remember to read it again."""
+        if entry.stage is Stage.GONE:
+            return
+        if not self.closed and entry.job is not None:
+            due_at_ms = entry.trigger.key.due_at_ms
+            self.let_go[entry.job.queue] = min(due_at_ms, self.let_go.get(entry.job.queue, due_at_ms))
+        self.drop(entry)
+
+    def close(self) -> None:
+        """Forget all that is not on its way: nothing of this shard is sent from now on."""
+        if self.closed:
+            return
+        self.closed = True
+        self.let_go.clear()
+        for entry in list(self._entries.values()):
+            if entry.stage in (Stage.READ, Stage.IN_LANE):
+                self.drop(entry)
+                if entry.future is not None:
+                    entry.future.cancel()
+
+    def settled(self, now: float, send_timeout_s: float) -> bool:
+        """Once closed: is every send over, and every acknowledged one removed?
+
+        A try that began ``send_timeout_s`` ago is over, whatever its lane is waiting for: it will not be repeated.
+        """
+        assert self.closed
+        return not any(
+            entry.stage is Stage.REMOVING or now - entry.tried_at < send_timeout_s for entry in self._entries.values()
+        )

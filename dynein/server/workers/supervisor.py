@@ -1,0 +1,247 @@
+"""``dynein serve --workers N``: the parent of N worker processes that share one port.
+
+The parent takes the port, starts workers, and starts another in the place of one that has ended. It serves nothing,
+talks to nobody, and holds no job: whatever befalls it, the workers drain (`dynein.server.workers.worker`). One worker
+goes first, so that a wrong setting or a missing table is said once, by one process; the others follow when it is ready.
+
+=====================================  ===============================================================================
+What happens                           What the parent does
+=====================================  ===============================================================================
+SIGTERM, SIGINT                        passes it on, waits until all have drained, exits 0
+the same again                         kills them and itself
+the first worker ends before it is     ends with its exit code; the worker has said why
+ready
+a worker ends                          starts another in its place: at once if it lived for `SHORT_LIFE_S`, else after
+                                       a pause that doubles
+`SHORT_LIVES_MAX` short lives in a     drains the others and exits with that worker's code: this does not mend itself
+row in one place
+the same, but SQS or DynamoDB do not   goes on trying
+answer
+a worker has not beaten for `HUNG_S`   kills it, as a failed liveness probe would: no probe sees one of several workers
+the parent is killed                   (nothing.) The workers see it at once, drain and end; then the port is free
+=====================================  ===============================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from dynein.observability.events.process import (
+    WORKER_ENDED,
+    WORKER_FAILING,
+    WORKER_HUNG,
+    WORKER_NOT_STARTED,
+    WORKERS_KILLED,
+    WORKERS_STARTED,
+)
+from dynein.runtime.backoff import pause_s
+from dynein.runtime.clock import Clock, SystemClock, sleep_unless
+from dynein.server.listener import listen, url_of
+from dynein.server.workers.connections import Connections
+from dynein.server.workers.directory import WorkersDirectory
+from dynein.server.workers.process import WorkerProcess
+from dynein.server.workers.worker import BEAT_S, CONNECTIONS_FILE, EX_STOP, EX_TEMPFAIL, OVERTIME_S, Spec
+from dynein.settings import Settings
+
+SHORT_LIFE_S = 5.0
+SHORT_LIVES_MAX = 5
+PAUSE_FIRST_S = 1.0
+PAUSE_MAX_S = 15.0
+HUNG_S = 30.0
+
+
+class Pace(NamedTuple):
+    """How soon, how often, how long; tests are quicker."""
+
+    short_life_s: float = SHORT_LIFE_S
+    pause_first_s: float = PAUSE_FIRST_S
+    pause_max_s: float = PAUSE_MAX_S
+    beat_s: float = BEAT_S
+    hung_s: float = HUNG_S
+    overtime_s: float = OVERTIME_S
+
+
+DEFAULT_PACE = Pace()
+
+
+class Workers:
+    """Worker processes 0 to ``workers`` - 1 of these roles. ``overrides``: settings from the command line."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        roles: Sequence[str],
+        workers: int,
+        overrides: Mapping[str, str | int],
+        *,
+        command: Sequence[str] = (sys.executable, "-m", "dynein.server.workers.worker"),
+        pace: Pace = DEFAULT_PACE,
+    ) -> None:
+        assert workers > 0
+        self._settings = settings
+        self._roles = roles
+        self._workers = workers
+        self._overrides = overrides
+        self._command = command
+        self._pace = pace
+        self._clock: Clock = SystemClock()
+        self._rng = random.Random()  # noqa: S311 - jitter, not secrecy
+        self._processes: dict[int, WorkerProcess] = {}
+        self._stopping = asyncio.Event()
+        self._up = asyncio.Event()
+        """A worker has been ready: settings, credentials and table are in order."""
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Run until told to stop; the exit code. Raises `Stop` when the port or a directory cannot be had."""
+        self._directory = WorkersDirectory()
+        try:
+            self._listener = listen(self._settings.host, self._settings.port)
+            self._connections = Connections(self._directory.path / CONNECTIONS_FILE, self._workers)
+            for number in range(self._workers):
+                self._connections.leave(number)
+            with self._listener:
+                asyncio.run(self._run())
+        finally:
+            self._directory.remove()
+        return self._exit_code
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        WORKERS_STARTED.log(workers=self._workers, url=url_of(self._listener))
+        watching = asyncio.ensure_future(self._watch())
+        keepers = [asyncio.ensure_future(self._keep(number)) for number in range(self._workers)]
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([stopped, *keepers], return_when=asyncio.FIRST_COMPLETED)
+            self._stopping.set()
+            self._listener.close()  # the port is free when the last worker has closed it too
+            await self._drain(keepers)
+        finally:
+            for task in (watching, stopped, *keepers):
+                task.cancel()
+        for keeper in keepers:
+            keeper.result()
+
+    async def _drain(self, keepers: Sequence[asyncio.Task[None]]) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        _, late = await asyncio.wait(keepers, timeout=self._settings.drain_s + self._pace.overtime_s)
+        if late:
+            WORKERS_KILLED.log(within_s=self._settings.drain_s + self._pace.overtime_s)
+            for process in self._processes.values():
+                process.kill()
+            await asyncio.wait(late)
+            self._exit_code = self._exit_code or EX_STOP
+
+    def _on_signal(self, number: int) -> None:
+        if self._stopping.is_set():
+            for process in self._processes.values():
+                process.kill()
+            self._directory.remove()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._stopping.set()
+
+    # --- one worker after the other in one place --------------------------------------------------------------------
+
+    async def _keep(self, number: int) -> None:
+        """See to it that there is a worker ``number`` until we stop."""
+        if number > 0:
+            await self._first_is_ready()
+        short_lives = failures = 0
+        while not self._stopping.is_set():
+            began = self._clock.monotonic()
+            code, ready = await self._live(number)
+            if self._stopping.is_set():
+                return
+            if not self._up.is_set():
+                self._give_up(code)
+                return
+            lived_s = self._clock.monotonic() - began
+            wait_s = 0.0
+            if ready and lived_s >= self._pace.short_life_s:
+                short_lives = failures = 0
+            else:
+                failures += 1
+                short_lives += code != EX_TEMPFAIL
+                wait_s = pause_s(
+                    failures, first_s=self._pace.pause_first_s, max_s=self._pace.pause_max_s, rng=self._rng
+                )
+            if short_lives >= SHORT_LIVES_MAX:
+                WORKER_FAILING.log(number=number, error=_told(code), failures=short_lives)
+                self._give_up(code)
+                return
+            WORKER_ENDED.log(number=number, error=_told(code), retry_in_s=round(wait_s, 3))
+            await sleep_unless(self._stopping, self._clock, wait_s)
+
+    async def _first_is_ready(self) -> None:
+        either = [asyncio.ensure_future(event.wait()) for event in (self._up, self._stopping)]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in either:
+                task.cancel()
+
+    async def _live(self, number: int) -> tuple[int, bool]:
+        """One life, from start to end: its exit code, and whether it was ready once."""
+        try:
+            process = WorkerProcess(self._command, self._spec(number), self._listener, self._directory.lock)
+        except OSError as error:
+            WORKER_NOT_STARTED.log(number=number, error=error.strerror)
+            return EX_TEMPFAIL, False
+        self._processes[number] = process
+        try:
+            while await process.hear():
+                if process.ready:
+                    self._up.set()
+            return await process.exit_code(self._clock, self._pace.overtime_s), process.ready
+        finally:
+            del self._processes[number]
+            process.close()
+            if not self._stopping.is_set():
+                self._forget(number)
+
+    def _spec(self, number: int) -> Spec:
+        return Spec(
+            number=number,
+            workers=self._workers,
+            roles=list(self._roles),
+            directory=str(self._directory.path),
+            overrides=dict(self._overrides),
+        )
+
+    def _forget(self, number: int) -> None:
+        """What a dead worker had in hand and whom it was connected to is no more; what it counted stays."""
+        from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - seldom needed
+
+        self._connections.leave(number)
+        mark_process_dead(number, str(self._directory.path))  # type: ignore[no-untyped-call]
+
+    def _give_up(self, code: int) -> None:
+        if code in {EX_TEMPFAIL, 0}:
+            code = EX_STOP
+        self._exit_code = 128 - code if code < 0 else code
+        self._stopping.set()
+
+    async def _watch(self) -> None:
+        """Kill who has not beaten for too long. Counted in our own passes: had we been frozen, nobody is to blame."""
+        while True:
+            await self._clock.sleep(self._pace.beat_s)
+            for number, process in list(self._processes.items()):
+                process.passes_unheard += 1
+                if process.passes_unheard * self._pace.beat_s > self._pace.hung_s:
+                    WORKER_HUNG.log(number=number, within_s=self._pace.hung_s)
+                    process.kill()
+
+
+def _told(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,195 @@
+"""One of several worker processes: what the supervisor starts, as ``python -m dynein.server.workers.worker``.
+
+It takes the listening socket and a *lifeline* from its parent: a socket pair, whose other end only the parent holds. On
+it the worker says when it is ready, and then beats each second; and when the parent is gone, even by SIGKILL, it reads
+the end of it, drains, and ends. (The kernel's parent-death signal would do that too, but on Linux alone.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dynein.errors import DyneinError, Stop
+from dynein.observability.events.process import WORKER_ORPHANED
+from dynein.observability.logs import configure_logging
+from dynein.runtime.clock import SystemClock, sleep_unless
+from dynein.server.workers.connections import Connections
+from dynein.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from dynein.server.service import Service
+
+BEAT_S = 1.0
+BEAT = b"."
+READY = b"r"
+EX_STOP = 1
+"""A person has to act: starting again will not help."""
+EX_TEMPFAIL = 75
+"""SQS or DynamoDB did not answer at start: starting again may help."""
+CONNECTIONS_FILE = "connections"
+OVERTIME_S = 3.0
+"""How much longer than ``drain_s`` a worker may take to end."""
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """What a worker is told by its parent, as JSON; settings it reads itself."""
+
+    number: int
+    workers: int
+    roles: list[str]
+    directory: str
+    """Where the workers keep their metrics and connection counts."""
+    overrides: dict[str, str | int]
+    """Settings given on the command line."""
+    listener: int = -1
+    """File descriptor."""
+    lifeline: int = -1
+    """File descriptor."""
+
+
+def main(argument: str) -> int:
+    """Run as a worker; the exit code."""
+    spec = msgspec.json.decode(argument, type=Spec)
+    _share_metrics(spec)
+    lifeline = socket.socket(fileno=spec.lifeline)
+    listener = socket.socket(fileno=spec.listener)
+    for inherited in (lifeline, listener):
+        inherited.set_inheritable(False)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_Worker(spec, listener, lifeline).run())
+    except DyneinError as error:
+        from dynein.cli.main import print_failure  # noqa: PLC0415 - seldom needed
+
+        print_failure(error)
+        return EX_STOP if isinstance(error, Stop) else EX_TEMPFAIL
+    return 0
+
+
+def _share_metrics(spec: Spec) -> None:
+    """Have metrics keep their values in files that all workers read (prometheus_client's multiprocess mode).
+
+    Files are named by a worker's number, not by its process id: who is started in the place of one that died goes on
+    from its counts, so that sums never go backwards, and there are as many files as workers.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = spec.directory
+    from prometheus_client import values  # noqa: PLC0415 - reads the environment on import
+
+    values.ValueClass = values.MultiProcessValue(lambda: spec.number)  # type: ignore[no-untyped-call]
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _Worker:
+    def __init__(self, spec: Spec, listener: socket.socket, lifeline: socket.socket) -> None:
+        self._spec = spec
+        self._listener = listener
+        self._lifeline = lifeline
+        self._clock = SystemClock()
+        self._directory = Path(spec.directory)
+        self._stopping = asyncio.Event()
+        self._orphaned = False
+
+    async def run(self) -> None:
+        settings = load_settings(self._spec.overrides)
+        configure_logging(settings.log_format, settings.log_level, worker=f"worker {self._spec.number}")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        self._lifeline.setblocking(False)
+        loop.add_reader(self._lifeline, self._on_lifeline, settings.drain_s)
+        service = self._service(settings)
+        beating = asyncio.ensure_future(self._beat(service))
+        try:
+            await service.run(self._stopping)
+        finally:
+            beating.cancel()
+            if self._orphaned:
+                self._tidy()
+
+    def _service(self, settings: Settings) -> Service:
+        from dynein.observability.telemetry import Telemetry  # noqa: PLC0415
+        from dynein.server.service import Service, Sharing  # noqa: PLC0415 - after `_share_metrics`
+
+        connections = Connections(self._directory / CONNECTIONS_FILE, self._spec.workers)
+        return Service(
+            settings,
+            self._spec.roles,
+            clock=self._clock,
+            telemetry=Telemetry(workers_directory=self._directory),
+            sharing=Sharing(self._listener, connections, self._spec.number),
+        )
+
+    def _stop(self, number: int) -> None:
+        """The first signal asks to drain, the second ends the process at once."""
+        if self._stopping.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._stopping.set()
+
+    def _on_lifeline(self, drain_s: float) -> None:
+        """The parent says nothing on it, so what is there to read is its end."""
+        with contextlib.suppress(BlockingIOError):
+            if not self._lifeline.recv(1):
+                WORKER_ORPHANED.log()
+                asyncio.get_running_loop().remove_reader(self._lifeline)
+                self._orphaned = True
+                self._stopping.set()
+                # Nobody is left to end us if we hang.
+                signal.setitimer(signal.ITIMER_REAL, drain_s + OVERTIME_S)
+
+    async def _beat(self, service: Service) -> None:
+        telemetry, label = service.telemetry, str(self._spec.number)
+        ready, requests, cpu_s = False, 0, 0.0
+        while True:
+            self._say(BEAT)
+            if service.started.is_set() and not ready:
+                ready = True
+                telemetry.worker_starts.labels(label).inc()
+                self._say(READY)
+            used_s = time.process_time()
+            telemetry.worker_cpu.labels(label).inc(used_s - cpu_s)
+            cpu_s = used_s
+            if service.server is not None:
+                state = service.server.server_state
+                telemetry.worker_requests.labels(label).inc(state.total_requests - requests)
+                requests = state.total_requests
+                telemetry.worker_connections.labels(label).set(len(state.connections))
+                service.server.publish()
+            if ready:
+                await self._clock.sleep(BEAT_S)
+            else:
+                await sleep_unless(service.started, self._clock, BEAT_S)
+
+    def _say(self, what: bytes) -> None:
+        with contextlib.suppress(OSError):  # a frozen parent has not read the last ones, a dead one none
+            self._lifeline.send(what)
+
+    def _tidy(self) -> None:
+        """The last of the orphans removes the directory, in the parent's place."""
+        for file in self._directory.glob(f"*_{self._spec.number}.db"):
+            file.unlink(missing_ok=True)
+        if not any(self._directory.glob("*.db")):
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

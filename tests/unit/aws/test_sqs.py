@@ -1,0 +1,271 @@
+"""What SQS may answer, and no engine does on request: throttling, denials, half answers. From a scripted server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from dynein.aws.clients import sqs_client
+from dynein.aws.sqs import SqsQueues
+from dynein.core.job import Attribute
+from dynein.core.queues import OutgoingMessage, SendFailure
+from dynein.errors import AccessDenied, DyneinError, Remedy, Throttled, Unavailable, UnknownQueue
+from dynein.observability.telemetry import Telemetry
+from dynein.settings import load_settings
+
+URL = "http://127.0.0.1/000000000000/a"
+
+
+class Answer(NamedTuple):
+    status: int
+    body: dict[str, Any]
+    query_code: str = ""
+
+
+class Silence(NamedTuple):
+    """No answer, until the client gives up."""
+
+
+def ok(**body: Any) -> Answer:
+    return Answer(200, body)
+
+
+def error(code: str, *, status: int = 400, query_code: str = "") -> Answer:
+    return Answer(status, {"__type": f"com.amazonaws.sqs#{code}", "message": f"it is {code}"}, query_code)
+
+
+class Server:
+    """Answers requests from a script, in order; keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.script: list[Answer | Silence] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                headers = dict(line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:-2])
+                body = json.loads(await reader.readexactly(int(headers["content-length"])))
+                self.asked.append((headers["x-amz-target"].removeprefix("amazonsqs."), body))
+                answer = self.script.pop(0)
+                if isinstance(answer, Silence):
+                    await reader.read()
+                    return
+                payload = json.dumps(answer.body).encode()
+                extra = f"x-amzn-query-error: {answer.query_code};Sender\r\n" if answer.query_code else ""
+                writer.write(
+                    f"HTTP/1.1 {answer.status} x\r\ncontent-type: application/x-amz-json-1.0\r\n{extra}"
+                    f"content-length: {len(payload)}\r\n\r\n".encode()
+                    + payload
+                )
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            writer.close()
+
+    def sent(self) -> list[list[str]]:
+        """The bodies of each send."""
+        return [[e["MessageBody"] for e in body["Entries"]] for verb, body in self.asked if verb == "sendmessagebatch"]
+
+
+@pytest.fixture
+async def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def queues(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqsQueues]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    settings = load_settings({"region": "us-east-1", "endpoint_url": f"http://127.0.0.1:{port}", "call_timeout_s": 0.5})
+    async with listening, sqs_client(settings) as client:
+        yield SqsQueues(client, Telemetry())
+        assert server.script == [], "every scripted answer was asked for"
+
+
+def messages(*bodies: str) -> list[OutgoingMessage]:
+    return [OutgoingMessage(body, {}) for body in bodies]
+
+
+def done(*ids: str) -> dict[str, Any]:
+    return {"Successful": [{"Id": i, "MessageId": f"m{i}", "MD5OfMessageBody": "x"} for i in ids]}
+
+
+def failed(entry_id: str, code: str, *, sender_fault: bool) -> dict[str, Any]:
+    return {"Id": entry_id, "Code": code, "Message": "why", "SenderFault": sender_fault}
+
+
+# --- answers to entries ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "sender_fault", "permanent", "remedy"),
+    [
+        ("InvalidMessageContents", True, True, Remedy.RETRY),
+        ("InternalError", False, False, Remedy.RETRY),
+        ("RequestThrottled", True, False, Remedy.RETRY),
+        ("ThrottlingException", True, False, Remedy.RETRY),
+        ("KMS.ThrottlingException", True, False, Remedy.RETRY),
+        ("KMS.DisabledException", True, False, Remedy.STOP),
+        ("KmsAccessDenied", True, False, Remedy.STOP),
+        ("AccessDenied", True, False, Remedy.STOP),
+        ("OverLimit", True, False, Remedy.RETRY),
+    ],
+)
+async def test_a_failed_entry_is_permanent_only_if_its_content_is_at_fault(
+    server: Server, queues: SqsQueues, code: str, remedy: Remedy, *, sender_fault: bool, permanent: bool
+) -> None:
+    server.script = [ok(**done("0", "2"), Failed=[failed("1", code, sender_fault=sender_fault)])]
+    answers = await queues.send(URL, messages("a", "b", "c"))
+    assert answers == [None, SendFailure(code, "why", permanent, remedy), None]
+
+
+async def test_an_entry_that_the_answer_does_not_mention_has_failed_for_now(server: Server, queues: SqsQueues) -> None:
+    server.script = [ok(**done("1"))]
+    first, second = await queues.send(URL, messages("a", "b"))
+    assert first is not None
+    assert not first.permanent
+    assert second is None
+    for verb in (queues.delete(URL, ["r"]), queues.extend(URL, ["r"], 1)):
+        server.script = [ok()]
+        (answer,) = await verb
+        assert answer is not None
+        assert not answer.permanent
+
+
+async def test_an_entry_both_acknowledged_and_failed_has_failed(server: Server, queues: SqsQueues) -> None:
+    server.script = [ok(**done("0"), Failed=[failed("0", "InternalError", sender_fault=False)])]
+    (answer,) = await queues.send(URL, messages("a"))
+    assert answer is not None
+
+
+# --- whole calls ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised"),
+    [
+        (error("QueueDoesNotExist", query_code="AWS.SimpleQueueService.NonExistentQueue"), UnknownQueue),
+        (error("QueueDoesNotExist"), UnknownQueue),
+        (error("InvalidAddress"), UnknownQueue),
+        (error("RequestThrottled", status=403), Throttled),
+        (error("ThrottlingException"), Throttled),
+        (error("OverLimit", query_code="AWS.SimpleQueueService.OverLimit"), Throttled),
+        (error("KmsThrottled", query_code="KMS.ThrottlingException"), Throttled),
+        (error("KmsDisabled", query_code="KMS.DisabledException"), AccessDenied),
+        (error("KmsAccessDenied"), AccessDenied),
+        (error("AccessDeniedException", status=403, query_code="AccessDenied"), AccessDenied),
+        (error("InvalidClientTokenId", status=403), AccessDenied),
+        (error("InternalFailure", status=500), Unavailable),
+        (error("ServiceUnavailable", status=503), Unavailable),
+        (error("SomethingNew"), Unavailable),
+        (Silence(), Unavailable),
+    ],
+    ids=lambda value: (value.query_code or value.body.get("__type", "")) if isinstance(value, Answer) else None,
+)
+async def test_a_failed_call_is_an_error_of_its_kind_and_is_not_repeated(
+    server: Server, queues: SqsQueues, answer: Answer | Silence, raised: type[DyneinError]
+) -> None:
+    server.script = [answer]
+    with pytest.raises(raised):
+        await queues.send(URL, messages("a", "b"))
+    assert len(server.asked) == 1
+
+
+async def test_a_lost_connection_is_unavailable(server: Server, queues: SqsQueues) -> None:
+    server.script = [Answer(200, {}), Silence()]
+    await queues.receive(URL, entries_max=1, wait_s=0, visibility_timeout_s=1)
+    with pytest.raises(Unavailable):
+        await queues.delete(URL, ["r"])
+
+
+async def test_a_batch_refused_for_content_is_sent_entry_by_entry_in_order(server: Server, queues: SqsQueues) -> None:
+    server.script = [error("InvalidParameterValue"), ok(**done("0")), error("InvalidParameterValue"), ok(**done("2"))]
+    answers = await queues.send(URL, messages("a", "b", "c"))
+    assert answers == [None, SendFailure("InvalidParameterValue", "it is InvalidParameterValue", True), None]
+    assert server.sent() == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+
+
+async def test_entry_by_entry_ends_where_the_queue_itself_fails(server: Server, queues: SqsQueues) -> None:
+    """What was acknowledged by then is told; what follows is not sent, so that order holds on a FIFO queue."""
+    server.script = [
+        error("BatchRequestTooLong", query_code="AWS.SimpleQueueService.BatchRequestTooLong"),
+        ok(**done("0")),
+        error("RequestThrottled", status=403),
+    ]
+    first, second, third = await queues.send(URL, messages("a", "b", "c"))
+    assert first is None
+    assert second is not None
+    assert third is not None
+    assert (second.code, second.permanent) == (third.code, third.permanent) == ("Throttled", False)
+    assert server.sent() == [["a", "b", "c"], ["a"], ["b"]]
+
+
+async def test_a_binary_value_that_is_not_base64_costs_no_call_and_no_neighbour(
+    server: Server, queues: SqsQueues
+) -> None:
+    bad = OutgoingMessage("bad", {"b": Attribute("Binary", "*")})
+    (alone,) = await queues.send(URL, [bad])
+    assert alone is not None
+    assert alone.permanent
+    server.script = [ok(**done("1"))]
+    answers = await queues.send(URL, [bad, *messages("good")])
+    assert answers == [alone, None]
+
+
+async def test_optional_parameters_are_sent_only_when_given(server: Server, queues: SqsQueues) -> None:
+    server.script = [ok(**done("0", "1"))]
+    await queues.send(URL, [*messages("a"), OutgoingMessage("b", {}, 5, "g", "d")])
+    (_, body), *_ = server.asked
+    assert body["Entries"] == [
+        {"Id": "0", "MessageBody": "a"},
+        {"Id": "1", "MessageBody": "b", "DelaySeconds": 5, "MessageGroupId": "g", "MessageDeduplicationId": "d"},
+    ]
+
+
+# --- look-ups -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue", ["a", URL])
+@pytest.mark.parametrize(
+    ("answer", "raised"),
+    [
+        (error("QueueDoesNotExist", query_code="AWS.SimpleQueueService.NonExistentQueue"), UnknownQueue),
+        (error("AccessDenied", status=403), UnknownQueue),
+        (error("AccessDeniedException"), UnknownQueue),
+        (error("InvalidClientTokenId", status=403), AccessDenied),
+        (error("RequestThrottled", status=403), Throttled),
+        (error("InternalFailure", status=500), Unavailable),
+    ],
+    ids=["missing", "denied", "denied-exception", "bad-credentials", "throttled", "failed"],
+)
+async def test_a_look_up_tells_a_hidden_queue_from_broken_credentials(
+    server: Server, queues: SqsQueues, queue: str, answer: Answer, raised: type[DyneinError]
+) -> None:
+    server.script = [answer]
+    with pytest.raises(raised):
+        await queues.resolve(queue)
+
+
+async def test_what_cannot_be_a_queue_of_ours_costs_no_call(server: Server, queues: SqsQueues) -> None:
+    for queue in ("a b", "https://evil.example/000000000000/a"):
+        with pytest.raises(UnknownQueue):
+            await queues.resolve(queue)
+    assert server.asked == []
+
+
+# --- receive --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_receive_may_take_its_long_poll_and_a_call_on_top(server: Server, queues: SqsQueues) -> None:
+    """The read timeout here is 0.5 s and 5 s of long poll: a wait past it is cut, not run into the timeout."""
+    server.script = [ok()]
+    assert await queues.receive(URL, entries_max=1, wait_s=20, visibility_timeout_s=1) == []
+    (_, body), *_ = server.asked
+    assert body["WaitTimeSeconds"] == 4

@@ -1,0 +1,132 @@
+"""Walks over a shard, against a table in memory; and the rules for retiring and for sharing memory."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynein.core.keys import JOB_ID_BYTES, Kind, TriggerKey, sort_key
+from dynein.core.trigger import Trigger
+from dynein.core.trigger_store import Page, Tombstone
+from dynein.scheduler.read_plan import Empty, Walk, lane_has_share, page_size, retire_before
+
+WIDTH_MS = 10
+GRACE_MS = 100
+
+
+class Shard:
+    """Records by (due time, job id, kind), read as DynamoDB reads."""
+
+    def __init__(self, records: set[tuple[int, int, Kind]]) -> None:
+        self.records = sorted((self._key(due, job), kind) for due, job, kind in records)
+
+    def _key(self, due_at_ms: int, job: int) -> TriggerKey:
+        return TriggerKey(due_at_ms, job.to_bytes(JOB_ID_BYTES, "big"), 0)
+
+    def read(self, bucket: int, from_ms: int, until_ms: int, resume: bytes | None, limit: int) -> Page:
+        assert bucket * WIDTH_MS <= from_ms <= until_ms < (bucket + 1) * WIDTH_MS
+        page = Page([], [], [], None)
+        found = [
+            (key, kind)
+            for key, kind in self.records
+            if from_ms <= key.due_at_ms <= until_ms and (resume is None or sort_key(key, kind) > resume)
+        ][:limit]
+        for key, kind in found:
+            if kind is Kind.TOMBSTONE:
+                page.tombstones.append(Tombstone(key, None))
+            else:
+                page.triggers.append(Trigger(key, "token", b"record"))
+        return page._replace(resume=sort_key(*found[-1])) if len(found) == limit else page
+
+
+records = st.sets(st.tuples(st.integers(0, 59), st.integers(0, 3), st.sampled_from(Kind)), max_size=60)
+
+
+@given(records, st.integers(0, 59), st.integers(0, 59), st.integers(1, 7), st.integers(0, 300))
+def test_a_walk_reads_all_of_its_range_once_in_order_and_knows_what_is_cancelled(
+    stored: set[tuple[int, int, Kind]], one_end_ms: int, other_end_ms: int, limit: int, now_ms: int
+) -> None:
+    shard = Shard(stored)
+    from_ms, until_ms = sorted((one_end_ms, other_end_ms))
+    walk = Walk(from_ms, until_ms, WIDTH_MS)
+    delivered: list[TriggerKey] = []
+    cancelled: list[TriggerKey] = []
+    empty: list[int] = []
+    while not walk.done:
+        walk.begin(now_ms=now_ms, late_writes=5, retire_grace_ms=GRACE_MS)
+        page = shard.read(*walk.next_slice(), limit=limit)
+        tombstones = walk.cancelled(page)
+        for trigger in page.triggers:
+            (cancelled if trigger.key in tombstones else delivered).append(trigger.key)
+        found = walk.advance(page)
+        if found is not None:
+            assert found.late_writes == 5
+            empty.append(found.bucket)
+        read = delivered + cancelled
+        assert all(key.due_at_ms <= walk.passed_ms for key in read), "what was read was passed"
+    assert walk.passed_ms == until_ms
+    keys = {
+        kind: {key for key, k in shard.records if k is kind and from_ms <= key.due_at_ms <= until_ms} for kind in Kind
+    }
+    assert delivered == sorted(keys[Kind.TRIGGER] - keys[Kind.TOMBSTONE])
+    assert cancelled == sorted(keys[Kind.TRIGGER] & keys[Kind.TOMBSTONE])
+    assert empty == [
+        bucket
+        for bucket in range(6)
+        if from_ms <= bucket * WIDTH_MS
+        and (bucket + 1) * WIDTH_MS - 1 <= until_ms
+        and (bucket + 1) * WIDTH_MS - 1 + GRACE_MS < now_ms
+        and not any(key.due_at_ms // WIDTH_MS == bucket for key in keys[Kind.TRIGGER])
+    ]
+
+
+def test_a_bucket_read_over_several_pages_is_judged_by_when_the_first_began() -> None:
+    full = Page([], [Tombstone(TriggerKey(3, b"x" * JOB_ID_BYTES, 0), None)], [], b"more")
+    last = Page([], [], [], None)
+    for first_ms, first_late, proved in ((109, 1, None), (110, 1, Empty(0, 1))):
+        walk = Walk(0, WIDTH_MS - 1, WIDTH_MS)
+        walk.begin(now_ms=first_ms, late_writes=first_late, retire_grace_ms=GRACE_MS)
+        assert walk.advance(full) is None
+        assert walk.passed_ms == 3
+        walk.begin(now_ms=500, late_writes=2, retire_grace_ms=GRACE_MS)
+        assert walk.advance(last) == proved
+
+
+def test_a_call_that_failed_is_begun_anew() -> None:
+    walk = Walk(0, WIDTH_MS - 1, WIDTH_MS)
+    walk.begin(now_ms=50, late_writes=1, retire_grace_ms=GRACE_MS)
+    walk.begin(now_ms=500, late_writes=2, retire_grace_ms=GRACE_MS)
+    assert walk.advance(Page([], [], [], None)) == Empty(0, 2)
+
+
+def test_retiring_stops_at_the_first_bucket_not_known_to_be_empty() -> None:
+    assert retire_before(7, {7: 3, 8: 3, 10: 3}, 3) == 9
+    assert retire_before(7, {8: 3}, 3) == 7
+    assert retire_before(7, {7: 3, 8: 2, 9: 3}, 3) == 8, "a late write since"
+    assert retire_before(7, {7: 3, 8: 3}, 3, busy={8: 1}) == 8
+
+
+@given(st.integers(1, 1_000), st.integers(1, 1_000), st.integers(1, 8))
+def test_shards_that_want_more_share_memory_evenly_and_never_pass_its_bound(
+    page_jobs_max: int, jobs_max: int, shards: int
+) -> None:
+    held = [0] * shards
+    for _ in range(10_000):
+        sizes = [page_size(page_jobs_max, slots_max=jobs_max, slots=sum(held), shard_slots=jobs) for jobs in held]
+        if not any(sizes):
+            break
+        wanting = next(i for i in sorted(range(shards), key=held.__getitem__) if sizes[i])
+        held[wanting] += sizes[wanting]
+        assert sum(held) <= jobs_max
+    assert any(held), "an empty memory always takes a page"
+    page = page_size(page_jobs_max, slots_max=jobs_max, slots=0, shard_slots=0)
+    assert max(held) - min(held) <= page
+
+
+@given(st.integers(8, 400), st.integers(1, 40))
+def test_any_number_of_failing_destinations_leaves_memory_to_read_for_the_rest(jobs_max: int, failing: int) -> None:
+    lanes = [0] * failing
+    while growing := [
+        i for i, jobs in enumerate(lanes) if lane_has_share(jobs, slots_max=jobs_max, lanes_slots=sum(lanes))
+    ]:
+        lanes[min(growing, key=lanes.__getitem__)] += 1
+    assert sum(lanes) <= jobs_max * 3 // 4
+    assert page_size(10**9, slots_max=jobs_max, slots=sum(lanes), shard_slots=0) > 0
