@@ -16,19 +16,18 @@ from typing import NamedTuple
 from benchmarks.jobs import QUEUE, body_text
 from benchmarks.results import Report, Table, options
 from dynein.core.job import Job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import JOB_ID_BYTES, TriggerKey, shard_of
+from dynein.core.ports import Deployment, Ports
+from dynein.core.shard_records import Layout
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import ADD_MAX
-from dynein.delivery.dead_letter_queue import DeadLetterQueue
-from dynein.delivery.delivery import Delivery, Limits
-from dynein.delivery.destinations import Directory
-from dynein.fleet.membership import Membership
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock
-from dynein.scheduler.dispatcher import Dispatcher
+from dynein.runtime.context import Context
+from dynein.server.assembly import DISPATCHER, Assembly
 from dynein.settings import Settings
-from dynein.testing import Call, FakeQueues, FakeTriggerTable, Faults
+from dynein.testing import Call, FakeLedger, FakeQueues, FakeTriggerTable, Faults
 from dynein.testing.queues import Sent
 from tests.simulation.loop import SimulationLoop
 
@@ -127,26 +126,15 @@ class World:
 
     def start(self, name: str) -> None:
         """One more dispatcher."""
-        clock, rng, settings, telemetry = self.clock, random.Random(name), Settings(), Telemetry()
-        times = ServiceTimes(clock, self.calls)
+        settings, context = Settings(ledger_interval_s=0), Context(self.clock, random.Random(name), Telemetry())
+        times = ServiceTimes(self.clock, self.calls)
         queues, table = self.queues.connect(times), self.table.connect(times)
-        directory = Directory(queues, clock, ttl_s=settings.destination_cache_s)
-        dead_letters = DeadLetterQueue(queues, directory, settings.dead_letter_queue)
-        limits = Limits(**{name: getattr(settings, name) for name in Limits._fields})
-        dispatcher = Dispatcher(
-            store=table,
-            shards=table,
-            membership=Membership(table, clock, role="dispatcher", member=name, ttl_s=settings.member_ttl_s),
-            delivery=Delivery("dispatcher", queues, directory, dead_letters, clock, telemetry, limits, rng),
-            dead_letters=dead_letters,
-            clock=clock,
-            telemetry=telemetry,
-            settings=settings,
-            rng=rng,
-            bucket_width_ms=BUCKET_WIDTH_MS,
-        )
+        ports = Ports(queues, table, table, table, FakeLedger())
+        deployment = Deployment(Layout(BUCKET_WIDTH_MS, SHARDS), "", "")
+        process = Assembly([DISPATCHER], lambda _: ports, deployment, context, settings, member=name)
+        assert process.dispatcher is not None
         stopping = asyncio.Event()
-        self.running[name] = (asyncio.ensure_future(dispatcher.run(stopping)), stopping)
+        self.running[name] = (asyncio.ensure_future(process.dispatcher.run(stopping)), stopping)
 
     async def load(self, jobs: int, due_at_ms: int) -> None:
         """Store triggers, all due at about the same moment."""
@@ -156,7 +144,7 @@ class World:
             job_id = self._rng.randbytes(JOB_ID_BYTES)
             key = TriggerKey(due_at_ms + self._rng.randrange(DUE_WITHIN_MS), job_id, shard_of(job_id, SHARDS))
             record = encode_job(Job(queue=f"{QUEUE}-{number % QUEUES}", body=body_text()))
-            triggers.append(Trigger(key, signer.sign(JobRef(Placement.SCHEDULED, key)), record))
+            triggers.append(Trigger(key, signer.sign(JobRef(TokenKind.SCHEDULED, key)), record))
         for start in range(0, jobs, ADD_MAX):
             await self.table.add(triggers[start : start + ADD_MAX])
 

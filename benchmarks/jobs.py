@@ -12,7 +12,7 @@ import msgspec
 from dynein.aws.dynamodb.items import trigger_item
 from dynein.core.inbound_message import Entry, pack
 from dynein.core.job import Job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import DUE_BYTES, JOB_ID_BYTES, Kind, TriggerKey, bucket_of, partition_key, shard_of
 from dynein.core.trigger import Trigger
 
@@ -20,7 +20,7 @@ BODY_BYTES = 100
 SECRET = "a-benchmark-needs-a-secret-too"
 QUEUE = "bench-destination"
 _TRIGGER = bytes([Kind.TRIGGER])
-_SCHEDULED = bytes([Placement.SCHEDULED])
+_SCHEDULED = bytes([TokenKind.SCHEDULED])
 _NO_MAC = bytes(18)
 _ITEM = b'{"pk":{"S":"%b"},"sk":{"B":"%b"},"tk":{"S":"%b"},"job":{"S":%b}}'
 
@@ -44,7 +44,7 @@ def packed_messages(
 
     def entry() -> Entry:
         key = _key(rng, shard_count, from_ms, to_ms)
-        return Entry(signer.sign(JobRef(Placement.SCHEDULED, key)), "AAAAAAAAAAA", raw)
+        return Entry(signer.sign(JobRef(TokenKind.SCHEDULED, key)), "AAAAAAAAAAA", raw)
 
     return [pack([entry() for _ in range(jobs_a_message)]) for _ in range(messages)]
 

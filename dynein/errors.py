@@ -96,23 +96,23 @@ class Unavailable(Retryable):
     """SQS or DynamoDB did not answer in time, or failed on its side. The call may have taken effect."""
 
 
-class Stop(DyneinError):
+class FatalError(DyneinError):
     """The program stops with this sentence; it says what a person has to do."""
 
 
-class InvalidSettings(Stop):
+class InvalidSettings(FatalError):
     """A setting is wrong, or two settings contradict each other."""
 
 
-class LayoutMismatch(Stop):
+class LayoutMismatch(FatalError):
     """The table's recorded layout is not the one the settings ask for."""
 
 
-class NotBootstrapped(Stop):
+class NotBootstrapped(FatalError):
     """Something that ``dynein bootstrap`` creates is missing."""
 
 
-class AccessDenied(Stop):
+class AccessDenied(FatalError):
     """AWS refused the credentials for a call this role cannot do without."""
 
 
@@ -121,7 +121,7 @@ def remedy_of(error: Exception) -> Remedy:
     match error:
         case Rejected():
             return Remedy.REJECT
-        case Stop():
+        case FatalError():
             return Remedy.STOP
         case _:
             return Remedy.RETRY

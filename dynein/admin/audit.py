@@ -25,9 +25,10 @@ import msgspec
 from dynein.core.inbound_message import Entry, pack
 from dynein.core.keys import DUE_MAX_MS, TriggerKey
 from dynein.core.queues import OutgoingMessage, Queues
+from dynein.core.shard_records import ShardRecord, ShardRecords
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import Page, ShardRecord, ShardRecords, TriggerStore
-from dynein.delivery.destinations import Directory
+from dynein.core.trigger_store import Page, TriggerStore
+from dynein.delivery.destinations import Destinations
 from dynein.errors import Unavailable
 from dynein.runtime.clock import Clock
 
@@ -123,7 +124,7 @@ async def _repair(store: TriggerStore, requeue: Requeue, trigger: Trigger) -> bo
     return not await store.remove([trigger.key])
 
 
-def requeue_by(queues: Queues, directory: Directory, inbound_queue: str) -> Requeue:
+def requeue_by(queues: Queues, directory: Destinations, inbound_queue: str) -> Requeue:
     """A `Requeue` that goes through the inbound queue."""
 
     async def requeue(trigger: Trigger) -> None:

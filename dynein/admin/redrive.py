@@ -23,7 +23,7 @@ from dynein.core.job import decode_job
 from dynein.core.queue_address import name_of
 from dynein.core.queues import ENTRIES_MAX, OutgoingMessage, Queues, Received, message_bytes
 from dynein.delivery.dead_letter_queue import KIND_JOB, MESSAGE_BYTES_MAX, DeadLetter, read_dead_letter
-from dynein.delivery.destinations import Directory
+from dynein.delivery.destinations import Destinations
 from dynein.errors import DyneinError, Rejected
 from dynein.observability.events.delivery import JOB_REDRIVEN, REDRIVE_HELD, REDRIVE_UNTIDY
 from dynein.runtime.clock import Clock
@@ -73,7 +73,7 @@ class _Letter(NamedTuple):
 
 async def redrive(
     queues: Queues,
-    directory: Directory,
+    directory: Destinations,
     clock: Clock,
     *,
     dead_letter_queue: str,
@@ -101,7 +101,7 @@ class _Redrive:
     def __init__(
         self,
         queues: Queues,
-        directory: Directory,
+        directory: Destinations,
         clock: Clock,
         inbound_queue: str,
         selection: Selection,

@@ -22,7 +22,7 @@ How a job goes through
 
 `Submissions` (with `ExistingJobs` behind it) is the whole service without HTTP; `routes` and `app` put HTTP around it,
 `shortcut` takes POSTs past the framework.
-`due_time`, `placement`, `checks`, `decoding` and `drafting` are pure. `schemas` are the types on the wire, `openapi`
+`due_time`, `kind`, `checks`, `decoding` and `drafting` are pure. `schemas` are the types on the wire, `openapi`
 the document made of them, `problems` every way to fail.
 
 Both senders group-commit: a job goes out at once when nothing is in flight, the rest gather while it flies. Scheduled

@@ -10,11 +10,11 @@ from msgspec import UNSET
 from dynein.api import checks
 from dynein.api.decoding import decode_attribute
 from dynein.api.due_time import MS_PER_DAY
-from dynein.api.policy import PLACEMENT_OF, When, due_at_ms, due_by_token_ms, place
+from dynein.api.policy import KIND_OF, When, due_at_ms, due_by_token_ms, place
 from dynein.api.schemas import JobRequest
 from dynein.core.delivered_message import has_room_for_traceparent, outgoing_bytes
 from dynein.core.job import Attribute, Job, Policy, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from dynein.core.queues import Destination
 from dynein.core.trace_context import parse_traceparent
@@ -74,7 +74,7 @@ def draft(
         prepared=prepared is not None,
     )
     new = TriggerKey(due_ms, key.job_id, key.shard)
-    token = request.token or signer.sign(JobRef(PLACEMENT_OF[policy], new))
+    token = request.token or signer.sign(JobRef(KIND_OF[policy], new))
     try:
         return _sized(Draft(token, policy, due_ms, job, 0, b""), field, bounds)
     except InvalidField:
@@ -180,7 +180,7 @@ def _prepared(token: str, signer: TokenSigner, now_ms: int) -> JobRef:
         ref = signer.verify(token)
     except InvalidToken as error:
         raise InvalidField("token", f"is not valid: {error}.", fix) from error
-    if ref.placement is not Placement.PREPARED:
+    if ref.kind is not TokenKind.PREPARED:
         raise InvalidField("token", "belongs to a job that exists.", fix)
     if now_ms > ref.key.due_at_ms + PREPARED_VALID_MS:
         raise InvalidField("token", "was prepared for a time that is more than a day past.", fix)

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from dynein.api.problems import make, respond
 from dynein.core.queues import Queues
-from dynein.core.trigger_store import ShardRecords
+from dynein.core.shard_records import ShardRecords
 from dynein.errors import DyneinError
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock

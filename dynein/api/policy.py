@@ -21,21 +21,21 @@ from typing import NamedTuple
 
 from dynein.api.due_time import MS_PER_DAY, MS_PER_S, format_rfc3339, parse_delay_ms, parse_run_at_ms
 from dynein.core.job import Policy
-from dynein.core.job_token import Placement
+from dynein.core.job_token import TokenKind
 from dynein.core.keys import DUE_MAX_MS
 from dynein.core.queues import DELAY_MAX_S
 from dynein.errors import InvalidField
 
-PLACEMENT_OF = {
-    Policy.IMMEDIATE: Placement.IMMEDIATE,
-    Policy.SQS_DELAYED: Placement.SQS_DELAYED,
-    Policy.SCHEDULED: Placement.SCHEDULED,
+KIND_OF = {
+    Policy.IMMEDIATE: TokenKind.IMMEDIATE,
+    Policy.SQS_DELAYED: TokenKind.SQS_DELAYED,
+    Policy.SCHEDULED: TokenKind.SCHEDULED,
 }
 POLICY_OF = {
-    Placement.IMMEDIATE: Policy.IMMEDIATE,
-    Placement.SQS_DELAYED: Policy.SQS_DELAYED,
-    Placement.SCHEDULED: Policy.SCHEDULED,
-    Placement.PREPARED: Policy.SCHEDULED,
+    TokenKind.IMMEDIATE: Policy.IMMEDIATE,
+    TokenKind.SQS_DELAYED: Policy.SQS_DELAYED,
+    TokenKind.SCHEDULED: Policy.SCHEDULED,
+    TokenKind.PREPARED: Policy.SCHEDULED,
 }
 
 

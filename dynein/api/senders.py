@@ -16,7 +16,7 @@ from dynein.api.policy import delay_s
 from dynein.api.problems import SendRefused
 from dynein.core.inbound_message import PACK_OVERHEAD_BYTES, Entry, pack
 from dynein.core.queues import DELAY_MAX_S, ENTRIES_MAX, OutgoingMessage, Queues, SendFailure
-from dynein.delivery.destinations import Directory
+from dynein.delivery.destinations import Destinations
 from dynein.errors import AccessDenied, DyneinError, Overloaded, Retryable, Throttled, Unavailable, UnknownQueue
 from dynein.runtime.backoff import pause_s
 from dynein.runtime.clock import Clock
@@ -49,7 +49,7 @@ class DirectSender:
     def __init__(
         self,
         queues: Queues,
-        directory: Directory,
+        directory: Destinations,
         clock: Clock,
         *,
         message_bytes_max: int,

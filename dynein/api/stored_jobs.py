@@ -29,16 +29,17 @@ from dynein.api.due_time import format_rfc3339
 from dynein.api.policy import POLICY_OF, When, due_at_ms
 from dynein.api.schemas import CancelledJob, JobStatus, MovedJob, MoveRequest
 from dynein.core.job import decode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from dynein.core.ledger import NOT_KEPT, Flow, Tally
+from dynein.core.shard_records import ShardRecords
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import Cancelled, Moved, ShardRecords, Tombstone, TriggerStore
+from dynein.core.trigger_store import Cancelled, Moved, Tombstone, TriggerStore
 from dynein.errors import Conflict, DyneinError, InvalidField, InvalidToken, Unavailable
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock
 
-_IN_STORE = (Placement.SCHEDULED, Placement.PREPARED)
+_IN_STORE = (TokenKind.SCHEDULED, TokenKind.PREPARED)
 _PLACES = 8
 """Due times, one millisecond apart, that are looked at for a moved job."""
 
@@ -68,8 +69,8 @@ class ExistingJobs:
     async def get(self, token: str) -> JobStatus:
         """Where the job is."""
         ref = self._signer.verify(token)
-        if ref.placement not in _IN_STORE:
-            held = ref.placement is Placement.SQS_DELAYED and self._clock.now_ms() < ref.key.due_at_ms
+        if ref.kind not in _IN_STORE:
+            held = ref.kind is TokenKind.SQS_DELAYED and self._clock.now_ms() < ref.key.due_at_ms
             return _status(token, ref, "held_by_sqs" if held else "handed_to_sqs")
         found = await self._store.find(ref.key)
         if found.tombstone is not None:
@@ -149,7 +150,7 @@ class ExistingJobs:
         if key == ref.key:
             await self._check_stays(token)
             return _moved(token, token, key)
-        new_token = self._signer.sign(JobRef(ref.placement, key))
+        new_token = self._signer.sign(JobRef(ref.kind, key))
         # The stored record moves along; this one only has the form of one.
         try:
             outcome = await self._store.move(ref.key, Trigger(key, new_token, b"{}"))
@@ -196,9 +197,9 @@ def _moved(token: str, previous: str, key: TriggerKey) -> MovedJob:
 
 
 def _check_in_store(ref: JobRef, done: str) -> None:
-    if ref.placement not in _IN_STORE:
+    if ref.kind not in _IN_STORE:
         raise Conflict(
-            "already-handed-to-sqs", f"The job is {POLICY_OF[ref.placement]}: SQS has it, and it cannot be {done}."
+            "already-handed-to-sqs", f"The job is {POLICY_OF[ref.kind]}: SQS has it, and it cannot be {done}."
         )
 
 
@@ -229,7 +230,7 @@ def _status(
     return JobStatus(
         token,
         state,
-        POLICY_OF[ref.placement],
+        POLICY_OF[ref.kind],
         format_rfc3339(ref.key.due_at_ms),
         ref.key.due_at_ms,
         cancellable=cancellable,

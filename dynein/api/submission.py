@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
@@ -32,16 +31,16 @@ from dynein.api.stored_jobs import ExistingJobs
 from dynein.core.delivered_message import outgoing_message
 from dynein.core.inbound_message import Entry
 from dynein.core.job import Policy
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import JOB_ID_BYTES, TriggerKey, shard_of
-from dynein.core.ledger import NOT_KEPT, Flow, Tally
-from dynein.core.queues import Destination, Queues
-from dynein.core.trigger_store import Layout, ShardRecords, TriggerStore
-from dynein.delivery.destinations import Directory
+from dynein.core.ledger import Flow
+from dynein.core.ports import Deployment, Ports
+from dynein.core.queues import Destination
+from dynein.delivery.destinations import Destinations
 from dynein.errors import AccessDenied, DyneinError, NotBootstrapped, Rejected, Unavailable, UnknownQueue
 from dynein.observability.events.api import JOB_ACCEPTED, SEND_FAILED
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
+from dynein.runtime.context import Context
+from dynein.runtime.periodic import run_periodically
 from dynein.settings import Settings
 
 LAYOUT_INTERVAL_S = 10.0
@@ -62,22 +61,19 @@ class Submissions:
 
     def __init__(
         self,
-        queues: Queues,
-        directory: Directory,
-        store: TriggerStore,
-        shards: ShardRecords,
+        ports: Ports,
+        destinations: Destinations,
         signer: TokenSigner,
-        clock: Clock,
-        telemetry: Telemetry,
+        deployment: Deployment,
+        context: Context,
         settings: Settings,
         *,
-        layout: Layout,
-        inbound_url: str,
-        rng: random.Random,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        tally: Tally = NOT_KEPT,
     ) -> None:
-        self._directory = directory
+        queues, store, shards = ports.queues, ports.triggers, ports.shards
+        layout, inbound_url = deployment.layout, deployment.inbound_url
+        clock, telemetry, rng, tally = context.clock, context.telemetry, context.rng, context.tally
+        self._directory = directory = destinations
         self._shards = shards
         self._signer = signer
         self._clock = clock
@@ -89,6 +85,7 @@ class Submissions:
         self._existing = ExistingJobs(
             store, shards, signer, clock, telemetry, delay_max_days=settings.delay_max_days, tally=tally
         )
+        self._rng = rng
         self._layout = layout
         self._direct = DirectSender(
             queues,
@@ -109,6 +106,10 @@ class Submissions:
             in_flight_max=settings.submit_in_flight_max,
             retry_within_s=settings.call_timeout_s,
         )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Keep an eye on the layout until ``stopping`` is set. Jobs are taken as long as somebody calls."""
+        await run_periodically("layout", self.run_once, self._clock, stopping, self._rng)
 
     async def run_once(self) -> float:
         """Read the layout; says in how many seconds to do so again. Raises `NotBootstrapped` in a table without one."""
@@ -158,7 +159,7 @@ class Submissions:
         when = When(request.run_at, request.delay)
         due_ms = due_at_ms(when, self._clock.now_ms(), delay_max_days=self._bounds.delay_max_days)
         key = self._new_key()._replace(due_at_ms=due_ms)
-        token = self._signer.sign(JobRef(Placement.PREPARED, key))
+        token = self._signer.sign(JobRef(TokenKind.PREPARED, key))
         return Prepared(token, format_rfc3339(due_ms), due_ms)
 
     async def get(self, token: str) -> JobStatus:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from dynein.aws.calls import AwsCalls
-from dynein.aws.clients import error_code
 from dynein.aws.dynamodb.layout import bootstrap_table
-from dynein.errors import Stop
+from dynein.aws.errors import error_code
+from dynein.errors import FatalError
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock
 from dynein.settings import Settings
@@ -41,11 +41,13 @@ class Step(NamedTuple):
 async def bootstrap(sqs: SQSClient, dynamodb: DynamoDBClient, settings: Settings, clock: Clock) -> list[Step]:
     """Create or verify everything.
 
-    Raises `Stop` when something exists but cannot be what Dynein needs, or AWS refuses it; `Retryable` when AWS does
-    not answer. What was done until then stays done, and is verified next time.
+    Raises `FatalError` when something exists but cannot be what Dynein needs, or AWS refuses it; `Retryable` when AWS
+    does not answer. What was done until then stays done, and is verified next time.
     """
     if settings.inbound_queue.endswith(".fifo") or settings.dead_letter_queue.endswith(".fifo"):
-        raise Stop("inbound_queue and dead_letter_queue must be standard queues: FIFO queues cannot carry the rate")
+        raise FatalError(
+            "inbound_queue and dead_letter_queue must be standard queues: FIFO queues cannot carry the rate"
+        )
     queues = _Queues(sqs)
     try:
         dead_letter_step, dead_letter_url = await queues.ensure(
@@ -68,7 +70,7 @@ async def bootstrap(sqs: SQSClient, dynamodb: DynamoDBClient, settings: Settings
     except ClientError as error:
         # What has no meaning of its own to us: a name that AWS does not take, a queue deleted a moment ago.
         message = error.response["Error"].get("Message", "")
-        raise Stop(f"AWS refused {error.operation_name}: {error_code(error)}: {message}") from error
+        raise FatalError(f"AWS refused {error.operation_name}: {error_code(error)}: {message}") from error
     return [dead_letter_step, inbound_step, *table_steps]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 
 from dynein.aws.calls import AwsCalls
-from dynein.aws.clients import SQS_CODE_PREFIX, error_code, is_throttling
+from dynein.aws.errors import SQS_CODE_PREFIX, error_code, is_throttling
 from dynein.core.job import Attribute
 from dynein.core.queue_address import QueueAddresses, is_url
 from dynein.core.queues import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure, call_failure

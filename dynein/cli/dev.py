@@ -24,7 +24,7 @@ from dynein.aws.sqs import SqsQueues
 from dynein.cli.engine import CREDENTIALS, REGION, EmbeddedEngine
 from dynein.cli.jobs import DEFAULT_URL
 from dynein.cli.output import arrival_line, clock_time, out, print_steps
-from dynein.errors import Retryable, Stop
+from dynein.errors import FatalError, Retryable
 from dynein.observability.events.process import CONSUMER_FAILED
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import SystemClock, sleep_unless
@@ -119,10 +119,10 @@ class Dev:
                 async with httpx.AsyncClient(base_url=url, timeout=10) as api:
                     expected = {await self._submit(api, sample) for sample in _SAMPLES}
                 await self._all_arrived(expected)
-            except (Stop, httpx.HTTPError) as error:
+            except (FatalError, httpx.HTTPError) as error:
                 if stopping.is_set():
                     return  # no wonder
-                raise Stop(str(error)) from error
+                raise FatalError(str(error)) from error
         _print_ready(url, self.settings, self._queue)
         if self._exit_after_sample:
             stopping.set()
@@ -131,7 +131,7 @@ class Dev:
         job = {"queue": self._queue, "json": {"hello": sample["name"]}, **sample}
         answer = await api.post("/v1/jobs", json=job)
         if not answer.is_success:
-            raise Stop(f"the sample job was refused: {answer.text}")
+            raise FatalError(f"the sample job was refused: {answer.text}")
         accepted = answer.json()
         due = clock_time(accepted["due_at_ms"])
         out.print(Text.assemble((f"{due}  due  ", "dim"), (f"{sample['name']:<22}", "bold"), f" {accepted['policy']}"))
@@ -145,7 +145,9 @@ class Dev:
                     await self._arrived.wait()
                 return
         missing = len(expected - self._seen)
-        raise Stop(f"{missing} of the sample jobs did not arrive within {SAMPLE_PATIENCE_S:.0f} s; see the log above")
+        raise FatalError(
+            f"{missing} of the sample jobs did not arrive within {SAMPLE_PATIENCE_S:.0f} s; see the log above"
+        )
 
     async def _consume(self, queues: SqsQueues, url: str, clock: SystemClock, stopping: asyncio.Event) -> None:
         if not self._consumer:

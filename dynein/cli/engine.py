@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
 
-from dynein.errors import Stop
+from dynein.errors import FatalError
 from dynein.runtime.clock import Clock, SystemClock
 
 REGION = "us-east-1"
@@ -59,8 +59,8 @@ class EmbeddedEngine:
     """Runs an engine while its context is open.
 
     ``engine``: ``auto`` takes roto if it is installed, else moto. ``port`` 0 takes a free one. ``data_dir`` is made if
-    need be; it holds the engine's log too. Entering raises `Stop` when the port or the directory is in use, when the
-    engine is not installed, or when it does not start.
+    need be; it holds the engine's log too. Entering raises `FatalError` when the port or the directory is in use, when
+    the engine is not installed, or when it does not start.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class EmbeddedEngine:
             except OSError:
                 if self._clock.monotonic() >= deadline:
                     lock.close()
-                    raise Stop(
+                    raise FatalError(
                         f"{self._data_dir} is in use by another engine; stop it, or choose another with --data"
                     ) from None
                 await self._clock.sleep(_POLL_S)
@@ -177,11 +177,11 @@ class EmbeddedEngine:
         while self._clock.monotonic() < deadline:
             status = self._child.poll()
             if status is not None:
-                raise Stop(f"{self.name} ended at once (exit status {status}). {self._last_words()}")
+                raise FatalError(f"{self.name} ended at once (exit status {status}). {self._last_words()}")
             if await _answers(self._host, self._port):
                 return
             await self._clock.sleep(_POLL_S)
-        raise Stop(f"{self.name} did not answer within {START_TIMEOUT_S:.0f} s. {self._last_words()}")
+        raise FatalError(f"{self.name} did not answer within {START_TIMEOUT_S:.0f} s. {self._last_words()}")
 
     def _last_words(self) -> str:
         lines = self._log_file.read_text(errors="replace").splitlines()[-_LOG_LINES:]
@@ -207,16 +207,16 @@ class EmbeddedEngine:
 def _command(wanted: str) -> tuple[str, list[str]]:
     """The engine to run and how to call it."""
     if wanted not in {"auto", "roto", "moto"}:
-        raise Stop(f"no engine is called {wanted!r}; choose roto, moto or auto with --engine")
+        raise FatalError(f"no engine is called {wanted!r}; choose roto, moto or auto with --engine")
     if wanted in {"auto", "roto"}:
         beside_us = Path(sys.executable).with_name("roto-server")
         roto = str(beside_us) if os.access(beside_us, os.X_OK) else shutil.which("roto-server")
         if roto is not None:
             return "roto", [roto]
         if wanted == "roto":
-            raise Stop("roto-server is not installed: pip install 'dynein[engine]', or use --engine moto")
+            raise FatalError("roto-server is not installed: pip install 'dynein[engine]', or use --engine moto")
     if importlib.util.find_spec("moto") is None:
-        raise Stop("no embedded engine is installed: pip install 'dynein[engine]'")
+        raise FatalError("no embedded engine is installed: pip install 'dynein[engine]'")
     return "moto", [sys.executable, "-m", "moto.server"]
 
 
@@ -227,7 +227,7 @@ def _options(name: str, host: str, port: int, data_dir: Path) -> list[str]:
 
 
 def _free_port(host: str, port: int) -> int:
-    """``port`` if it can be had, a free one for 0. Raises `Stop`."""
+    """``port`` if it can be had, a free one for 0. Raises `FatalError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -236,8 +236,8 @@ def _free_port(host: str, port: int) -> int:
             probe.listen(1)  # on Linux, two may bind with SO_REUSEADDR, but only one may listen
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise Stop(f"port {port} on {host} is in use; choose another with --engine-port") from error
-            raise Stop(f"cannot listen on {host} port {port}: {error.strerror}") from error
+                raise FatalError(f"port {port} on {host} is in use; choose another with --engine-port") from error
+            raise FatalError(f"cannot listen on {host} port {port}: {error.strerror}") from error
         return int(probe.getsockname()[1])
 
 

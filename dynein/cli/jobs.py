@@ -8,9 +8,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from dynein.cli.output import print_error, print_job, print_json, problem_sentence
+from dynein.cli.output import print_job, print_json, problem_sentence
 from dynein.core.job import Policy
 from dynein.runtime.clock import SystemClock
+from dynein.server.failure import print_sentence
 from dynein.settings import URL_VARIABLE
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, for programs.")]
@@ -21,7 +22,7 @@ REQUEST_TIMEOUT_S = 30
 
 def usage_error(sentence: str) -> NoReturn:
     """The command line itself is wrong: exit code 2."""
-    print_error(sentence)
+    print_sentence(sentence)
     raise typer.Exit(2)
 
 
@@ -148,5 +149,5 @@ def _key_value(text: str) -> tuple[str, str]:
 
 
 def _fail(sentence: str) -> NoReturn:
-    print_error(sentence)
+    print_sentence(sentence)
     raise typer.Exit(1)

@@ -21,11 +21,11 @@ def ledger(
 
     By window of the jobs' due times, as the processes have counted. Exits 1 if a closed window misses a job.
     """
-    from dynein.cli.admin import run_ledger  # noqa: PLC0415
-    from dynein.core.ledger import judge  # noqa: PLC0415
+    from dynein.cli.operations import run_ledger  # noqa: PLC0415
+    from dynein.core.ledger import balance_of  # noqa: PLC0415
 
     rows = asyncio.run(run_ledger(load_settings(), hours=hours))
-    verdict = judge(row.counts for row in rows if row.closed)
+    verdict = balance_of(row.counts for row in rows if row.closed)
     for row in rows if json else ():
         print_json({**row._asdict(), "counts": row.counts._asdict(), "pending": row.counts.pending})
     if not json:

@@ -21,14 +21,14 @@ from dynein.cli.output import (
     err,
     out,
     print_audit,
-    print_error,
     print_fields,
     print_json,
     print_redrive,
     print_steps,
 )
-from dynein.errors import DyneinError, Unavailable
+from dynein.errors import DyneinError
 from dynein.runtime.clock import SystemClock
+from dynein.server.failure import print_failure
 from dynein.server.workers.cores import usable_cores
 from dynein.settings import CONFIG_VARIABLE, ROLES, Settings, load_settings, reference_markdown
 
@@ -52,12 +52,6 @@ def main() -> None:
     except DyneinError as error:
         print_failure(error)
         sys.exit(1)
-
-
-def print_failure(error: DyneinError) -> None:
-    """One sentence for people."""
-    hint = ". See DYNEIN_REGION and DYNEIN_ENDPOINT_URL" if isinstance(error, Unavailable) else ""
-    print_error(str(error).rstrip(".") + hint)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback signature
@@ -188,7 +182,7 @@ def audit(
     Reads all of it (which costs read units), and reports triggers that are stranded, overdue or undecodable. Exits 1 if
     anything stays stranded or undecodable; an overdue trigger will be sent by itself.
     """
-    from dynein.cli.admin import run_audit  # noqa: PLC0415
+    from dynein.cli.operations import run_audit  # noqa: PLC0415
 
     report = asyncio.run(run_audit(_settings_and_logging(), overdue_s=overdue, repair=repair, quiet=json))
     if json:
@@ -211,7 +205,7 @@ def redrive(
 
     Reads the dead-letter queue; what cannot be sent stays there. Exits 1 if anything could not be sent.
     """
-    from dynein.cli.admin import run_redrive  # noqa: PLC0415
+    from dynein.cli.operations import run_redrive  # noqa: PLC0415
 
     in_force = _settings_and_logging()
     report = asyncio.run(run_redrive(in_force, queue=queue, reason=reason, letters_max=most, quiet=json))

@@ -46,11 +46,6 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - whatever msgspec can encod
     sys.stdout.flush()
 
 
-def print_error(sentence: str) -> None:
-    """What went wrong and what to do."""
-    err.print(Text.assemble(("error: ", "bold red"), sentence))
-
-
 def print_fields(fields: Mapping[str, Any]) -> None:
     """One field a line."""
     width = max(map(len, fields), default=0)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
 from dynein.core.delivered_message import outgoing_bytes, outgoing_message
 from dynein.core.job import Job
 from dynein.core.queues import OutgoingMessage
-from dynein.core.trace_context import trace_id_of
 from dynein.core.trigger import Trigger
-from dynein.observability.events.delivery import JOB_DEAD_LETTERED, JOB_DELIVERED
 
 
 class Outcome(Enum):
@@ -23,7 +21,7 @@ class Outcome(Enum):
     """Not sent by us: the lease ran out, or we are shutting down. It is still where it was stored."""
 
 
-class Parcel(NamedTuple):
+class DueJob(NamedTuple):
     """A due job on its last leg. ``may_send`` is asked right before each try (is the shard still ours?)."""
 
     trigger: Trigger
@@ -37,30 +35,3 @@ class Parcel(NamedTuple):
     def size(self) -> int:
         """The size of that in bytes, as SQS counts."""
         return outgoing_bytes(self.job, self.trigger.key.due_at_ms)
-
-
-def log_delivered(role: str, parcels: Iterable[Parcel], sent_at_ms: int) -> None:
-    """SQS has acknowledged these. Ask first whether `JOB_DELIVERED` is logged at all."""
-    for parcel in parcels:
-        due_at_ms = parcel.trigger.key.due_at_ms
-        JOB_DELIVERED.log(
-            role=role,
-            token=parcel.trigger.token,
-            queue=parcel.job.queue,
-            due_at_ms=due_at_ms,
-            lateness_ms=sent_at_ms - due_at_ms,
-            trace_id=trace_id_of(parcel.job.traceparent),
-        )
-
-
-def log_dead_lettered(role: str, parcel: Parcel, code: str, reason: str) -> None:
-    """The dead-letter queue has acknowledged this one."""
-    JOB_DEAD_LETTERED.log(
-        role=role,
-        token=parcel.trigger.token,
-        queue=parcel.job.queue,
-        code=code,
-        reason=reason,
-        due_at_ms=parcel.trigger.key.due_at_ms,
-        trace_id=trace_id_of(parcel.job.traceparent),
-    )

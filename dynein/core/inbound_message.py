@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dynein.core.job_token import Placement, parse
+from dynein.core.job_token import TokenKind, parse
 from dynein.core.keys import TriggerKey
 from dynein.core.trigger import Trigger
 from dynein.errors import InvalidToken
@@ -82,6 +82,6 @@ def unpack(body: str) -> list[Arrival]:
 
 
 def _arrival(entry: Entry) -> Arrival:
-    placement, key = parse(entry.token)
+    kind, key = parse(entry.token)
     trigger = Trigger(key, entry.token, bytes(entry.record))
-    return Arrival(trigger, entry.create_id, prepared=placement is Placement.PREPARED and bool(entry.create_id))
+    return Arrival(trigger, entry.create_id, prepared=kind is TokenKind.PREPARED and bool(entry.create_id))

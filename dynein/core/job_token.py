@@ -27,7 +27,7 @@ TOKEN_CHARS = (_BODY_BYTES + _MAC_BYTES) * 4 // 3
 SECRET_BYTES_MIN = 16
 
 
-class Placement(IntEnum):
+class TokenKind(IntEnum):
     """Who holds the job until it is due. Part of the token; never renumber."""
 
     IMMEDIATE = 0
@@ -37,7 +37,7 @@ class Placement(IntEnum):
     """SCHEDULED, with a token made before the job, so that its create can be retried."""
 
 
-_PLACEMENTS = tuple(Placement)
+_KINDS = tuple(TokenKind)
 # The standard alphabet's + and / would be a second spelling of ours: they become characters that no base64 has.
 _TO_STANDARD_BASE64 = bytes.maketrans(b"-_+/", b"+/??")
 
@@ -45,7 +45,7 @@ _TO_STANDARD_BASE64 = bytes.maketrans(b"-_+/", b"+/??")
 class JobRef(NamedTuple):
     """What a token says."""
 
-    placement: Placement
+    kind: TokenKind
     key: TriggerKey
 
 
@@ -55,10 +55,10 @@ def parse(token: str) -> JobRef:
     Raises `InvalidToken` when the string is not of a token's form.
     """
     raw = _decoded(token)
-    if raw[0] >= len(_PLACEMENTS):
+    if raw[0] >= len(_KINDS):
         raise InvalidToken("the string is not a job token")
     return JobRef(
-        _PLACEMENTS[raw[0]],
+        _KINDS[raw[0]],
         TriggerKey(
             due_at_ms=int.from_bytes(raw[1 : 1 + DUE_BYTES], "big"),
             job_id=raw[3 + DUE_BYTES : _BODY_BYTES],
@@ -74,7 +74,7 @@ def names(token: str, key: TriggerKey) -> bool:
     except InvalidToken:
         return False
     wanted = key.due_at_ms.to_bytes(DUE_BYTES, "big") + key.shard.to_bytes(2, "big") + key.job_id
-    return raw[1:_BODY_BYTES] == wanted and raw[0] < len(_PLACEMENTS)
+    return raw[1:_BODY_BYTES] == wanted and raw[0] < len(_KINDS)
 
 
 def _decoded(token: str) -> bytes:
@@ -102,7 +102,7 @@ class TokenSigner:
         """The token for ``ref``."""
         key = ref.key
         body = (
-            ref.placement.to_bytes(1, "big")
+            ref.kind.to_bytes(1, "big")
             + key.due_at_ms.to_bytes(DUE_BYTES, "big")
             + key.shard.to_bytes(2, "big")
             + key.job_id

@@ -186,7 +186,7 @@ def rows(windows: Mapping[int, Counts], closing: Closing, now_ms: int) -> list[R
     ]
 
 
-class Judgement(NamedTuple):
+class Balance(NamedTuple):
     """What closed windows say together."""
 
     flows: Counts
@@ -196,11 +196,11 @@ class Judgement(NamedTuple):
     """Gone more often than accepted: the sum over the windows where that is so."""
 
 
-def judge(windows: Iterable[Counts]) -> Judgement:
+def balance_of(windows: Iterable[Counts]) -> Balance:
     """Gaps and surpluses are summed apart: one window's duplicate must not hide another's loss."""
     flows, gap_jobs, surplus_jobs = Counts(), 0, 0
     for counts in windows:
         flows = flows.plus(counts)
         gap_jobs += max(0, counts.pending)
         surplus_jobs += max(0, -counts.pending)
-    return Judgement(flows, gap_jobs, surplus_jobs)
+    return Balance(flows, gap_jobs, surplus_jobs)

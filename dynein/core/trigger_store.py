@@ -1,94 +1,20 @@
-"""The trigger store as Dynein needs it: protocols of domain verbs; no DynamoDB type crosses them.
+"""The trigger store as Dynein needs it: a protocol of domain verbs; no DynamoDB type crosses it.
 
-Three things live in one table:
-
-* **triggers** and their tombstones, in time buckets (`TriggerStore`);
-* one **shard record** for each shard (`ShardRecords`): who owns it, and the marks that make cancelling, ingesting and
-  retiring safe without anyone trusting another machine's clock;
-* the **roster** of live processes by role (`Roster`).
-
-The marks of a shard record
----------------------------
-``read_mark_ms``
-    Raised by the shard's owner *before* it reads: no trigger due later than this has been read by any dispatcher.
-``settled_mark_ms``
-    Where the read mark stood a tick before the owner's last renewal. A read mark just raised allows no reading yet (a
-    cancel that checked the one before may be half done); what the last owner raised, the next one cannot know how long
-    ago, so it begins with this one.
-``hold_mark_ms``
-    Raised by an ingester *before* it keeps a job in hand: no job due later than this is in an ingester's hand.
-``retired_before``
-    Every time bucket with a smaller index is finished with: no dispatcher will read it again.
-``late_writes``
-    Counted up by whoever stores a trigger that is due at or before ``read_mark_ms``. The owner sees the count move
-    when it next renews, and reads its open buckets again: at once, and once more when that count has stood a tick, for
-    a job moved there is counted by a transaction that a read may see half done. Retiring is conditional on the count it
-    had seen.
-
-A job can be cancelled exactly while it is due later than both marks; `TriggerStore.cancel` checks that in the same
-transaction that writes the tombstone. Marks only rise, so a mark read once stays true.
+It holds triggers and their tombstones, in time buckets. In the same table stand the shard records and the roster
+(`dynein.core.shard_records`), whose marks decide what may still be cancelled.
 
 Every verb may raise `dynein.errors.Throttled`, `Unavailable` and `AccessDenied`. Losing a race is a result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
 from dynein.core.inbound_message import Arrival
-from dynein.core.keys import TriggerKey, bucket_of
+from dynein.core.keys import TriggerKey
 from dynein.core.trigger import Trigger
-
-
-class Layout(NamedTuple):
-    """How the table is cut; recorded in it. The width never changes, the shard count only grows."""
-
-    bucket_width_ms: int
-    shard_count: int
-
-
-class ShardRecord(NamedTuple):
-    """One shard's lease and marks."""
-
-    shard: int
-    owner: str | None
-    fence: int
-    """Goes up by one at every change of owner."""
-    beat: int
-    """Goes up at every renewal. An observer that sees (fence, beat) stand still for the lease's time may take over."""
-    read_mark_ms: int
-    settled_mark_ms: int
-    hold_mark_ms: int
-    retired_before: int
-    late_writes: int
-
-    @property
-    def cancel_mark_ms(self) -> int:
-        """Jobs due at or before this may already be in somebody's hand."""
-        return max(self.read_mark_ms, self.hold_mark_ms)
-
-
-def new_shard_record(shard: int, now_ms: int, bucket_width_ms: int) -> ShardRecord:
-    """The record of a shard made at ``now_ms``: whatever lies `NEW_SHARD_LOOK_BACK_MS` back is retired from the start.
-
-    So nobody has to read all buckets since 1970. The read mark stands at the end of the last retired bucket: whoever
-    stores a trigger there all the same, by a clock that is far behind, takes it for the late write that it is.
-    """
-    first_open = bucket_of(now_ms - NEW_SHARD_LOOK_BACK_MS, bucket_width_ms)
-    read_mark_ms = first_open * bucket_width_ms - 1
-    return ShardRecord(
-        shard,
-        owner=None,
-        fence=0,
-        beat=0,
-        read_mark_ms=read_mark_ms,
-        settled_mark_ms=read_mark_ms,
-        hold_mark_ms=0,
-        retired_before=first_open,
-        late_writes=0,
-    )
 
 
 class Tombstone(NamedTuple):
@@ -201,55 +127,6 @@ class TriggerStore(Protocol):
         """Every (bucket, shard) that holds anything, by a scan of the whole table: for ``dynein audit`` only."""
 
 
-class ShardRecords(Protocol):
-    """Leases and marks, one record a shard. Every write is conditional; ``None`` or ``False`` is a lost race."""
-
-    async def layout(self) -> Layout | None:
-        """The recorded layout, or ``None`` in a table that has none yet."""
-
-    async def all(self) -> list[ShardRecord]:
-        """Every shard's record; strongly consistent."""
-
-    async def get(self, shards: Collection[int]) -> list[ShardRecord]:
-        """Some shards' records; strongly consistent."""
-
-    async def take(self, seen: ShardRecord, owner: str) -> ShardRecord | None:
-        """Become the owner, if owner, fence and beat are still as in ``seen``. Raises the fence."""
-
-    async def renew(
-        self, mine: ShardRecord, *, read_mark_ms: int, settled_mark_ms: int, retired_before: int
-    ) -> ShardRecord | None:
-        """Beat, raise the read mark, note the settled one and, if that is higher than before, retire buckets.
-
-        Conditional on owner and fence; when it retires, on ``late_writes`` too: the returned record then still has the
-        old ``retired_before`` if only that failed (everything else was renewed). ``None``: the lease is lost.
-        """
-
-    async def release(self, mine: ShardRecord) -> bool:
-        """Give the shard up, if it is still ours."""
-
-    async def raise_hold_mark(self, shard: int, hold_mark_ms: int) -> ShardRecord:
-        """Raise the hold mark (never lowers it); the record as it then is."""
-
-    async def report_late(self, shard: int, bucket: int) -> bool:
-        """Count a late write in ``bucket``, unless the bucket is retired (``False``: nobody will read it again)."""
-
-
-class Roster(Protocol):
-    """Live processes by role. Whether a member is alive is for the observer to say, from beats and its own clock."""
-
-    async def beat(self, role: str, member: str, beat: int) -> None:
-        """Write that ``member`` is alive; ``beat`` differs from the last one."""
-
-    async def members(self, role: str) -> dict[str, int]:
-        """Last beat of every member that has not left."""
-
-    async def leave(self, role: str, member: str) -> None:
-        """Forget ``member`` at once."""
-
-
-NEW_SHARD_LOOK_BACK_MS = 3_600_000
-"""More than any clock in the fleet is wrong."""
 ADD_MAX = 25
 """DynamoDB: items in a BatchWriteItem."""
 REMOVE_MAX = 25

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.job import Attribute
 from dynein.core.queues import ENTRIES_MAX, OutgoingMessage, Queues, Received, SendFailure, message_bytes
-from dynein.delivery.destinations import Directory
+from dynein.delivery.destinations import Destinations
 from dynein.errors import Rejected, Unavailable
 from dynein.runtime.group_commit import GroupCommit
 
@@ -59,7 +59,7 @@ class DeadLetterQueue:
     """
 
     def __init__(
-        self, queues: Queues, directory: Directory, queue: str, *, message_bytes_max: int = MESSAGE_BYTES_MAX
+        self, queues: Queues, directory: Destinations, queue: str, *, message_bytes_max: int = MESSAGE_BYTES_MAX
     ) -> None:
         self._queues = queues
         self._directory = directory

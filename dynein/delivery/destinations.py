@@ -19,7 +19,7 @@ class _Answer(NamedTuple):
     destination: Destination | None
 
 
-class Directory:
+class Destinations:
     """A cached `Queues.resolve`. Concurrent look-ups of one queue share a call."""
 
     def __init__(self, queues: Queues, clock: Clock, *, ttl_s: float, entries_max: int = 10_000) -> None:

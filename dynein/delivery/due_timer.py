@@ -1,20 +1,36 @@
-"""What is in hand and not yet due, by due time."""
+"""Wakes whoever holds jobs when the next of them is due. One timer serves all that one holder has in memory."""
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from dynein.runtime.clock import Clock, sleep_unless
+
+RECHECK_S = 1.0
+"""Longest sleep while something is held: how late a forward step of the wall clock is noticed."""
+ITEMS_A_TURN_MAX = 500
+"""Due items passed on before other tasks get their turn."""
+
 ItemT = TypeVar("ItemT")
 
 
-class DueHeap(Generic[ItemT]):
-    """A heap by due time; among equals, first in, first out. As large as what is put into it: callers bound that."""
+class DueTimer(Generic[ItemT]):
+    """A heap by due time; among equals, first in, first out. What is put into it is bounded by those who do.
 
-    def __init__(self) -> None:
+    ``on_due`` gets each item once the wall clock shows its due millisecond, which is looked at again after every sleep:
+    nothing is ever early. What follows (a lease to ask, a lane to choose) is up to ``on_due``.
+    """
+
+    def __init__(self, clock: Clock, on_due: Callable[[ItemT], None]) -> None:
+        self._clock = clock
+        self._on_due = on_due
         self._heap: list[tuple[int, int, ItemT]] = []
-        self._pushed = 0
+        self._added = 0
+        self._sleeping_until_ms: int | None = None
+        self._earlier = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -24,18 +40,42 @@ class DueHeap(Generic[ItemT]):
         """The earliest due time."""
         return self._heap[0][0] if self._heap else None
 
-    def push(self, due_at_ms: int, item: ItemT) -> None:
-        """Add ``item``."""
-        self._pushed += 1
-        heapq.heappush(self._heap, (due_at_ms, self._pushed, item))
+    def is_due(self, now_ms: int) -> bool:
+        """Is there an item that is due?"""
+        return bool(self._heap) and self._heap[0][0] <= now_ms
 
-    def pop_due(self, now_ms: int) -> ItemT | None:
-        """Take the earliest item, if it is due."""
-        if not self._heap or self._heap[0][0] > now_ms:
-            return None
-        return heapq.heappop(self._heap)[2]
+    def add(self, due_at_ms: int, item: ItemT) -> None:
+        """Pass ``item`` on at ``due_at_ms``, epoch milliseconds."""
+        self._added += 1
+        heapq.heappush(self._heap, (due_at_ms, self._added, item))
+        if self._sleeping_until_ms is None or due_at_ms < self._sleeping_until_ms:
+            self._earlier.set()
 
-    def discard(self, unwanted: Callable[[ItemT], bool]) -> None:
-        """Forget items, at once: nothing of them stays in memory."""
-        self._heap = [item for item in self._heap if not unwanted(item[2])]
-        heapq.heapify(self._heap)
+    def discard(self, unwanted: Callable[[ItemT], bool]) -> list[ItemT]:
+        """Forget items, at once: nothing of them stays here. Returns them in due order."""
+        discarded = sorted(entry for entry in self._heap if unwanted(entry[2]))
+        if discarded:
+            self._heap = [entry for entry in self._heap if not unwanted(entry[2])]
+            heapq.heapify(self._heap)
+        return [item for _, _, item in discarded]
+
+    async def run(self) -> None:
+        """Pass on what becomes due, until cancelled."""
+        while True:
+            await self.pass_on_due()
+            due_at_ms = self._sleeping_until_ms = self.next_due_ms
+            if due_at_ms is None:
+                await self._earlier.wait()
+            else:
+                wait_s = min((due_at_ms - self._clock.now_ms()) / 1000, RECHECK_S)
+                await sleep_unless(self._earlier, self._clock, wait_s)
+            self._earlier.clear()
+
+    async def pass_on_due(self) -> None:
+        """Pass on everything that is due now."""
+        passed_on = 0
+        while self.is_due(self._clock.now_ms()):
+            self._on_due(heapq.heappop(self._heap)[2])
+            passed_on += 1
+            if passed_on % ITEMS_A_TURN_MAX == 0:
+                await self._clock.sleep(0)

@@ -8,19 +8,18 @@ may not look, or is not answered, says so in the log and goes on.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+from dynein.core.ports import Deployment
 from dynein.core.queues import Queues
 from dynein.core.trigger_store import TriggerStore
 from dynein.errors import DyneinError
 from dynein.fleet.forecast import MINUTES, SHARDS_MAX, Survey, coming_minutes
+from dynein.fleet.staleness import ShardsSeen
 from dynein.observability.events.process import OBSERVER_BLIND
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
-from dynein.runtime.periodic import run_passes
-from dynein.scheduler.lease_assignment import ShardsSeen
+from dynein.runtime.context import Context
+from dynein.runtime.periodic import run_periodically
 from dynein.settings import Settings
 
 OBSERVERS_SHARD = 0
@@ -40,13 +39,6 @@ class Fleet(Protocol):
         """As of its last look at all shard records."""
 
 
-class Watched(NamedTuple):
-    """Queues, by URL."""
-
-    inbound_url: str
-    dead_letter_url: str
-
-
 class Observer:
     """One process's part in it. `run` is its whole life."""
 
@@ -54,25 +46,22 @@ class Observer:
         self,
         fleet: Fleet,
         queues: Queues,
-        watched: Watched,
         store: TriggerStore,
-        clock: Clock,
-        telemetry: Telemetry,
+        deployment: Deployment,
+        context: Context,
         settings: Settings,
-        rng: random.Random,
-        bucket_width_ms: int,
     ) -> None:
         self._fleet = fleet
         self._queues = queues
-        self._watched = watched
+        self._deployment = deployment
         self._store = store
-        self._clock = clock
-        self._telemetry = telemetry
+        self._clock = context.clock
+        self._telemetry = context.telemetry
         self._observe_interval_s = settings.observe_interval_s
         self._forecast_interval_ms = round(settings.forecast_interval_s * 1000)
         self._units_max = settings.forecast_read_units_max
-        self._rng = rng
-        self._width_ms = bucket_width_ms
+        self._rng = context.rng
+        self._width_ms = deployment.layout.bucket_width_ms
         self._look_at = float("-inf")
         self._forecast_made_in = -1
         """The number of the interval, counted from 1970, in which the last forecast was made."""
@@ -80,9 +69,9 @@ class Observer:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Observe until ``stopping`` is set; then its metrics vanish."""
-        passes = [run_passes("observer", self.look_once, self._clock, stopping, self._rng)]
+        passes = [run_periodically("observer", self.look_once, self._clock, stopping, self._rng)]
         if self._forecast_interval_ms:
-            passes.append(run_passes("forecast", self.forecast_once, self._clock, stopping, self._rng))
+            passes.append(run_periodically("forecast", self.forecast_once, self._clock, stopping, self._rng))
         try:
             await asyncio.gather(*passes)
         finally:
@@ -113,9 +102,9 @@ class Observer:
 
     async def _look(self) -> None:
         telemetry, seen = self._telemetry, self._fleet.shards_seen()
-        depth, watched = self._queues.depth, self._watched
-        inbound = await self._guarded("the inbound queue", lambda: depth(watched.inbound_url))
-        letters = await self._guarded("the dead-letter queue", lambda: depth(watched.dead_letter_url))
+        depth, deployment = self._queues.depth, self._deployment
+        inbound = await self._guarded("the inbound queue", lambda: depth(deployment.inbound_url))
+        letters = await self._guarded("the dead-letter queue", lambda: depth(deployment.dead_letter_url))
         if not self._observing():
             return
         if seen.shards:

@@ -48,7 +48,7 @@ trigger written into a retired bucket       looked for: still there, sent from h
 SIGTERM                                     no more receives; what is due soon is sent, the rest of what is in hand is
                                             stored; messages not begun, or not finished in time, are given back at once
 inbound queue gone                          receives are tried again under backoff
-credentials refused (`Stop`)                the run ends by raising it
+credentials refused (`FatalError`)                the run ends by raising it
 anything nobody foresaw                     logged with the message id, message left; SQS moves it to the dead-letter
                                             queue when that keeps happening
 ==========================================  ============================================================================

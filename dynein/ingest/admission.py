@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from dynein.ingest.token_bucket import TokenBucket
 from dynein.runtime.clock import Clock, sleep_unless
+from dynein.runtime.token_bucket import TokenBucket
 
 BURST_S = 1.0
 

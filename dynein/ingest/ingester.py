@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dynein.core.inbound_message import Arrival, unpack
-from dynein.core.ledger import NOT_KEPT, Tally
-from dynein.core.queues import Queues, Received
+from dynein.core.ports import Deployment, Ports
+from dynein.core.queues import Received
 from dynein.core.trigger import slots
-from dynein.core.trigger_store import ShardRecords, TriggerStore
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.delivery import Delivery
-from dynein.errors import DyneinError, Stop
+from dynein.errors import DyneinError, FatalError
 from dynein.fleet.membership import Membership
 from dynein.ingest.admission import Gate
 from dynein.ingest.batched_store import BatchedStore
@@ -29,9 +27,8 @@ from dynein.ingest.retrying import Retrying
 from dynein.ingest.visibility import Visibility
 from dynein.observability.events.ingest import INBOUND_GIVEN_BACK, INBOUND_LEFT, INBOUND_POISON
 from dynein.observability.events.process import ROSTER_NOT_LEFT
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
-from dynein.runtime.periodic import run_passes
+from dynein.runtime.context import Context
+from dynein.runtime.periodic import run_periodically
 from dynein.settings import Settings
 
 ENTRY_BYTES_MIN = 60
@@ -47,27 +44,22 @@ Pass = Callable[[], Awaitable[float]]
 class Ingester:
     """One ingester. `run` is its life; the passes it is made of can be called on their own.
 
-    ``delivery`` is this ingester's own (its drain stops it). ``inbound_url`` is the resolved inbound queue.
-    ``bucket_width_ms`` is what the table's layout says.
+    ``delivery`` is this ingester's own (its drain stops it).
     """
 
     def __init__(
         self,
-        *,
-        queues: Queues,
-        store: TriggerStore,
-        shards: ShardRecords,
+        ports: Ports,
+        membership: Membership,
         delivery: Delivery,
         dead_letters: DeadLetterQueue,
-        membership: Membership,
-        clock: Clock,
-        telemetry: Telemetry,
+        deployment: Deployment,
+        context: Context,
         settings: Settings,
-        rng: random.Random,
-        inbound_url: str,
-        bucket_width_ms: int,
-        tally: Tally = NOT_KEPT,
     ) -> None:
+        queues, store, shards = ports.queues, ports.triggers, ports.shards
+        inbound_url, bucket_width_ms = deployment.inbound_url, deployment.layout.bucket_width_ms
+        clock, telemetry, rng, tally = context.clock, context.telemetry, context.rng, context.tally
         self._delivery = delivery
         self._dead_letters = dead_letters
         self._membership = membership
@@ -126,7 +118,7 @@ class Ingester:
     async def run(self, stopping: asyncio.Event) -> None:
         """Ingest until ``stopping`` is set, then drain, within ``drain_s``.
 
-        Raises `Stop` when a person has to act. Cancelling it is a crash: nothing is finished or given back.
+        Raises `FatalError` when a person has to act. Cancelling it is a crash: nothing is finished or given back.
         """
         crew = Crew()
         try:
@@ -164,10 +156,10 @@ class Ingester:
         return _IDLE_PAUSE_S if not messages and self._settings.receive_wait_s == 0 else 0.0
 
     async def _work(self, message: Received) -> None:
-        """One message, from its receive to its delete. Only a `Stop` comes out."""
+        """One message, from its receive to its delete. Only a `FatalError` comes out."""
         try:
             await self._finish(message)
-        except Stop:
+        except FatalError:
             raise
         except Exception as error:  # noqa: BLE001 - one message's trouble must not end the others' work
             INBOUND_LEFT.log(error, message_id=message.message_id)
@@ -261,7 +253,7 @@ class Ingester:
             ROSTER_NOT_LEFT.log(error, role="ingester")
 
     async def _passes(self, name: str, run_once: Pass, until: asyncio.Event) -> None:
-        await run_passes(name, run_once, self._clock, until, self._rng)
+        await run_periodically(name, run_once, self._clock, until, self._rng)
 
 
 def _this_task() -> asyncio.Task[None]:

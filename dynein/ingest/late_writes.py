@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from dynein.core.keys import bucket_of
+from dynein.core.shard_records import ShardRecords
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import ShardRecords
 from dynein.ingest.marks_cache import ShardView
 from dynein.ingest.retrying import Retrying
 from dynein.ingest.triage import may_be_read

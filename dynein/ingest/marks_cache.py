@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from dynein.core.keys import SHARDS_MAX
-from dynein.core.trigger_store import ShardRecord, ShardRecords
+from dynein.core.shard_records import ShardRecord, ShardRecords
 from dynein.ingest.retrying import Retrying, all_of
 from dynein.ingest.triage import KnownMarks, hold_mark_ms
 from dynein.runtime.clock import Clock

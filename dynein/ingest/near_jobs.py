@@ -8,9 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from dynein.core.due_job import DueJob, Outcome
 from dynein.core.job import Job
 from dynein.core.trigger import Trigger
-from dynein.delivery.delivery import Delivery, Outcome, Parcel
+from dynein.delivery.delivery import Delivery
 from dynein.errors import Overloaded
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock, sleep_unless
@@ -110,9 +111,9 @@ class Hand:
         return 0.0
 
     def _send(self, held: _Held) -> None:
-        parcel = Parcel(held.trigger, held.job, self._may_send(held.sent))
+        due_job = DueJob(held.trigger, held.job, self._may_send(held.sent))
         try:
-            delivered = self._delivery.submit(parcel)
+            delivered = self._delivery.submit(due_job)
         except Overloaded:
             held.sent.set_exception(NotSentError())
         else:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from dynein.errors import Retryable, Stop
+from dynein.errors import FatalError, Retryable
 from dynein.observability.events.ingest import CALL_RETRIED
 from dynein.runtime.backoff import pause_s
 from dynein.runtime.clock import Clock, sleep_unless
@@ -55,7 +55,7 @@ class Retrying:
 
 
 async def all_of(coroutines: list[Coroutine[Any, Any, ResultT]]) -> list[ResultT]:
-    """Run them concurrently to the end, every one, then return their results or raise an error (a `Stop`, if any).
+    """Run them concurrently to the end, every one, then return their results or raise an error (a `FatalError` first).
 
     Unlike a bare `asyncio.gather`, no sibling is left running behind an error: a message is let go only when nobody
     works on its jobs any more.
@@ -65,5 +65,5 @@ async def all_of(coroutines: list[Coroutine[Any, Any, ResultT]]) -> list[ResultT
     ended = await asyncio.gather(*coroutines, return_exceptions=True)
     errors = [end for end in ended if isinstance(end, BaseException)]
     if errors:
-        raise next((error for error in errors if isinstance(error, Stop)), errors[0])
+        raise next((error for error in errors if isinstance(error, FatalError)), errors[0])
     return [end for end in ended if not isinstance(end, BaseException)]

@@ -11,7 +11,7 @@ import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dynein.core.ledger import FLOWS, Judgement
+from dynein.core.ledger import FLOWS, Balance
 from dynein.observability.metrics.ledger import LEDGER
 from dynein.runtime.clock import Clock
 
@@ -23,7 +23,7 @@ class Reading(msgspec.Struct, frozen=True):
     """The ledger at one moment."""
 
     at_ms: int
-    judgement: Judgement
+    balance: Balance
     undrained: dict[str, int]
     """By role: processes that the roster remembers and that ended without leaving it."""
 
@@ -76,10 +76,10 @@ class LedgerMetrics(Collector):
             GaugeMetricFamily(metric.name, metric.meaning, labels=list(metric.labels)) for metric in LEDGER
         )
         if reading is not None:
-            for flow, count in zip(FLOWS, reading.judgement.flows, strict=True):
+            for flow, count in zip(FLOWS, reading.balance.flows, strict=True):
                 jobs.add_metric([flow], count)
-            gap.add_metric([], reading.judgement.gap_jobs)
-            surplus.add_metric([], reading.judgement.surplus_jobs)
+            gap.add_metric([], reading.balance.gap_jobs)
+            surplus.add_metric([], reading.balance.surplus_jobs)
             at.add_metric([], reading.at_ms / 1000)
             for role, processes in reading.undrained.items():
                 undrained.add_metric([role], processes)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from dynein.core.ledger import Closing, LedgerStore, Posting, Tally, judge
-from dynein.core.trigger_store import Roster
-from dynein.fleet.membership import Liveness
-from dynein.ledger.export import LedgerMetrics, Reading
+from dynein.core.ledger import LedgerStore, Posting, Tally
 from dynein.observability.events.ledger import LEDGER_COUNTS_FORGOTTEN, LEDGER_COUNTS_MISSING, LEDGER_NOT_POSTED
 from dynein.runtime.backoff import pause_s
 from dynein.runtime.clock import Clock
@@ -19,7 +16,6 @@ POSTING_WINDOWS_MAX = 25
 """Windows a posting. DynamoDB takes 100 writes in a transaction, some emulators 25."""
 CROWDED_WINDOWS = 1_000
 """With more windows waiting, postings follow each other without the usual pause."""
-LOOK_BACK_MS = 86_400_000
 _CROWDED_PAUSE_S = 1.0
 
 
@@ -92,47 +88,3 @@ class LedgerBook:
                 LEDGER_NOT_POSTED.log(error)
                 failures += 1
                 await self._clock.sleep(pause_s(failures, first_s=0.1, max_s=0.5, rng=self._rng))
-
-
-class LedgerObserver:
-    """Reads the closed windows and has them exported, while ``is_observer`` says that this is for us to do."""
-
-    def __init__(
-        self,
-        store: LedgerStore,
-        roster: Roster,
-        clock: Clock,
-        metrics: LedgerMetrics,
-        closing: Closing,
-        *,
-        is_observer: Callable[[], bool],
-        interval_s: float,
-        roles: Sequence[str],
-        member_ttl_s: float,
-    ) -> None:
-        self._store = store
-        self._roster = roster
-        self._clock = clock
-        self._metrics = metrics
-        self._closing = closing
-        self._is_observer = is_observer
-        self._interval_s = interval_s
-        self._liveness = {role: Liveness(member_ttl_s) for role in roles}
-
-    async def run_once(self) -> float:
-        """Read once, or withdraw; the seconds until the next time."""
-        if self._is_observer():
-            now_ms = self._clock.now_ms()
-            windows = await self._store.read(*self._closing.closed(now_ms, LOOK_BACK_MS))
-            undrained = {role: await self._undrained(role) for role in self._liveness}
-            self._metrics.publish(Reading(now_ms, judge(windows.values()), undrained))
-        else:
-            self._metrics.withdraw()
-        return self._interval_s
-
-    async def _undrained(self, role: str) -> int:
-        """Members whose beat stands still. A new observer has seen none stand still yet."""
-        beats = await self._roster.members(role)
-        liveness = self._liveness[role]
-        liveness.observe(beats, self._clock.monotonic())
-        return len(beats) - len(liveness.live(self._clock.monotonic()))

@@ -6,25 +6,19 @@ The ledger may never be in the way of a job: whatever fails here is logged and t
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
-from dynein.aws.dynamodb.ledger import SLOTS, DynamoLedger
-from dynein.core.ledger import NOT_KEPT, Closing, Tally
-from dynein.core.trigger_store import Roster
-from dynein.errors import Stop
+from dynein.core.ledger import NOT_KEPT, Closing, LedgerStore, Tally
+from dynein.core.shard_records import Roster
+from dynein.errors import FatalError
 from dynein.ledger.export import LedgerMetrics
-from dynein.ledger.poster import LedgerBook, LedgerObserver
+from dynein.ledger.poster import LedgerBook
+from dynein.ledger.reader import LedgerObserver
 from dynein.observability.events.ledger import LEDGER_STOPPED
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
-from dynein.runtime.periodic import run_passes
+from dynein.runtime.context import Context
+from dynein.runtime.periodic import run_periodically
 from dynein.settings import Settings
-
-if TYPE_CHECKING:
-    from types_aiobotocore_dynamodb import DynamoDBClient
 
 CLOSE_S = 2.0
 """Longest that the last postings may take, once everything else has drained."""
@@ -32,29 +26,16 @@ _STOPPED_PAUSE_S = 60.0
 
 
 class ProcessLedger:
-    """``tally`` is for the roles to count in; `kept` does the rest."""
+    """Posts what the roles count in ``context.tally``; reads the fleet's ledger if this process is the observer."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        dynamodb: DynamoDBClient,
-        roster: Roster,
-        clock: Clock,
-        telemetry: Telemetry,
-        rng: random.Random,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, store: LedgerStore, roster: Roster, context: Context, settings: Settings) -> None:
+        self._store = store
         self._roster = roster
-        self._clock = clock
-        self._rng = rng
-        self._kept = settings.ledger_interval_s > 0
+        self._context = context
+        self._settings = settings
         self._closing = closing_by(settings)
-        self._store = DynamoLedger(
-            dynamodb, settings.table, clock, telemetry, self._closing.window_ms, slot=rng.randrange(SLOTS)
-        )
-        self._metrics = LedgerMetrics(clock, telemetry.workers_directory)
-        telemetry.add_of_the_fleet(self._metrics)
-        self.tally = Tally(self._closing.window_ms) if self._kept else NOT_KEPT
+        self._metrics = LedgerMetrics(context.clock, context.telemetry.workers_directory)
+        context.telemetry.add_of_the_fleet(self._metrics)
 
     @asynccontextmanager
     async def kept(self, *, is_observer: Callable[[], bool]) -> AsyncIterator[None]:
@@ -62,11 +43,11 @@ class ProcessLedger:
 
         ``is_observer``: is this process, of the whole fleet, the one to read it?
         """
-        if not self._kept:
+        if self._context.tally is NOT_KEPT:
             yield
             return
-        settings, clock = self._settings, self._clock
-        book = LedgerBook(self.tally, self._store, clock, self._rng, interval_s=settings.ledger_interval_s)
+        settings, (clock, rng, _, tally) = self._settings, self._context
+        book = LedgerBook(tally, self._store, clock, rng, interval_s=settings.ledger_interval_s)
         observer = LedgerObserver(
             self._store,
             self._roster,
@@ -81,7 +62,7 @@ class ProcessLedger:
         # Not ended when the process is told to stop: draining takes a while, and jobs are counted until its end.
         ended = asyncio.Event()
         tasks = [
-            asyncio.ensure_future(run_passes(name, _unstoppable(name, run_once), clock, ended, self._rng))
+            asyncio.ensure_future(run_periodically(name, _unstoppable(name, run_once), clock, ended, rng))
             for name, run_once in (("ledger", book.run_once), ("ledger observer", observer.run_once))
         ]
         try:
@@ -92,6 +73,11 @@ class ProcessLedger:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._metrics.withdraw()
             await book.close(CLOSE_S)
+
+
+def tally_by(settings: Settings) -> Tally:
+    """What a process counts in, if a ledger is to be kept."""
+    return Tally(settings.ledger_window_s * 1000) if settings.ledger_interval_s > 0 else NOT_KEPT
 
 
 def closing_by(settings: Settings) -> Closing:
@@ -105,7 +91,7 @@ def _unstoppable(name: str, run_once: Callable[[], Awaitable[float]]) -> Callabl
     async def pass_on() -> float:
         try:
             return await run_once()
-        except Stop as error:
+        except FatalError as error:
             LEDGER_STOPPED.log(error, what=name)
             return _STOPPED_PAUSE_S
 

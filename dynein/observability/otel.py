@@ -39,7 +39,7 @@ from opentelemetry.trace import (
 )
 
 from dynein import __version__
-from dynein.core.due_job import Parcel
+from dynein.core.due_job import DueJob
 from dynein.core.queue_address import name_of
 
 SERVICE_NAME = "dynein"
@@ -75,16 +75,16 @@ class OpenTelemetry:
         span = self._tracer.start_span(f"POST {path}", parent, SpanKind.SERVER, attributes)
         return OpenSubmitSpan(span)
 
-    def delivered(self, role: str, parcels: Sequence[Parcel], sent_at_ms: int, acknowledged_at_ms: int) -> None:
+    def delivered(self, role: str, due_jobs: Sequence[DueJob], sent_at_ms: int, acknowledged_at_ms: int) -> None:
         """See `dynein.observability.tracing.Tracing.delivered`."""
-        for parcel in parcels:
-            span = self._send_span(role, parcel, sent_at_ms)
+        for due_job in due_jobs:
+            span = self._send_span(role, due_job, sent_at_ms)
             if span is not None:
                 span.end(max(sent_at_ms, acknowledged_at_ms) * _NS_PER_MS)
 
-    def dead_lettered(self, role: str, parcel: Parcel, reason: str, at_ms: int) -> None:
+    def dead_lettered(self, role: str, due_job: DueJob, reason: str, at_ms: int) -> None:
         """See `dynein.observability.tracing.Tracing.dead_lettered`."""
-        span = self._send_span(role, parcel, at_ms)
+        span = self._send_span(role, due_job, at_ms)
         if span is not None:
             span.set_status(Status(StatusCode.ERROR, reason))
             span.end(at_ms * _NS_PER_MS)
@@ -95,20 +95,20 @@ class OpenTelemetry:
         closing.start()
         closing.join(CLOSE_S)
 
-    def _send_span(self, role: str, parcel: Parcel, at_ms: int) -> Span | None:
+    def _send_span(self, role: str, due_job: DueJob, at_ms: int) -> Span | None:
         links = []
-        if parcel.job.traceparent is not None:
-            submitted = _context(parcel.job.traceparent)
+        if due_job.job.traceparent is not None:
+            submitted = _context(due_job.job.traceparent)
             if not submitted.trace_flags.sampled:
                 return None
             links.append(Link(submitted))
-        queue = name_of(parcel.job.queue)
-        due_at_ms = parcel.trigger.key.due_at_ms
+        queue = name_of(due_job.job.queue)
+        due_at_ms = due_job.trigger.key.due_at_ms
         attributes: dict[str, str | int] = {
             "messaging.system": "aws_sqs",
             "messaging.operation.type": "send",
             "messaging.destination.name": queue,
-            "dynein.token": parcel.trigger.token,
+            "dynein.token": due_job.trigger.token,
             "dynein.due_at_ms": due_at_ms,
             "dynein.lateness_ms": at_ms - due_at_ms,
             "dynein.role": role,

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from dynein.errors import Stop
+from dynein.errors import FatalError
 from dynein.observability.events.process import PASS_FAILED
 from dynein.runtime.backoff import pause_s
 from dynein.runtime.clock import Clock, sleep_unless
@@ -15,20 +15,20 @@ _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 5.0
 
 
-async def run_passes(
+async def run_periodically(
     name: str, run_once: Callable[[], Awaitable[float]], clock: Clock, stopping: asyncio.Event, rng: random.Random
 ) -> None:
     """Call ``run_once`` until ``stopping`` is set; it returns how many seconds to pause before the next pass.
 
-    A `Retryable` error, or one nobody foresaw, is logged and backed off from. A `Stop` ends the loop: a person has to
-    act, and the process should exit saying so.
+    A `Retryable` error, or an unexpected one, is logged and backed off from. A `FatalError` ends the loop: an operator
+    has to act, and the process should exit saying so.
     """
     failures = 0
     while not stopping.is_set():
         try:
             wait_s = await run_once()
             failures = 0
-        except Stop:
+        except FatalError:
             raise
         except Exception as error:  # noqa: BLE001 - a loop goes on, whatever a pass meets
             failures += 1

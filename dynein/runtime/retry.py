@@ -1,31 +1,128 @@
-"""A process's first calls. AWS may be slow or throttle just then, and one that gave up would only be started again."""
+"""The one way to repeat what failed: pauses that double, with jitter, until it succeeds or has to be given up.
+
+Who calls knows what a repetition means; this module knows only how to wait in between. (`dynein.runtime.periodic` is
+for agents, whose passes are repeated anyway; a lane of `dynein.delivery` keeps one pace over many calls.)
+"""
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from dynein.errors import Retryable
-from dynein.observability.events.process import START_DELAYED
+from dynein.errors import FatalError, Retryable
 from dynein.runtime.backoff import pause_s
-from dynein.runtime.clock import Clock
-
-TRIES_MAX = 5
-"""Few enough to say soon that an address or a region is wrong: after some 5 s where the connection is refused."""
-_PAUSE_FIRST_S = 0.5
-_PAUSE_MAX_S = 4.0
+from dynein.runtime.clock import Clock, sleep_unless
 
 ResultT = TypeVar("ResultT")
 
+Failed = Callable[[str, Exception, int, float], None]
+"""Told of each failure that will be repeated: what failed, the error, how many in a row, seconds until the next try."""
 
-async def insist(what: str, call: Callable[[], Awaitable[ResultT]], clock: Clock, rng: random.Random) -> ResultT:
-    """The answer of ``call``, tried up to `TRIES_MAX` times. Raises what the last try does, and any `Stop` at once."""
-    for failures in range(1, TRIES_MAX):
-        try:
-            return await call()
-        except Retryable as error:
-            retry_in_s = pause_s(failures, first_s=_PAUSE_FIRST_S, max_s=_PAUSE_MAX_S, rng=rng)
-            START_DELAYED.log(error, what=what, retry_in_s=round(retry_in_s, 1))
-            await clock.sleep(retry_in_s)
-    return await call()
+
+class RetryEnded(Exception):
+    """The run is over: nothing is repeated any more. What was to be done is not done."""
+
+
+class Backoff(NamedTuple):
+    """Pauses between tries, seconds: the first, and the longest; see `dynein.runtime.backoff`."""
+
+    first_s: float
+    max_s: float
+
+
+def unlogged(what: str, error: Exception, failures: int, pause_s: float) -> None:
+    """A `Failed` for what somebody else has counted and logged already."""
+
+
+class Retry:
+    """Repeats calls. ``ended``: once it is set, nothing is repeated; ``tries_max``: nor after so many tries."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        rng: random.Random,
+        backoff: Backoff,
+        *,
+        failed: Failed = unlogged,
+        ended: asyncio.Event | None = None,
+        tries_max: int | None = None,
+    ) -> None:
+        assert tries_max is None or tries_max >= 1
+        self._clock = clock
+        self._rng = rng
+        self._backoff = backoff
+        self._failed = failed
+        self._ended = ended or asyncio.Event()
+        self._tries_max = tries_max
+
+    async def call(
+        self,
+        what: str,
+        attempt: Callable[[], Awaitable[ResultT]],
+        *,
+        retry_on: tuple[type[Exception], ...] = (Retryable,),
+    ) -> ResultT:
+        """Call ``attempt`` until it succeeds. ``what`` says in the log what it is for.
+
+        Raises what is not in ``retry_on``, any `FatalError`, what the last of ``tries_max`` tries raised, and
+        `RetryEnded`.
+        """
+        failures = 0
+        while True:
+            try:
+                return await attempt()
+            except FatalError:
+                raise
+            except retry_on as error:
+                failures += 1
+                if failures == self._tries_max:
+                    raise
+                pause_s = self._pause_s(failures)
+                self._failed(what, error, failures, pause_s)
+            await self._sleep(pause_s)
+
+    async def until_none_left(
+        self,
+        what: str,
+        attempt: Callable[[], Awaitable[int]],
+        *,
+        retry_on: tuple[type[Exception], ...] = (Retryable,),
+    ) -> None:
+        """Call ``attempt``, which returns how much it left undone, until that is nothing.
+
+        A try that did a part of the work starts the pauses anew. Raises what is not in ``retry_on``, any `FatalError`,
+        and `RetryEnded`.
+        """
+        assert self._tries_max is None
+        before: int | None = None
+        failures = 0
+        while True:
+            failures += 1
+            try:
+                left = await attempt()
+            except FatalError:
+                raise
+            except retry_on as error:
+                pause_s = self._pause_s(failures)
+                self._failed(what, error, failures, pause_s)
+            else:
+                if left == 0:
+                    return
+                if before is None or left < before:
+                    failures = 1
+                before = left
+                pause_s = self._pause_s(failures)
+            await self._sleep(pause_s)
+
+    async def pause(self, failures: int) -> None:
+        """Pause as after the n-th failure in a row. Raises `RetryEnded`."""
+        await self._sleep(self._pause_s(failures))
+
+    def _pause_s(self, failures: int) -> float:
+        return pause_s(failures, first_s=self._backoff.first_s, max_s=self._backoff.max_s, rng=self._rng)
+
+    async def _sleep(self, seconds: float) -> None:
+        if await sleep_unless(self._ended, self._clock, seconds):
+            raise RetryEnded

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
-from dynein.core.ledger import NOT_KEPT, Tally
-from dynein.core.trigger_store import ShardRecords, TriggerStore
+from dynein.core.ports import Deployment, Ports
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.delivery import Delivery
 from dynein.errors import DyneinError
 from dynein.fleet.membership import Membership
+from dynein.fleet.staleness import ShardsSeen
 from dynein.observability.events.process import DRAIN_LATE, ROSTER_NOT_LEFT
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
-from dynein.runtime.periodic import run_passes
+from dynein.runtime.context import Context
+from dynein.runtime.periodic import run_periodically
 from dynein.scheduler.lag import export
-from dynein.scheduler.lease_assignment import ShardsSeen
 from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes, ShardWork
+from dynein.scheduler.memory_budget import MemoryBudget
 from dynein.scheduler.read_pool import ReadPool
 from dynein.scheduler.sender import Backoff, Sender
-from dynein.scheduler.shard_buffer import Memory
 from dynein.scheduler.shard_reader import ReadLimits, ShardReader
 from dynein.settings import Settings
 
@@ -51,19 +48,16 @@ class Dispatcher:
 
     def __init__(
         self,
-        store: TriggerStore,
-        shards: ShardRecords,
+        ports: Ports,
         membership: Membership,
         delivery: Delivery,
         dead_letters: DeadLetterQueue,
-        clock: Clock,
-        telemetry: Telemetry,
+        deployment: Deployment,
+        context: Context,
         settings: Settings,
-        rng: random.Random,
-        bucket_width_ms: int,
-        *,
-        tally: Tally = NOT_KEPT,
     ) -> None:
+        store, shards, bucket_width_ms = ports.triggers, ports.shards, deployment.layout.bucket_width_ms
+        clock, telemetry, rng, tally = context.clock, context.telemetry, context.rng, context.tally
         self._store = store
         self._membership = membership
         self._delivery = delivery
@@ -76,7 +70,7 @@ class Dispatcher:
             read_ahead_ms=int(settings.read_ahead_s * 1000),
             retire_grace_ms=int(settings.retire_grace_s * 1000),
         )
-        self._memory = Memory(settings.read_ahead_jobs_max, settings.page_jobs_max)
+        self._memory = MemoryBudget(settings.read_ahead_jobs_max, settings.page_jobs_max)
         backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s)
         self._sender = Sender(
             store,
@@ -106,9 +100,9 @@ class Dispatcher:
         readers = self._readers.values()
         return Snapshot(
             shards=sorted(self._keeper.held),
-            read_ahead_jobs=self._jobs_in_hand(),
+            read_ahead_jobs=self._jobs_buffered(),
             overdue_jobs=self._sender.overdue(),
-            full_queues=sorted({queue for reader in readers for queue in reader.hand.let_go}),
+            full_queues=sorted({queue for reader in readers for queue in reader.buffer.evicted}),
             undecodable=sum(len(reader.reported) for reader in readers),
         )
 
@@ -123,12 +117,13 @@ class Dispatcher:
     # --- the agent --------------------------------------------------------------------------------------------------
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Dispatch until ``stopping`` is set, then hand over within ``drain_s``. Raises `Stop` when a person must act.
+        """Dispatch until ``stopping`` is set, then buffer over within ``drain_s``.
 
-        Cancelling it is a crash: everything ends at once, and the leases stay until others see them stand still.
+        Raises `FatalError` when an operator has to act. Cancelling it is a crash: everything ends at once, and the
+        leases stay until others see that they are stale.
         """
         tasks = [
-            _start(run_passes("membership", self._join, self._clock, stopping, self._rng), "membership"),
+            _start(run_periodically("membership", self._join, self._clock, stopping, self._rng), "membership"),
             _start(self._keep_leases(stopping), "lease keeper"),
         ]
         workers = [_start(self._pool.run(), f"reader {i}") for i in range(READS_MAX)]
@@ -159,17 +154,17 @@ class Dispatcher:
         finally:
             joined.cancel()
             stopped.cancel()
-        await run_passes("lease keeper", self._pass, self._clock, stopping, self._rng)
+        await run_periodically("lease keeper", self._pass, self._clock, stopping, self._rng)
 
     async def _pass(self) -> float:
         wait_s = await self._keeper.run_once()
-        self._sender.let_go_of_slow()
+        self._sender.evict_slow()
         self._measure()
         return wait_s
 
     def _measure(self) -> None:
         now_ms = self._clock.now_ms()
-        self._telemetry.read_ahead.set(self._jobs_in_hand())
+        self._telemetry.read_ahead.set(self._jobs_buffered())
         export([reader.lag(now_ms) for reader in self._readers.values()], now_ms, self._telemetry)
 
     async def _drain(self, tasks: list[asyncio.Task[Any]], workers: list[asyncio.Task[Any]]) -> None:
@@ -215,8 +210,8 @@ class Dispatcher:
         self._readers[lease.shard] = reader
         return reader
 
-    def _jobs_in_hand(self) -> int:
-        return sum(len(reader.hand) for reader in self._readers.values())
+    def _jobs_buffered(self) -> int:
+        return sum(len(reader.buffer) for reader in self._readers.values())
 
     def _forget(self, reader: ShardReader) -> None:
         if self._readers.get(reader.lease.shard) is reader:
@@ -224,8 +219,8 @@ class Dispatcher:
 
     def _read_for(self, queue: str) -> None:
         for reader in self._readers.values():
-            if queue in reader.hand.let_go:
-                reader.look_for_let_go()
+            if queue in reader.buffer.evicted:
+                reader.reread_evicted()
 
     async def _retire_at_once(self, reader: ShardReader) -> None:
         """Late writes kept moving between a bucket's empty read and the next tick: do not wait for the tick."""

@@ -10,54 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from dynein.core.trigger_store import ShardRecord
-
-
-class _Sighting(NamedTuple):
-    owner: str | None
-    fence: int
-    beat: int
-    since: float
-
-
-class Sightings:
-    """How long each shard's (owner, fence, beat) has stood still, by the observer's monotonic clock."""
-
-    def __init__(self) -> None:
-        self._sightings: dict[int, _Sighting] = {}
-
-    def observe(self, records: Sequence[ShardRecord], now: float) -> None:
-        """Take in all records, as an answer that came at ``now`` said.
-
-        ``now`` must not be earlier than the answer: a beat is counted from when it was *seen*, which is later than
-        when it was written, so that an observer never thinks a lease older than its owner does.
-        """
-        seen = self._sightings
-        self._sightings = {
-            record.shard: sighting
-            if (sighting := seen.get(record.shard)) is not None and sighting[:3] == record[1:4]
-            else _Sighting(record.owner, record.fence, record.beat, now)
-            for record in records
-        }
-
-    def still_s(self, shard: int, now: float) -> float:
-        """For how many seconds the shard's lease has not changed."""
-        sighting = self._sightings.get(shard)
-        return 0.0 if sighting is None else now - sighting.since
-
-
-class ShardsSeen(NamedTuple):
-    """All shards, as one dispatcher has last seen them."""
-
-    shards: int
-    unowned: int
-    """Without an owner, or with one that has not renewed for the lease's time."""
-
-
-def shards_seen(records: Sequence[ShardRecord], sightings: Sightings, *, now: float, lease_ttl_s: float) -> ShardsSeen:
-    """Count those that nobody owns. ``now``: when ``records`` came."""
-    unowned = sum(record.owner is None or sightings.still_s(record.shard, now) >= lease_ttl_s for record in records)
-    return ShardsSeen(len(records), unowned)
+from dynein.core.shard_records import ShardRecord
+from dynein.fleet.staleness import Staleness
 
 
 class Plan(NamedTuple):
@@ -71,7 +25,7 @@ class Plan(NamedTuple):
 
 def takeable(
     records: Sequence[ShardRecord],
-    sightings: Sightings,
+    staleness: Staleness[int],
     *,
     now: float,
     lease_ttl_s: float,
@@ -92,7 +46,7 @@ def takeable(
         and (
             record.owner is None
             or (record.owner == me and own_fences.get(record.shard) == record.fence)
-            or sightings.still_s(record.shard, now) >= lease_ttl_s
+            or staleness.unchanged_s(record.shard, now) >= lease_ttl_s
         )
     ]
 

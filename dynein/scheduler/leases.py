@@ -13,16 +13,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import NamedTuple, Protocol, TypeVar
 
-from dynein.core.trigger_store import ShardRecord, ShardRecords
-from dynein.errors import Stop, Unavailable
+from dynein.core.shard_records import ShardRecord, ShardRecords
+from dynein.errors import FatalError, Unavailable
+from dynein.fleet.staleness import ShardsSeen, Staleness, leases_of, shards_seen
 from dynein.observability.events.scheduler import LEASE_CALL_FAILED, LEASE_LOST, LEASE_RELEASED, LEASE_TAKEN
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock
-from dynein.scheduler.lease_assignment import ShardsSeen, Sightings, plan, shards_seen, takeable
+from dynein.scheduler.lease_assignment import plan, takeable
 
 CALLS_MAX = 32
 """Calls for leases under way at once."""
-_LOOK_EVERY_TICKS = 2
+_POLL_EVERY_TICKS = 2
 _MARGIN_MAX_S = 0.5
 _NONE_SETTLED = -1
 """No count of late writes: none has stood a tick yet."""
@@ -150,12 +151,12 @@ class LeaseKeeper:
         self._open_work = open_work
         self._leases: dict[int, tuple[Lease, ShardWork]] = {}
         self._own_fences: dict[int, int] = {}
-        self._sightings = Sightings()
+        self._staleness: Staleness[int] = Staleness()
         self.seen = ShardsSeen(0, 0)
         """At the last look at all shards; none before the first."""
-        self._looked_at = float("-inf")
-        self._looked_for: list[str] = []
-        self._restless = True
+        self._polled_at = float("-inf")
+        self._polled_for: list[str] = []
+        self._poll_fast = True
         self._calls = asyncio.Semaphore(CALLS_MAX)
 
     @property
@@ -174,14 +175,14 @@ class LeaseKeeper:
         return any(lease.state is not _State.LOST for lease, _ in self._leases.values())
 
     async def run_once(self) -> float:
-        """Renew, release, take; returns the seconds until the next pass. Raises only `Stop`: no pass may be late."""
+        """Renew, release, take; returns the seconds until the next pass. Raises only `FatalError`."""
         started = self._clock.monotonic()
         await self._renew_all(started)
         await self._settle()
-        if self._look_is_due(started):
+        if self._poll_is_due(started):
             await self._rebalance()
         self._telemetry.leases.set(len(self.held))
-        pass_s = self._times.tick_s / 2 if self._restless else self._times.tick_s
+        pass_s = self._times.tick_s / 2 if self._poll_fast else self._times.tick_s
         return max(0.0, started + pass_s - self._clock.monotonic())
 
     async def hand_over(self, poll_s: float) -> None:
@@ -244,7 +245,7 @@ class LeaseKeeper:
     def _lose(self, lease: Lease, work: ShardWork) -> None:
         LEASE_LOST.log(shard=lease.shard, fence=lease.record.fence)
         lease.state = _State.LOST
-        self._restless = True
+        self._poll_fast = True
         self._telemetry.lease_events.labels("lost").inc()
         work.close()
 
@@ -281,27 +282,27 @@ class LeaseKeeper:
 
     # --- taking -----------------------------------------------------------------------------------------------------
 
-    def _look_is_due(self, now: float) -> bool:
+    def _poll_is_due(self, now: float) -> bool:
         return (
-            self._restless
-            or list(self._live()) != self._looked_for
-            or now - self._looked_at >= (_LOOK_EVERY_TICKS - 0.5) * self._times.tick_s
+            self._poll_fast
+            or list(self._live()) != self._polled_for
+            or now - self._polled_at >= (_POLL_EVERY_TICKS - 0.5) * self._times.tick_s
         )
 
     async def _rebalance(self) -> None:
         """Look at all records and act on what they say at once: a plan is only as good as its view is fresh."""
         live = list(self._live())
         records: list[ShardRecord] = []
-        await self._guarded("reading the shard records", self._look, records)
+        await self._guarded("reading the shard records", self._poll, records)
         if not records:
             return
         now = self._clock.monotonic()
-        self._looked_at, self._looked_for = now, live
-        self._sightings.observe(records, now)
-        self.seen = shards_seen(records, self._sightings, now=now, lease_ttl_s=self._times.lease_ttl_s)
+        self._polled_at, self._polled_for = now, live
+        self._staleness.observe(leases_of(records), now)
+        self.seen = shards_seen(records, self._staleness, now=now, lease_ttl_s=self._times.lease_ttl_s)
         free = takeable(
             records,
-            self._sightings,
+            self._staleness,
             now=now,
             lease_ttl_s=self._times.lease_ttl_s,
             me=self._me,
@@ -310,13 +311,13 @@ class LeaseKeeper:
         )
         wanted = plan(self._me, live, records, mine=self.held, free=free)
         # Looks come thick while something is about to change hands, so that it changes hands soon.
-        self._restless = wanted.lacking > 0 or bool(wanted.release) or bool(free)
+        self._poll_fast = wanted.lacking > 0 or bool(wanted.release) or bool(free)
         for shard in wanted.release:
             self._close(*self._leases[shard])
         await self._together([self._guarded("taking a lease", self._take, record) for record in wanted.take])
         await self._settle()
 
-    async def _look(self, into: list[ShardRecord]) -> None:
+    async def _poll(self, into: list[ShardRecord]) -> None:
         into.extend(await self._in_time(self._shards.all()))
 
     async def _take(self, seen: ShardRecord) -> None:
@@ -343,11 +344,11 @@ class LeaseKeeper:
                 raise result
 
     async def _guarded(self, what: str, act: Callable[[ArgumentT], Awaitable[None]], argument: ArgumentT) -> None:
-        """Nothing but `Stop` may end a pass: the next shard's renewal must not wait for a backoff."""
+        """Nothing but `FatalError` may end a pass: the next shard's renewal must not wait for a backoff."""
         try:
             async with self._calls:
                 await act(argument)
-        except Stop:
+        except FatalError:
             raise
         except Exception as error:  # noqa: BLE001 - see above
             LEASE_CALL_FAILED.log(error, what=what)

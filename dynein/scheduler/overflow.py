@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from dynein.scheduler.shard_buffer import Hand, InHand, Stage
+from dynein.scheduler.shard_buffer import BufferedTrigger, ShardBuffer, Stage
 
 
 class _Parked(NamedTuple):
-    entry: InHand
+    entry: BufferedTrigger
     since: float
 
 
-class Parking:
-    """By destination queue. What is parked is in hand, so `dynein.scheduler.shard_buffer.Memory` bounds it.
+class Overflow:
+    """By destination queue. What is parked is in hand, so `dynein.scheduler.memory_budget.MemoryBudget` bounds it.
 
     An entry may leave its hand while it is parked; it is then passed over.
     """
@@ -28,11 +28,11 @@ class Parking:
     def __contains__(self, queue: str) -> bool:
         return queue in self._queues
 
-    def add(self, queue: str, entry: InHand, now: float) -> None:
+    def add(self, queue: str, entry: BufferedTrigger, now: float) -> None:
         """Park ``entry`` behind what is parked for ``queue`` already. ``now``: monotonic seconds."""
         self._queues.setdefault(queue, deque()).append(_Parked(entry, now))
 
-    def first(self, queue: str) -> InHand | None:
+    def first(self, queue: str) -> BufferedTrigger | None:
         """The entry that has been parked for longest."""
         parked = self._queues.get(queue)
         while parked:
@@ -45,7 +45,7 @@ class Parking:
         """`first` goes on its way."""
         self._drop_first(queue)
 
-    def take_all(self, queue: str) -> list[InHand]:
+    def take_all(self, queue: str) -> list[BufferedTrigger]:
         """All of a queue's entries: they are parked no more."""
         parked = self._queues.pop(queue, deque())
         return [entry for entry, _ in parked if entry.stage is not Stage.GONE]
@@ -54,10 +54,10 @@ class Parking:
         """Queues with an entry parked before that (monotonic seconds)."""
         return [queue for queue, parked in self._queues.items() if parked[0].since < before]
 
-    def discard(self, hand: Hand) -> None:
+    def discard(self, buffer: ShardBuffer) -> None:
         """Forget a hand's entries."""
         for queue in list(self._queues):
-            left = deque(parked for parked in self._queues[queue] if parked.entry.hand is not hand)
+            left = deque(parked for parked in self._queues[queue] if parked.entry.buffer is not buffer)
             if left:
                 self._queues[queue] = left
             else:

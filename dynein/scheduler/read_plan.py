@@ -1,8 +1,8 @@
 """What to read next, when a time bucket is finished with, and what fits in memory. Pure.
 
-Every read of a shard is a `Walk`: from one due time to another, bucket by bucket and page by page, in due order. The
-*forward* walk reads each due time once, as the read mark rises. Everything else reads again what the forward walk has
-passed: after a late write, for jobs that were read and had to be let go, and to see whether a bucket is empty.
+Every read of a shard is a `RangeScan`: from one due time to another, bucket by bucket and page by page, in due order.
+The *forward* scan reads each due time once, as the read mark rises. Everything else reads again what the forward scan
+has passed: after a late write, for jobs that were read and evicted, and to see whether a bucket is empty.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def last_ms_of(bucket: int, bucket_width_ms: int) -> int:
     return (bucket + 1) * bucket_width_ms - 1
 
 
-class Slice(NamedTuple):
+class PageRequest(NamedTuple):
     """One call of `dynein.core.trigger_store.TriggerStore.read`, but for the limit."""
 
     bucket: int
@@ -40,7 +40,7 @@ class Empty(NamedTuple):
     late_writes: int
 
 
-class Walk:
+class RangeScan:
     """Reads one shard from ``from_ms`` to ``until_ms``, both included. A failed call changes nothing."""
 
     def __init__(self, from_ms: int, until_ms: int, bucket_width_ms: int) -> None:
@@ -60,16 +60,16 @@ class Walk:
         """Nothing is left to read."""
         return self._next_ms > self._until_ms
 
-    def next_slice(self) -> Slice:
+    def next_request(self) -> PageRequest:
         """What to read now."""
         bucket = bucket_of(self._next_ms, self._width_ms)
-        return Slice(bucket, self._next_ms, min(self._until_ms, last_ms_of(bucket, self._width_ms)), self._resume)
+        return PageRequest(bucket, self._next_ms, min(self._until_ms, last_ms_of(bucket, self._width_ms)), self._resume)
 
     def begin(self, *, now_ms: int, late_writes: int, retire_grace_ms: int) -> None:
         """Note, right before a call, what a bucket found empty by it would prove."""
         if self._resume is not None:
             return
-        bucket, from_ms, until_ms, _ = self.next_slice()
+        bucket, from_ms, until_ms, _ = self.next_request()
         last_ms = last_ms_of(bucket, self._width_ms)
         whole = from_ms == first_ms_of(bucket, self._width_ms) and until_ms == last_ms
         self._may_prove = whole and last_ms + retire_grace_ms < now_ms
@@ -77,7 +77,7 @@ class Walk:
 
     def advance(self, page: Page) -> Empty | None:
         """Note a page read. Tombstones do not count: a bucket that holds nothing else is empty."""
-        bucket, _, until_ms, _ = self.next_slice()
+        bucket, _, until_ms, _ = self.next_request()
         # Records that cannot be decoded do not count either, or one of them would keep its bucket open for ever.
         self._may_prove = self._may_prove and not page.triggers
         self._tombstone = page.tombstones[-1].key if page.tombstones else None
@@ -121,26 +121,3 @@ def retire_before(first_open: int, empty: Mapping[int, int], late_writes: int, b
     while empty.get(bucket) == late_writes and bucket not in busy:
         bucket += 1
     return bucket
-
-
-def page_size(page_jobs_max: int, *, slots_max: int, slots: int, shard_slots: int) -> int:
-    """How many triggers a shard may read now; 0: none until there is room.
-
-    ``slots_max`` is the process's bound and ``slots`` what it holds, in `dynein.core.trigger.slots`; ``shard_slots`` is
-    what this shard has read and not yet begun to send. A shard may hold as much of that as is left free: one busy shard
-    gets half of the memory, n busy ones get an (n+1)th each, and a shard that holds nothing always finds room soon
-    ("dynamic thresholds": Choudhury and Hahne, 1998, for the buffers of a switch).
-    """
-    size = min(page_jobs_max, max(1, slots_max // 4))
-    free = slots_max - slots
-    if free < size or (shard_slots and shard_slots + size > free):
-        return 0
-    return size
-
-
-def lane_has_share(lane_slots: int, *, slots_max: int, lanes_slots: int) -> bool:
-    """May one more due job of a destination stay in memory, where all destinations together take ``lanes_slots``?
-
-    The same rule, within three quarters of the memory: however many destinations fail, the rest can be read for.
-    """
-    return lane_slots < slots_max * 3 // 4 - lanes_slots

@@ -6,35 +6,35 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from dynein.errors import Stop
+from dynein.errors import FatalError
 from dynein.observability.events.scheduler import READ_FAILED
-from dynein.scheduler.shard_buffer import Memory
+from dynein.scheduler.memory_budget import MemoryBudget
 from dynein.scheduler.shard_reader import ShardReader, Step
 
 
 class ReadPool:
     """Readers that have something to do. Each stands in the queue once at most, so the shards bound it."""
 
-    def __init__(self, memory: Memory, after_step: Callable[[ShardReader], Awaitable[None]]) -> None:
+    def __init__(self, memory: MemoryBudget, after_step: Callable[[ShardReader], Awaitable[None]]) -> None:
         self._memory = memory
         self._after_step = after_step
         self._queue: deque[ShardReader] = deque()
         self._queued: set[ShardReader] = set()
         self._reading: set[ShardReader] = set()
-        self._again: set[ShardReader] = set()
+        self._reread: set[ShardReader] = set()
         self._wakers: deque[asyncio.Future[None]] = deque()
 
     def schedule(self, reader: ShardReader) -> None:
         """Let ``reader`` read until it has nothing more to."""
         if reader in self._reading:
-            self._again.add(reader)
+            self._reread.add(reader)
         elif reader not in self._queued:
             self._queued.add(reader)
             self._queue.append(reader)
             self._wake_one()
 
     async def run(self) -> None:
-        """One worker. Runs until cancelled; raises `Stop` when a person has to act."""
+        """One worker. Runs until cancelled; raises `FatalError` when a person has to act."""
         while True:
             reader = await self._next()
             self._reading.add(reader)
@@ -42,8 +42,8 @@ class ReadPool:
                 more = await self._step(reader)
             finally:
                 self._reading.discard(reader)
-            if more or reader in self._again:
-                self._again.discard(reader)
+            if more or reader in self._reread:
+                self._reread.discard(reader)
                 self.schedule(reader)
 
     async def _step(self, reader: ShardReader) -> bool:
@@ -51,7 +51,7 @@ class ReadPool:
         try:
             step = await reader.step()
             await self._after_step(reader)
-        except Stop:
+        except FatalError:
             raise
         except Exception as error:  # noqa: BLE001 - one shard's trouble must not end the others' reading
             READ_FAILED.log(error, shard=reader.lease.shard)

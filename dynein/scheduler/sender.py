@@ -8,32 +8,29 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from dynein.core.due_job import DueJob, Outcome
 from dynein.core.job import Job
 from dynein.core.keys import TriggerKey
 from dynein.core.ledger import NOT_KEPT, Flow, Tally
 from dynein.core.queues import ENTRIES_MAX
 from dynein.core.trigger_store import REMOVE_MAX, TriggerStore
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
-from dynein.delivery.delivery import Delivery, Outcome, Parcel
-from dynein.delivery.due_timer import DueHeap
-from dynein.errors import Overloaded, Stop
+from dynein.delivery.delivery import Delivery
+from dynein.delivery.due_timer import DueTimer
+from dynein.errors import FatalError, Overloaded
 from dynein.observability.events.delivery import DELIVERY_FAILED, JOB_DEAD_LETTERED
 from dynein.observability.events.scheduler import REMOVAL_FAILED, ROLE
 from dynein.observability.telemetry import OTHER, Telemetry
 from dynein.runtime.backoff import pause_s
 from dynein.runtime.clock import Clock, sleep_unless
 from dynein.runtime.group_commit import GroupCommit
-from dynein.scheduler.overflow import Parking
-from dynein.scheduler.read_plan import lane_has_share
-from dynein.scheduler.shard_buffer import Hand, InHand, Memory, Stage
+from dynein.scheduler.memory_budget import MemoryBudget, lane_has_share
+from dynein.scheduler.overflow import Overflow
+from dynein.scheduler.shard_buffer import BufferedTrigger, ShardBuffer, Stage
 
 REMOVALS_IN_FLIGHT_MAX = 8
 PARKED_MAX_S = 10.0
 """A destination with due triggers parked for longer is slow: it must not take memory from others."""
-_SUBMITS_A_TURN = 500
-"""Due triggers submitted before other tasks get their turn."""
-_LOOK_AGAIN_S = 1.0
-"""Longest sleep: how late a forward step of the wall clock is noticed."""
 
 
 class Backoff(NamedTuple):
@@ -56,7 +53,7 @@ class Sender:
         dead_letters: DeadLetterQueue,
         clock: Clock,
         telemetry: Telemetry,
-        memory: Memory,
+        memory: MemoryBudget,
         backoff: Backoff,
         rng: random.Random,
         *,
@@ -72,9 +69,7 @@ class Sender:
         self._backoff = backoff
         self._rng = rng
         self._tally = tally
-        self._heap: DueHeap[InHand] = DueHeap()
-        self._earlier = asyncio.Event()
-        self._sleeping_until_ms: int | None = None
+        self._timer: DueTimer[BufferedTrigger] = DueTimer(clock, self._send_due)
         self._killed = asyncio.Event()
         self._fatal: asyncio.Future[None] | None = None
         self._has_drained = has_drained
@@ -86,13 +81,13 @@ class Sender:
         before a tick."""
         self.in_lanes = 0
         """Due triggers in lanes: their delivery has not ended."""
-        self._parking = Parking()
-        delivery.when_failing.append(self._let_go_parked)
-        # Both hold entries in hand only, so `Memory` bounds them.
-        self._removals: GroupCommit[InHand, None] = GroupCommit(
+        self._overflow = Overflow()
+        delivery.when_failing.append(self._evict_parked)
+        # Both hold entries in hand only, so `MemoryBudget` bounds them.
+        self._removals: GroupCommit[BufferedTrigger, None] = GroupCommit(
             self._remove, entries_max=REMOVE_MAX, waiting_max=memory.slots_max, in_flight_max=REMOVALS_IN_FLIGHT_MAX
         )
-        self._unreadable: GroupCommit[tuple[InHand, str], None] = GroupCommit(
+        self._unreadable: GroupCommit[tuple[BufferedTrigger, str], None] = GroupCommit(
             self._dead_letter, entries_max=ENTRIES_MAX, waiting_max=memory.slots_max
         )
 
@@ -105,54 +100,52 @@ class Sender:
         self._mark_low(queue)
         return False
 
-    def schedule(self, entry: InHand) -> None:
+    def schedule(self, entry: BufferedTrigger) -> None:
         """Send it when it is due: now, if it is."""
         due_at_ms = entry.trigger.key.due_at_ms
         if due_at_ms <= self._clock.now_ms():
             self._submit(entry)
             return
-        self._heap.push(due_at_ms, entry)
-        entry.hand.scheduled += entry.slots
-        if self._sleeping_until_ms is None or due_at_ms < self._sleeping_until_ms:
-            self._earlier.set()
+        entry.buffer.scheduled += entry.slots
+        self._timer.add(due_at_ms, entry)
 
-    def remove(self, entry: InHand) -> None:
+    def remove(self, entry: BufferedTrigger) -> None:
         """Remove its trigger, however often that has to be tried."""
         entry.stage = Stage.REMOVING
         self._watch(self._removals.submit(entry))
 
-    def dead_letter(self, entry: InHand, reason: str) -> None:
+    def dead_letter(self, entry: BufferedTrigger, reason: str) -> None:
         """Its record cannot be read: move it to the dead-letter queue, then remove it."""
         entry.stage = Stage.TRYING
         entry.tried_at = self._clock.monotonic()
         self._watch(self._unreadable.submit((entry, reason)))
 
-    def forget(self, hand: Hand) -> None:
+    def forget(self, buffer: ShardBuffer) -> None:
         """A shard was given up or lost: forget all that is not on its way."""
-        hand.close()
-        self._heap.discard(lambda entry: entry.hand is hand)
-        self._parking.discard(hand)
+        buffer.close()
+        self._timer.discard(lambda entry: entry.buffer is buffer)
+        self._overflow.discard(buffer)
 
     def overdue(self) -> int:
         """Triggers in hand whose due time has passed and whose delivery has not ended."""
-        parked = len(self._parking)
+        parked = len(self._overflow)
         return (
             self.in_lanes
             + parked
-            + (self._heap.next_due_ms is not None and self._heap.next_due_ms < self._clock.now_ms())
+            + (self._timer.next_due_ms is not None and self._timer.next_due_ms < self._clock.now_ms())
         )
 
-    def let_go_of_slow(self) -> None:
+    def evict_slow(self) -> None:
         """Destinations that take long keep no more of the memory than their lanes. Called once a tick."""
-        for queue in self._parking.waiting_since(self._clock.monotonic() - PARKED_MAX_S):
-            self._let_go_parked(queue)
+        for queue in self._overflow.waiting_since(self._clock.monotonic() - PARKED_MAX_S):
+            self._evict_parked(queue)
 
     # --- the agent --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Send what becomes due, until cancelled. Raises `Stop` when a person has to act."""
+        """Send what becomes due, until cancelled. Raises `FatalError` when a person has to act."""
         self._fatal = asyncio.get_running_loop().create_future()
-        sending = asyncio.ensure_future(self._send_forever())
+        sending = asyncio.ensure_future(self._timer.run())
         try:
             await asyncio.wait((sending, self._fatal), return_when=asyncio.FIRST_COMPLETED)
             for ended in (sending, self._fatal):
@@ -171,51 +164,33 @@ class Sender:
         """Return once no removal is under way."""
         await self._removals.drained()
 
-    async def _send_forever(self) -> None:
-        while True:
-            await self.send_due()
-            due_at_ms = self._heap.next_due_ms
-            self._sleeping_until_ms = due_at_ms
-            if due_at_ms is None:
-                await self._earlier.wait()
-            else:
-                wait_s = min((due_at_ms - self._clock.now_ms()) / 1000, _LOOK_AGAIN_S)
-                await sleep_unless(self._earlier, self._clock, wait_s)
-            self._earlier.clear()
+    def _send_due(self, entry: BufferedTrigger) -> None:
+        entry.buffer.scheduled -= entry.slots
+        self._submit(entry)
 
-    async def send_due(self) -> None:
-        """Submit everything that is due."""
-        submitted = 0
-        while (entry := self._heap.pop_due(self._clock.now_ms())) is not None:
-            entry.hand.scheduled -= entry.slots
-            self._submit(entry)
-            submitted += 1
-            if submitted % _SUBMITS_A_TURN == 0:
-                await self._clock.sleep(0)
-
-    def _submit(self, entry: InHand) -> None:
-        job, hand = entry.job, entry.hand
+    def _submit(self, entry: BufferedTrigger) -> None:
+        job, buffer = entry.job, entry.buffer
         assert job is not None
         assert entry.stage is Stage.READ, entry.stage
         queue = job.queue
-        if not hand.lease.valid():
-            hand.let_go_of(entry)
+        if not buffer.lease.valid():
+            buffer.evict(entry)
             return
-        if queue in hand.let_go:
-            self._let_go(entry, queue)  # behind the older ones that were let go before
-        elif queue in self._parking or not self._to_lane(entry, job):
+        if queue in buffer.evicted:
+            self._evict(entry, queue)  # behind the older ones that were let go before
+        elif queue in self._overflow or not self._to_lane(entry, job):
             if self._lane_slots.get(queue) and not self._delivery.is_failing(queue):
-                self._parking.add(queue, entry, self._clock.monotonic())
+                self._overflow.add(queue, entry, self._clock.monotonic())
             else:
-                self._let_go(entry, queue)
+                self._evict(entry, queue)
 
-    def _to_lane(self, entry: InHand, job: Job) -> bool:
+    def _to_lane(self, entry: BufferedTrigger, job: Job) -> bool:
         """Give it to its lane, if that has room for it."""
         queue = job.queue
         if not self._has_share(queue):
             return False
         try:
-            future = self._delivery.submit(Parcel(entry.trigger, job, entry.may_send))
+            future = self._delivery.submit(DueJob(entry.trigger, job, entry.may_send))
         except Overloaded:
             return False
         entry.stage = Stage.IN_LANE
@@ -228,28 +203,28 @@ class Sender:
 
     def _refill(self, queue: str) -> None:
         """The lane has room again: next come those that were parked for it."""
-        while (entry := self._parking.first(queue)) is not None:
+        while (entry := self._overflow.first(queue)) is not None:
             assert entry.job is not None
-            if not entry.hand.lease.valid():
-                self._parking.take_first(queue)
-                entry.hand.let_go_of(entry)
+            if not entry.buffer.lease.valid():
+                self._overflow.take_first(queue)
+                entry.buffer.evict(entry)
             elif self._to_lane(entry, entry.job):
-                self._parking.take_first(queue)
+                self._overflow.take_first(queue)
             else:
                 return
 
-    def _let_go_parked(self, queue: str) -> None:
-        for entry in self._parking.take_all(queue):
-            self._let_go(entry, queue)
+    def _evict_parked(self, queue: str) -> None:
+        for entry in self._overflow.take_all(queue):
+            self._evict(entry, queue)
 
-    def _let_go(self, entry: InHand, queue: str) -> None:
+    def _evict(self, entry: BufferedTrigger, queue: str) -> None:
         self._mark_low(queue)
-        entry.hand.let_go_of(entry)
+        entry.buffer.evict(entry)
 
     def _mark_low(self, queue: str) -> None:
         self._low_marks.setdefault(queue, self._lane_slots.get(queue, 0) // 4)
 
-    def _delivered(self, entry: InHand, queue: str, future: asyncio.Future[Outcome]) -> None:
+    def _delivered(self, entry: BufferedTrigger, queue: str, future: asyncio.Future[Outcome]) -> None:
         self.in_lanes -= 1
         self._lanes_slots -= entry.slots
         left = self._lane_slots[queue] - entry.slots
@@ -258,21 +233,21 @@ class Sender:
         else:
             del self._lane_slots[queue]
         entry.future = None
-        if queue in self._parking:
+        if queue in self._overflow:
             self._refill(queue)
         if left <= self._low_marks.get(queue, -1):
             del self._low_marks[queue]
             self._has_drained(queue)
         if future.cancelled():
-            entry.hand.let_go_of(entry)
+            entry.buffer.evict(entry)
             return
         error = future.exception()
         if error is not None:
             # Nobody knows whether it was sent. It is stored, so it is sent (again) after the next look at its lane.
             DELIVERY_FAILED.log(error, role=ROLE, queue=queue, token=entry.trigger.token)
-            entry.hand.let_go_of(entry)
+            entry.buffer.evict(entry)
         elif future.result() is Outcome.ABANDONED:
-            entry.hand.let_go_of(entry)
+            entry.buffer.evict(entry)
         elif entry.stage is not Stage.GONE:
             self.remove(entry)
 
@@ -283,7 +258,7 @@ class Sender:
 
     # --- group commits ----------------------------------------------------------------------------------------------
 
-    async def _remove(self, entries: list[InHand]) -> Sequence[None]:
+    async def _remove(self, entries: list[BufferedTrigger]) -> Sequence[None]:
         pending = {entry.trigger.key: entry for entry in entries}
 
         async def try_once() -> bool:
@@ -292,19 +267,19 @@ class Sender:
                 entry = pending.pop(key)
                 if entry.job is not None:
                     self._telemetry.removed.inc()
-                entry.hand.drop(entry)
+                entry.buffer.drop(entry)
             return not pending
 
         await self._insist("removing triggers", try_once)
         return [None] * len(entries)
 
-    async def _dead_letter(self, letters: list[tuple[InHand, str]]) -> Sequence[None]:
+    async def _dead_letter(self, letters: list[tuple[BufferedTrigger, str]]) -> Sequence[None]:
         pending = list(letters)
 
         async def try_once() -> bool:
             while pending:
                 entry, reason = pending[0]
-                if not entry.hand.closed and not entry.hand.lease.valid():
+                if not entry.buffer.closed and not entry.buffer.lease.valid():
                     return False
                 if entry.may_send():
                     trigger = entry.trigger
@@ -321,7 +296,7 @@ class Sender:
                         role=ROLE, token=trigger.token, code="unreadable", reason=reason, due_at_ms=due_at_ms
                     )
                 else:
-                    entry.hand.drop(entry)
+                    entry.buffer.drop(entry)
                 del pending[0]
             return True
 
@@ -334,7 +309,7 @@ class Sender:
             try:
                 if await try_once():
                     return
-            except Stop:
+            except FatalError:
                 raise
             except Exception as error:  # noqa: BLE001 - nothing in hand may be forgotten for it
                 REMOVAL_FAILED.log(error, what=what)
@@ -353,7 +328,7 @@ class Sender:
             self._fatal.set_exception(error)
 
 
-def _all_but(pending: dict[TriggerKey, InHand], kept: list[TriggerKey]) -> list[TriggerKey]:
+def _all_but(pending: dict[TriggerKey, BufferedTrigger], kept: list[TriggerKey]) -> list[TriggerKey]:
     if not kept:
         return list(pending)
     still = set(kept)

@@ -13,17 +13,16 @@ dead-letter queue) to REMOVING.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Protocol
 
+from dynein.core.due_job import Outcome
 from dynein.core.job import Job
 from dynein.core.keys import TriggerKey, bucket_of
 from dynein.core.trigger import Trigger, slots
-from dynein.delivery.delivery import Outcome
 from dynein.runtime.clock import Clock
-from dynein.scheduler.read_plan import page_size
+from dynein.scheduler.memory_budget import MemoryBudget
 
 
 class Validity(Protocol):
@@ -43,51 +42,13 @@ class Stage(Enum):
     GONE = auto()
 
 
-class Memory:
-    """The process's bound on triggers in hand, in `dynein.core.trigger.slots`, and who waits for room."""
-
-    def __init__(self, slots_max: int, page_jobs_max: int) -> None:
-        self.slots_max = slots_max
-        self.slots = 0
-        self._page_jobs_max = page_jobs_max
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._freed = 0
-
-    def reserve_page(self, shard_slots: int) -> int:
-        """Set room aside for a page and say how large it may be (0: no room now). Give back what is not needed."""
-        size = page_size(self._page_jobs_max, slots_max=self.slots_max, slots=self.slots, shard_slots=shard_slots)
-        self.slots += size
-        return size
-
-    def take_more(self, slots: int) -> None:
-        """A large trigger takes more than the one slot set aside for it: all of a page's by its bytes at most, which
-        DynamoDB limits to 1 MB.
-        """
-        self.slots += slots
-
-    def give_back(self, slots: int) -> None:
-        """Triggers have left the hand, or room was set aside for nothing."""
-        self.slots -= slots
-        assert self.slots >= 0, self.slots
-        self._freed += slots
-        # Not at every single one: a page needs many.
-        if self._waiting and self._freed >= max(1, min(self._page_jobs_max, self.slots_max) // 4):
-            self._freed = 0
-            self._waiting.popleft()()
-
-    def when_room(self, wake: Callable[[], None]) -> None:
-        """Call ``wake`` once, when there may be room; in the order asked."""
-        if wake not in self._waiting:
-            self._waiting.append(wake)
-
-
-class InHand:
+class BufferedTrigger:
     """One trigger in hand. ``job`` is ``None`` if its record cannot be read or need not be (it has a tombstone)."""
 
-    __slots__ = ("future", "hand", "job", "slots", "stage", "tried_at", "trigger")
+    __slots__ = ("buffer", "future", "job", "slots", "stage", "tried_at", "trigger")
 
-    def __init__(self, hand: Hand, trigger: Trigger, job: Job | None) -> None:
-        self.hand = hand
+    def __init__(self, buffer: ShardBuffer, trigger: Trigger, job: Job | None) -> None:
+        self.buffer = buffer
         self.trigger = trigger
         self.job = job
         self.slots = slots(len(trigger.record))
@@ -97,30 +58,30 @@ class InHand:
 
     def may_send(self) -> bool:
         """Asked right before each try: is the shard still ours, by a clock that cannot step?"""
-        if self.hand.closed or not self.hand.lease.valid():
+        if self.buffer.closed or not self.buffer.lease.valid():
             return False
         self.stage = Stage.TRYING
-        self.tried_at = self.hand.clock.monotonic()
+        self.tried_at = self.buffer.clock.monotonic()
         return True
 
 
-class Hand:
+class ShardBuffer:
     """What one shard has in hand, and which of its triggers had to be let go since they were read."""
 
-    def __init__(self, lease: Validity, memory: Memory, clock: Clock, bucket_width_ms: int) -> None:
+    def __init__(self, lease: Validity, memory: MemoryBudget, clock: Clock, bucket_width_ms: int) -> None:
         self.lease = lease
         self.clock = clock
         self.closed = False
         self.scheduled = 0
         """What those take that wait for their due time."""
-        self.let_go: dict[str, int] = {}
+        self.evicted: dict[str, int] = {}
         """By destination queue: the earliest due time of a trigger that was let go and has to be read again.
 
         As long as a queue stands here, later triggers of it are let go too: the oldest go first, and one re-read from
         there on finds them all. Bounded by the number of destination queues."""
         self._memory = memory
         self._width_ms = bucket_width_ms
-        self._entries: dict[TriggerKey, InHand] = {}
+        self._entries: dict[TriggerKey, BufferedTrigger] = {}
         self._buckets: dict[int, int] = {}
         self._removed_meanwhile: set[TriggerKey] | None = None
 
@@ -149,16 +110,16 @@ class Hand:
         due = [key for key in self._entries if key[0] <= until_ms and self._entries[key].stage is not Stage.REMOVING]
         return len(due), min(due)[0] if due else None
 
-    def add(self, trigger: Trigger, job: Job | None) -> InHand:
+    def add(self, trigger: Trigger, job: Job | None) -> BufferedTrigger:
         """Take a trigger into hand. One slot of memory was set aside for it before; what more it needs is taken now."""
         assert trigger.key not in self._entries, trigger.key
-        entry = self._entries[trigger.key] = InHand(self, trigger, job)
+        entry = self._entries[trigger.key] = BufferedTrigger(self, trigger, job)
         self._memory.take_more(entry.slots - 1)
         bucket = bucket_of(trigger.key.due_at_ms, self._width_ms)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
         return entry
 
-    def drop(self, entry: InHand) -> None:
+    def drop(self, entry: BufferedTrigger) -> None:
         """Forget an entry: its trigger is removed, or somebody will read it again."""
         if entry.stage is Stage.GONE:
             return
@@ -175,13 +136,13 @@ class Hand:
             del self._buckets[bucket]
         self._memory.give_back(entry.slots)
 
-    def let_go_of(self, entry: InHand) -> None:
+    def evict(self, entry: BufferedTrigger) -> None:
         """Forget an entry whose trigger is still stored, and remember to read it again."""
         if entry.stage is Stage.GONE:
             return
         if not self.closed and entry.job is not None:
             due_at_ms = entry.trigger.key.due_at_ms
-            self.let_go[entry.job.queue] = min(due_at_ms, self.let_go.get(entry.job.queue, due_at_ms))
+            self.evicted[entry.job.queue] = min(due_at_ms, self.evicted.get(entry.job.queue, due_at_ms))
         self.drop(entry)
 
     def close(self) -> None:
@@ -189,7 +150,7 @@ class Hand:
         if self.closed:
             return
         self.closed = True
-        self.let_go.clear()
+        self.evicted.clear()
         for entry in list(self._entries.values()):
             if entry.stage in (Stage.READ, Stage.IN_LANE):
                 self.drop(entry)

@@ -16,9 +16,10 @@ from dynein.observability.events.scheduler import RECORD_UNDECODABLE, ROLE
 from dynein.runtime.clock import Clock
 from dynein.scheduler.lag import OVERDUE_AFTER_MS, Lag
 from dynein.scheduler.leases import Lease
-from dynein.scheduler.read_plan import Walk, first_ms_of, last_ms_of, retire_before
+from dynein.scheduler.memory_budget import MemoryBudget
+from dynein.scheduler.read_plan import RangeScan, first_ms_of, last_ms_of, retire_before
 from dynein.scheduler.sender import Sender
-from dynein.scheduler.shard_buffer import Hand, Memory
+from dynein.scheduler.shard_buffer import ShardBuffer
 
 _REPORTED_MAX = 1000
 _TAKEN_IN_A_TURN = 25
@@ -41,10 +42,10 @@ class Step(Enum):
     NO_ROOM = auto()
 
 
-class _Again(NamedTuple):
+class _Reread(NamedTuple):
     """A walk over what was read before. ``queues``: the destinations it is for; ``None``: everything."""
 
-    walk: Walk
+    scan: RangeScan
     queues: frozenset[str] | None
 
 
@@ -62,7 +63,7 @@ class ShardReader:
         lease: Lease,
         store: TriggerStore,
         sender: Sender,
-        memory: Memory,
+        memory: MemoryBudget,
         clock: Clock,
         limits: ReadLimits,
         turn: asyncio.Lock,
@@ -79,19 +80,19 @@ class ShardReader:
         self._turn = turn
         self._schedule = schedule
         self._ended = ended
-        self.hand = Hand(lease, memory, clock, limits.bucket_width_ms)
+        self.buffer = ShardBuffer(lease, memory, clock, limits.bucket_width_ms)
         self._cursor_ms = first_ms_of(lease.record.retired_before, limits.bucket_width_ms) - 1
-        self._forward: Walk | None = None
-        self._again: _Again | None = None
+        self._forward: RangeScan | None = None
+        self._reread: _Reread | None = None
         self._was_forward = False
-        self._looked_for = self._late_writes()
+        self._reread_for = self._late_writes()
         """These late writes have been looked for, or are being looked for."""
         self._empty: dict[int, int] = {}
         self._checked: set[int] = set()
         self._asked_to_retire = lease.record.retired_before
         self._refused = False
         self._at_once = False
-        self._may_look_for_let_go = False
+        self._may_reread_evicted = False
         self.reported: set[TriggerKey] = set()
         """Records in the place of a trigger that are none, `_REPORTED_MAX` at most."""
 
@@ -100,7 +101,9 @@ class ShardReader:
     def retire_before(self) -> int:
         """The bucket before which all are finished with, as far as the next renewal may say so."""
         record = self.lease.record
-        self._asked_to_retire = retire_before(record.retired_before, self._empty, record.late_writes, self.hand.buckets)
+        self._asked_to_retire = retire_before(
+            record.retired_before, self._empty, record.late_writes, self.buffer.buckets
+        )
         return self._asked_to_retire
 
     def renewed(self) -> None:
@@ -109,19 +112,19 @@ class ShardReader:
         if self._empty and min(self._empty) < first_open:
             self._empty = {bucket: late for bucket, late in self._empty.items() if bucket >= first_open}
         self._checked.clear()
-        self._may_look_for_let_go = True
+        self._may_reread_evicted = True
         self._refused = self._asked_to_retire > first_open and not self._at_once
         self._at_once = False
         self.wake()
 
     def close(self) -> None:
         """Nothing is read or sent from now on."""
-        self._sender.forget(self.hand)
+        self._sender.forget(self.buffer)
         self._ended(self)
 
     def settled(self, send_timeout_s: float) -> bool:
         """Once closed: is everything that was on its way over?"""
-        return self.hand.settled(self._clock.monotonic(), send_timeout_s)
+        return self.buffer.settled(self._clock.monotonic(), send_timeout_s)
 
     def should_retire_at_once(self) -> bool:
         """Has a late write come between an empty read and the renewal, and is there something to retire now?
@@ -129,23 +132,23 @@ class ShardReader:
         Once a tick at most: where late writes come many a second, the moment right after a read is the best one.
         """
         self._at_once = (
-            self._refused and not self.hand.closed and self.retire_before() > self.lease.record.retired_before
+            self._refused and not self.buffer.closed and self.retire_before() > self.lease.record.retired_before
         )
         return self._at_once
 
     def lag(self, now_ms: int) -> Lag:
         """How far this shard's work has come."""
-        overdue_jobs, earliest_ms = self.hand.unsent(now_ms - OVERDUE_AFTER_MS)
-        unread_ms = [self._cursor_ms, *self.hand.let_go.values()]
-        if self._again is not None and self._again.queues is not None:
-            unread_ms.append(self._again.walk.passed_ms)
+        overdue_jobs, earliest_ms = self.buffer.unsent(now_ms - OVERDUE_AFTER_MS)
+        unread_ms = [self._cursor_ms, *self.buffer.evicted.values()]
+        if self._reread is not None and self._reread.queues is not None:
+            unread_ms.append(self._reread.scan.passed_ms)
         if earliest_ms is not None:
             unread_ms.append(earliest_ms)
         return Lag(self.lease.shard, min(unread_ms), overdue_jobs)
 
-    def look_for_let_go(self) -> None:
+    def reread_evicted(self) -> None:
         """A destination of which triggers were let go has room again."""
-        self._may_look_for_let_go = True
+        self._may_reread_evicted = True
         self.wake()
 
     def wake(self) -> None:
@@ -161,19 +164,19 @@ class ShardReader:
         chosen = self._choose()
         if chosen is None:
             return Step.IDLE
-        limit = self._memory.reserve_page(self.hand.scheduled)
+        limit = self._memory.reserve_page(self.buffer.scheduled)
         if limit == 0:
             return Step.NO_ROOM
         left = limit
         try:
-            walk = chosen.walk
-            walk.begin(
+            scan = chosen.scan
+            scan.begin(
                 now_ms=self._clock.now_ms(),
                 late_writes=self.lease.record.late_writes,
                 retire_grace_ms=self._limits.retire_grace_ms,
             )
-            bucket, from_ms, until_ms, resume = walk.next_slice()
-            removed = self.hand.watch_removals()
+            bucket, from_ms, until_ms, resume = scan.next_request()
+            removed = self.buffer.watch_removals()
             page = await self._store.read(
                 bucket, self.lease.shard, from_ms=from_ms, until_ms=until_ms, limit=limit, resume=resume
             )
@@ -181,7 +184,7 @@ class ShardReader:
             async with self._turn:
                 if self._closed():
                     return Step.IDLE
-                cancelled = walk.cancelled(page)
+                cancelled = scan.cancelled(page)
                 for start in range(0, len(page.triggers), _TAKEN_IN_A_TURN):
                     left -= self._take_in(page.triggers[start : start + _TAKEN_IN_A_TURN], cancelled, removed)
                     # A page at once would keep the event loop busy for milliseconds. What is due goes in between.
@@ -196,62 +199,66 @@ class ShardReader:
         return Step.MORE
 
     def _closed(self) -> bool:
-        return self.hand.closed
+        return self.buffer.closed
 
-    def _choose(self) -> _Again | None:
+    def _choose(self) -> _Reread | None:
         """The walk to go on with: forward and again take turns, so that neither holds up the other."""
         self._forward = self._forward or self._new_forward()
-        self._again = self._again or self._new_again()
-        forward = _Again(self._forward, None) if self._forward is not None else None
-        chosen = (self._again or forward) if self._was_forward else (forward or self._again)
+        self._reread = self._reread or self._new_again()
+        forward = _Reread(self._forward, None) if self._forward is not None else None
+        chosen = (self._reread or forward) if self._was_forward else (forward or self._reread)
         self._was_forward = chosen is not None and chosen is forward
         return chosen
 
-    def _advance(self, chosen: _Again, page: Page) -> None:
-        walk = chosen.walk
-        found = walk.advance(page)
+    def _advance(self, chosen: _Reread, page: Page) -> None:
+        scan = chosen.scan
+        found = scan.advance(page)
         if found is not None:
             self._empty[found.bucket] = found.late_writes
-        if walk is self._forward:
-            self._cursor_ms = max(self._cursor_ms, walk.passed_ms)
-            if walk.done:
+        if scan is self._forward:
+            self._cursor_ms = max(self._cursor_ms, scan.passed_ms)
+            if scan.done:
                 self._forward = None
-        elif walk.done:
-            self._again = None
-        elif chosen.queues is not None and all(queue in self.hand.let_go for queue in chosen.queues):
+        elif scan.done:
+            self._reread = None
+        elif chosen.queues is not None and all(queue in self.buffer.evicted for queue in chosen.queues):
             # All full again. The next walk goes on from here; what was let go meanwhile may have been due later.
             for queue in chosen.queues:
-                self.hand.let_go[queue] = min(self.hand.let_go[queue], walk.passed_ms)
-            self._again = None
+                self.buffer.evicted[queue] = min(self.buffer.evicted[queue], scan.passed_ms)
+            self._reread = None
 
-    def _new_forward(self) -> Walk | None:
+    def _new_forward(self) -> RangeScan | None:
         # Not beyond read-ahead even if the mark is (an owner before us whose clock was fast): memory is for what is
         # due soon.
         until_ms = min(self.lease.readable_ms, self._clock.now_ms() + self._limits.read_ahead_ms)
-        return Walk(self._cursor_ms + 1, until_ms, self._limits.bucket_width_ms) if until_ms > self._cursor_ms else None
+        return (
+            RangeScan(self._cursor_ms + 1, until_ms, self._limits.bucket_width_ms)
+            if until_ms > self._cursor_ms
+            else None
+        )
 
-    def _new_again(self) -> _Again | None:
+    def _new_again(self) -> _Reread | None:
         record = self.lease.record
         from_ms = first_ms_of(record.retired_before, self._limits.bucket_width_ms)
         if self._cursor_ms < from_ms:
             return None
-        if self._late_writes() != self._looked_for:
-            self._looked_for = self._late_writes()
+        if self._late_writes() != self._reread_for:
+            self._reread_for = self._late_writes()
             self._take_back(self._with_room())
-            return _Again(Walk(from_ms, self._cursor_ms, self._limits.bucket_width_ms), None)
-        if self._may_look_for_let_go:
-            self._may_look_for_let_go = False
+            return _Reread(RangeScan(from_ms, self._cursor_ms, self._limits.bucket_width_ms), None)
+        if self._may_reread_evicted:
+            self._may_reread_evicted = False
             queues = self._with_room()
             if queues:
                 from_ms = max(from_ms, self._take_back(queues))
-                return _Again(Walk(from_ms, self._cursor_ms, self._limits.bucket_width_ms), frozenset(queues))
+                return _Reread(RangeScan(from_ms, self._cursor_ms, self._limits.bucket_width_ms), frozenset(queues))
         return self._new_look_for_empty()
 
     def _late_writes(self) -> tuple[int, int]:
         """What has to be looked for: late writes as soon as they are counted, and once more when reads show them."""
         return self.lease.record.late_writes, self.lease.settled_late_writes
 
-    def _new_look_for_empty(self) -> _Again | None:
+    def _new_look_for_empty(self) -> _Reread | None:
         """Look whether the first bucket not known to be empty is, once that could let it be retired."""
         record, width_ms = self.lease.record, self._limits.bucket_width_ms
         bucket = retire_before(record.retired_before, self._empty, record.late_writes)
@@ -260,19 +267,19 @@ class ShardReader:
             last_ms + self._limits.retire_grace_ms >= self._clock.now_ms()
             or last_ms > self._cursor_ms
             or bucket in self._checked
-            or bucket in self.hand.buckets
-            or any(due_at_ms <= last_ms for due_at_ms in self.hand.let_go.values())
+            or bucket in self.buffer.buckets
+            or any(due_at_ms <= last_ms for due_at_ms in self.buffer.evicted.values())
         ):
             return None
         self._checked.add(bucket)
-        return _Again(Walk(first_ms_of(bucket, width_ms), last_ms, width_ms), None)
+        return _Reread(RangeScan(first_ms_of(bucket, width_ms), last_ms, width_ms), None)
 
     def _with_room(self) -> list[str]:
-        return [queue for queue in self.hand.let_go if self._sender.has_room(queue)]
+        return [queue for queue in self.buffer.evicted if self._sender.has_room(queue)]
 
     def _take_back(self, queues: list[str]) -> int:
         """These queues' triggers are about to be read again: from what due time on?"""
-        return min((self.hand.let_go.pop(queue) for queue in queues), default=0)
+        return min((self.buffer.evicted.pop(queue) for queue in queues), default=0)
 
     def _take_in(self, triggers: list[Trigger], cancelled: set[TriggerKey], removed: set[TriggerKey]) -> int:
         """Take triggers of a page into hand; returns how many.
@@ -283,11 +290,11 @@ class ShardReader:
         taken = 0
         for trigger in triggers:
             key = trigger.key
-            if key in self.hand or key in removed:
+            if key in self.buffer or key in removed:
                 continue
             if key in cancelled:
                 JOB_STOPPED.log(role=ROLE, token=trigger.token, shard=key.shard, due_at_ms=key.due_at_ms)
-                self._sender.remove(self.hand.add(trigger, None))
+                self._sender.remove(self.buffer.add(trigger, None))
             else:
                 self._take_in_one(trigger)
             taken += 1
@@ -297,9 +304,9 @@ class ShardReader:
         try:
             job = decode_job(trigger.record)
         except ValueError as error:
-            self._sender.dead_letter(self.hand.add(trigger, None), str(error))
+            self._sender.dead_letter(self.buffer.add(trigger, None), str(error))
         else:
-            self._sender.schedule(self.hand.add(trigger, job))
+            self._sender.schedule(self.buffer.add(trigger, job))
 
     def _report(self, key: TriggerKey) -> None:
         if key not in self.reported and len(self.reported) < _REPORTED_MAX:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import socket
 
-from dynein.errors import Stop
+from dynein.errors import FatalError
 
 LISTEN_BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take ``port``; 0 takes a free one. Raises `Stop` when it cannot be had."""
+    """Take ``port``; 0 takes a free one. Raises `FatalError` when it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -23,8 +23,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         where = f"port {port} on {host}"
         if error.errno == errno.EADDRINUSE:
-            raise Stop(f"{where} is in use; choose another with --port or DYNEIN_PORT") from error
-        raise Stop(f"{where} cannot be listened on ({error.strerror}); see --host and --port") from error
+            raise FatalError(f"{where} is in use; choose another with --port or DYNEIN_PORT") from error
+        raise FatalError(f"{where} cannot be listened on ({error.strerror}); see --host and --port") from error
     return listener
 
 

@@ -8,6 +8,7 @@ from typing import Self, TypeVar
 
 from dynein.core.inbound_message import Arrival
 from dynein.core.keys import TriggerKey
+from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger, check
 from dynein.core.trigger_store import (
     ADD_MAX,
@@ -16,10 +17,8 @@ from dynein.core.trigger_store import (
     Cancelled,
     DueCount,
     Found,
-    Layout,
     Moved,
     Page,
-    ShardRecord,
     Tombstone,
 )
 from dynein.runtime.clock import Clock
@@ -141,59 +140,59 @@ class FakeTriggerTable:
     # --- ShardRecords -----------------------------------------------------------------------------------------------
 
     async def layout(self) -> Layout | None:
-        """See `dynein.core.trigger_store.ShardRecords.layout`."""
+        """See `dynein.core.shard_records.ShardRecords.layout`."""
         return await self._do(Call("table", "layout", "", 0), lambda: self._state.layout)
 
     async def all(self) -> list[ShardRecord]:
-        """See `dynein.core.trigger_store.ShardRecords.all`."""
+        """See `dynein.core.shard_records.ShardRecords.all`."""
         return await self._do(Call("table", "all", "", 0), self.shards)
 
     async def get(self, shards: Collection[int]) -> list[ShardRecord]:
-        """See `dynein.core.trigger_store.ShardRecords.get`."""
+        """See `dynein.core.shard_records.ShardRecords.get`."""
         wanted = sorted(set(shards) & self._state.shards.keys())
         call = Call("table", "get", "", len(shards))
         return await self._do(call, lambda: [self._state.shards[shard] for shard in wanted])
 
     async def take(self, seen: ShardRecord, owner: str) -> ShardRecord | None:
-        """See `dynein.core.trigger_store.ShardRecords.take`."""
+        """See `dynein.core.shard_records.ShardRecords.take`."""
         return await self._do(Call("table", "take", str(seen.shard), 1), lambda: self._state.take(seen, owner))
 
     async def renew(
         self, mine: ShardRecord, *, read_mark_ms: int, settled_mark_ms: int, retired_before: int
     ) -> ShardRecord | None:
-        """See `dynein.core.trigger_store.ShardRecords.renew`."""
+        """See `dynein.core.shard_records.ShardRecords.renew`."""
         call = Call("table", "renew", str(mine.shard), 1)
         return await self._do(call, lambda: self._state.renew(mine, read_mark_ms, settled_mark_ms, retired_before))
 
     async def release(self, mine: ShardRecord) -> bool:
-        """See `dynein.core.trigger_store.ShardRecords.release`."""
+        """See `dynein.core.shard_records.ShardRecords.release`."""
         return await self._do(Call("table", "release", str(mine.shard), 1), lambda: self._state.release(mine))
 
     async def raise_hold_mark(self, shard: int, hold_mark_ms: int) -> ShardRecord:
-        """See `dynein.core.trigger_store.ShardRecords.raise_hold_mark`."""
+        """See `dynein.core.shard_records.ShardRecords.raise_hold_mark`."""
         call = Call("table", "raise_hold_mark", str(shard), 1)
         return await self._do(call, lambda: self._state.raise_hold_mark(shard, hold_mark_ms))
 
     async def report_late(self, shard: int, bucket: int) -> bool:
-        """See `dynein.core.trigger_store.ShardRecords.report_late`."""
+        """See `dynein.core.shard_records.ShardRecords.report_late`."""
         return await self._do(
             Call("table", "report_late", str(shard), 1), lambda: self._state.report_late(shard, bucket)
         )
 
     # --- Roster -----------------------------------------------------------------------------------------------------
 
-    async def beat(self, role: str, member: str, beat: int) -> None:
-        """See `dynein.core.trigger_store.Roster.beat`."""
+    async def heartbeat(self, role: str, member: str, heartbeat: int) -> None:
+        """See `dynein.core.shard_records.Roster.heartbeat`."""
         members = self._state.roster.setdefault(role, {})
-        await self._do(Call("table", "beat", role, 1), lambda: members.update({member: beat}))
+        await self._do(Call("table", "beat", role, 1), lambda: members.update({member: heartbeat}))
 
     async def members(self, role: str) -> dict[str, int]:
-        """See `dynein.core.trigger_store.Roster.members`."""
+        """See `dynein.core.shard_records.Roster.members`."""
         members = self._state.roster.setdefault(role, {})
         return await self._do(Call("table", "members", role, 0), lambda: dict(sorted(members.items())))
 
     async def leave(self, role: str, member: str) -> None:
-        """See `dynein.core.trigger_store.Roster.leave`."""
+        """See `dynein.core.shard_records.Roster.leave`."""
         members = self._state.roster.setdefault(role, {})
         await self._do(Call("table", "leave", role, 1), lambda: members.pop(member, None))
 

@@ -7,18 +7,9 @@ from typing import NamedTuple
 
 from dynein.core.inbound_message import Arrival
 from dynein.core.keys import Kind, TriggerKey, bucket_of, parse_sort_key, range_after, range_from, sort_key
+from dynein.core.shard_records import Layout, ShardRecord, new_shard_record
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import (
-    Cancelled,
-    DueCount,
-    Found,
-    Layout,
-    Moved,
-    Page,
-    ShardRecord,
-    Tombstone,
-    new_shard_record,
-)
+from dynein.core.trigger_store import Cancelled, DueCount, Found, Moved, Page, Tombstone
 from dynein.errors import Conflict, InvalidToken
 from dynein.runtime.clock import Clock
 
@@ -188,7 +179,7 @@ class TableState:
 
     def take(self, seen: ShardRecord, owner: str) -> ShardRecord | None:
         record = self.shards[seen.shard]
-        if (record.owner, record.fence, record.beat) != (seen.owner, seen.fence, seen.beat):
+        if (record.owner, record.fence, record.heartbeat) != (seen.owner, seen.fence, seen.heartbeat):
             return None
         return self._set(record._replace(owner=owner, fence=record.fence + 1))
 
@@ -201,7 +192,7 @@ class TableState:
         may_retire = record.late_writes == mine.late_writes
         return self._set(
             record._replace(
-                beat=record.beat + 1,
+                heartbeat=record.heartbeat + 1,
                 read_mark_ms=max(record.read_mark_ms, read_mark_ms),
                 settled_mark_ms=settled_mark_ms,
                 retired_before=max(record.retired_before, retired_before if may_retire else 0),

@@ -12,7 +12,7 @@ from dynein.aws.dynamodb.items import key_item, tombstone_item, trigger_item
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.inbound_message import Arrival
 from dynein.core.job import Job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import Kind, TriggerKey, bucket_of, partition_key, sort_key
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Tombstone
@@ -40,10 +40,10 @@ class Damage:
         self.spoilt: list[dict[str, Any]] = []
         """Keys of the records that are no triggers."""
 
-    def trigger(self, due_at_ms: int, *, shard: int = 3, placement: Placement = Placement.SCHEDULED) -> Trigger:
+    def trigger(self, due_at_ms: int, *, shard: int = 3, kind: TokenKind = TokenKind.SCHEDULED) -> Trigger:
         self._made += 1
         key = TriggerKey(due_at_ms, self._made.to_bytes(12, "big"), shard)
-        token = TokenSigner([SECRET.encode()]).sign(JobRef(placement, key))
+        token = TokenSigner([SECRET.encode()]).sign(JobRef(kind, key))
         return Trigger(key, token, encode_job(Job(QUEUE, f"job {self._made}")))
 
     async def stored(self, trigger: Trigger) -> Trigger:
@@ -124,7 +124,7 @@ async def test_each_kind_of_damage_is_found_and_what_can_be_repaired_is_delivere
         damage = Damage(dynamodb)
         long_ago_ms = now_ms() - LONG_AGO_MS
         stranded = await damage.stored(damage.trigger(long_ago_ms))
-        prepared = damage.trigger(long_ago_ms, placement=Placement.PREPARED)
+        prepared = damage.trigger(long_ago_ms, kind=TokenKind.PREPARED)
         await damage.stored(await damage.claimed(prepared))
         shardless = await damage.stored(damage.trigger(now_ms() + 3_600_000, shard=NO_SHARD))
         cancelled = await damage.stored(await damage.cancelled(damage.trigger(long_ago_ms)))

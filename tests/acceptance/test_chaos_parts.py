@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from tests.acceptance.chaos_accounts import GONE_QUEUE, STALL, Account, Fault, Sighting, Standing, Way
 from tests.acceptance.fleet import SECRET
@@ -128,7 +128,7 @@ SIGNER = TokenSigner([SECRET.encode()])
 
 
 def token(number: int = 1) -> str:
-    return SIGNER.sign(JobRef(Placement.SCHEDULED, TriggerKey(DUE_MS, number.to_bytes(12, "big"), 0)))
+    return SIGNER.sign(JobRef(TokenKind.SCHEDULED, TriggerKey(DUE_MS, number.to_bytes(12, "big"), 0)))
 
 
 SENT = Sighting(token(), DUE_MS + 10)

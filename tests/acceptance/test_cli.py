@@ -18,7 +18,7 @@ from dynein import __version__
 from dynein.aws.dynamodb.shards import DynamoShardRecords
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.job import Job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import JOB_ID_BYTES, TriggerKey, bucket_of
 from dynein.core.trigger import Trigger
 from dynein.observability.telemetry import Telemetry
@@ -318,7 +318,7 @@ async def test_audit_of_a_healthy_fleet_is_clean(running: Fleet) -> None:
 async def plant(running: Fleet, *, queue: str) -> str:
     """Put a trigger where no dispatcher will look again: an hour back, in a bucket that is retired. Its token."""
     key = TriggerKey(now_ms() - 3_600_000, b"\x07" * JOB_ID_BYTES, 3)
-    token = TokenSigner([SECRET.encode()]).sign(JobRef(Placement.SCHEDULED, key))
+    token = TokenSigner([SECRET.encode()]).sign(JobRef(TokenKind.SCHEDULED, key))
     opened = get_session().create_client(
         "dynamodb", region_name=REGION, endpoint_url=running.endpoint, aws_access_key_id="a", aws_secret_access_key="b"
     )

@@ -16,7 +16,7 @@ from dynein.aws.clients import sqs_client
 from dynein.aws.sqs import SqsQueues
 from dynein.cli.engine import EmbeddedEngine
 from dynein.core.queues import OutgoingMessage
-from dynein.errors import Stop
+from dynein.errors import FatalError
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import SystemClock
 from dynein.settings import Settings, load_settings
@@ -73,26 +73,28 @@ async def test_a_taken_port_is_reported_plainly(name: str, tmp_path: Path) -> No
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(Stop, match=rf"^port {port} on 127\.0\.0\.1 is in use; choose another with --engine-port$"):
+        with pytest.raises(
+            FatalError, match=rf"^port {port} on 127\.0\.0\.1 is in use; choose another with --engine-port$"
+        ):
             await EmbeddedEngine(engine=name, data_dir=tmp_path, port=port).__aenter__()
 
 
 async def test_a_data_directory_in_use_is_reported_plainly(tmp_path: Path) -> None:
     async with EmbeddedEngine(engine="roto", data_dir=tmp_path):
-        with pytest.raises(Stop, match="is in use by another engine"):
+        with pytest.raises(FatalError, match="is in use by another engine"):
             await EmbeddedEngine(engine="roto", data_dir=tmp_path).__aenter__()
     async with EmbeddedEngine(engine="roto", data_dir=tmp_path):
         pass
 
 
 async def test_an_unknown_engine_is_reported_plainly(tmp_path: Path) -> None:
-    with pytest.raises(Stop, match="choose roto, moto or auto"):
+    with pytest.raises(FatalError, match="choose roto, moto or auto"):
         await EmbeddedEngine(engine="sqs", data_dir=tmp_path).__aenter__()
 
 
 async def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "roto").write_text("a file where the engine wants its directory")
-    with pytest.raises(Stop, match=r"(?s)roto ended at once \(exit status .*engine\.log:"):
+    with pytest.raises(FatalError, match=r"(?s)roto ended at once \(exit status .*engine\.log:"):
         await EmbeddedEngine(engine="roto", data_dir=tmp_path).__aenter__()
 
 

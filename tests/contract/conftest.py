@@ -17,11 +17,13 @@ from dynein.aws.clients import clients
 from dynein.aws.dynamodb.items import tombstone_item
 from dynein.aws.dynamodb.layout import bootstrap_table
 from dynein.aws.dynamodb.ledger import DynamoLedger
-from dynein.aws.dynamodb.shards import DynamoRoster, DynamoShardRecords
+from dynein.aws.dynamodb.roster import DynamoRoster
+from dynein.aws.dynamodb.shards import DynamoShardRecords
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.keys import Kind, TriggerKey, bucket_of, partition_key, sort_key
 from dynein.core.ledger import LedgerStore
-from dynein.core.trigger_store import Cancelled, Roster, ShardRecords, Tombstone, TriggerStore
+from dynein.core.shard_records import Roster, ShardRecords
+from dynein.core.trigger_store import Cancelled, Tombstone, TriggerStore
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import SystemClock
 from dynein.settings import Settings, load_settings

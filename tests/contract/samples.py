@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from dynein.core.job import Job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey, bucket_of
 from dynein.core.trigger import Trigger
 
@@ -24,11 +24,11 @@ def trigger_at(
 ) -> Trigger:
     """A trigger due at ``due_at_ms``, of a job of its own unless ``job_id`` is given."""
     key = TriggerKey(due_at_ms, job_id or next(_ids).to_bytes(12, "big"), shard)
-    placement = Placement.PREPARED if prepared else Placement.SCHEDULED
-    return Trigger(key, _SIGNER.sign(JobRef(placement, key)), encode_job(Job(queue="demo", body=body)))
+    kind = TokenKind.PREPARED if prepared else TokenKind.SCHEDULED
+    return Trigger(key, _SIGNER.sign(JobRef(kind, key)), encode_job(Job(queue="demo", body=body)))
 
 
 def moved(trigger: Trigger, due_at_ms: int) -> Trigger:
     """``trigger`` as the API would ask for it at another due time."""
     key = trigger.key._replace(due_at_ms=due_at_ms)
-    return Trigger(key, _SIGNER.sign(JobRef(Placement.SCHEDULED, key)), b"ignored")
+    return Trigger(key, _SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), b"ignored")

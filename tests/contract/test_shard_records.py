@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from dynein.core.trigger_store import Layout, ShardRecord, ShardRecords, TriggerStore
+from dynein.core.shard_records import Layout, ShardRecord, ShardRecords
+from dynein.core.trigger_store import TriggerStore
 from tests.contract.conftest import EngineTable
 from tests.contract.samples import BUCKET, SHARDS, T0, WIDTH_MS, trigger_at
 from tests.contract.subjects import TABLES, over
@@ -128,8 +129,8 @@ class TestRenew:
     async def test_it_beats_and_raises_the_mark(self, shards: ShardRecords) -> None:
         mine = await taken(shards)
         after = await renewed(shards, mine, read_mark_ms=T0)
-        assert after.beat > mine.beat
-        assert after == mine._replace(beat=after.beat, read_mark_ms=T0)
+        assert after.heartbeat > mine.heartbeat
+        assert after == mine._replace(heartbeat=after.heartbeat, read_mark_ms=T0)
         assert await record_of(shards) == after
 
     async def test_the_returned_record_is_fresh(self, shards: ShardRecords) -> None:
@@ -196,7 +197,7 @@ class TestRetire:
         after = await renewed(shards, mine, read_mark_ms=T0, retired_before=BUCKET + 1)
         assert after.retired_before == BUCKET - 1
         assert after.read_mark_ms == T0
-        assert after.beat > mine.beat
+        assert after.heartbeat > mine.heartbeat
         assert after.late_writes == mine.late_writes + 1
 
     async def test_once_the_late_write_was_seen(self, shards: ShardRecords) -> None:

@@ -10,12 +10,14 @@ import pytest
 import pytest_asyncio
 
 from dynein.aws.dynamodb.layout import bootstrap_table, verify_layout
-from dynein.aws.dynamodb.shards import DynamoRoster, DynamoShardRecords
+from dynein.aws.dynamodb.roster import DynamoRoster
+from dynein.aws.dynamodb.shards import DynamoShardRecords
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.inbound_message import Arrival
 from dynein.core.keys import Kind, TriggerKey, partition_key, sort_key
+from dynein.core.shard_records import Layout
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import Cancelled, Layout, Moved, Tombstone
+from dynein.core.trigger_store import Cancelled, Moved, Tombstone
 from dynein.errors import Conflict, LayoutMismatch, NotBootstrapped
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import SystemClock
@@ -197,7 +199,7 @@ class TestVerify:
             table.shards.get([0]),
             table.shards.raise_hold_mark(0, T0),
             table.shards.report_late(0, BUCKET),
-            table.roster.beat("ingester", "one", 1),
+            table.roster.heartbeat("ingester", "one", 1),
             table.roster.members("ingester"),
         ]
         for call in calls:
@@ -313,7 +315,7 @@ async def test_what_calls_consume_is_counted_by_operation_and_kind(
     await store.read(BUCKET, 0, from_ms=T0, until_ms=T0, limit=5)
     await store.remove([trigger.key])
     await shards.take((await shards.all())[0], "somebody")
-    await roster.beat("ingester", "one", 1)
+    await roster.heartbeat("ingester", "one", 1)
     await roster.leave("ingester", "one")
     if subject.engine not in WITHOUT_TRANSACTIONS:
         await store.cancel(trigger_at(T0 + 1000 * WIDTH_MS).key)
@@ -381,7 +383,7 @@ class TestItems:
     ) -> None:
         await bootstrap_table(dynamodb, engine_settings, CLOCK)
         clock = ManualClock(T0)
-        await DynamoRoster(dynamodb, engine_settings.table, clock, Telemetry()).beat("ingester", "one", 1)
+        await DynamoRoster(dynamodb, engine_settings.table, clock, Telemetry()).heartbeat("ingester", "one", 1)
         item = await raw_item(dynamodb, engine_settings.table, "member#ingester", b"one")
         assert int(item["ttl"]["N"]) > T0 // 1000
 

@@ -8,19 +8,9 @@ import pytest
 
 from dynein.core.inbound_message import Arrival
 from dynein.core.keys import DUE_MAX_MS, Kind, TriggerKey, parse_sort_key
+from dynein.core.shard_records import ShardRecord, ShardRecords
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import (
-    ADD_MAX,
-    LOOKUP_MAX,
-    Cancelled,
-    Found,
-    Moved,
-    Page,
-    ShardRecord,
-    ShardRecords,
-    Tombstone,
-    TriggerStore,
-)
+from dynein.core.trigger_store import ADD_MAX, LOOKUP_MAX, Cancelled, Found, Moved, Page, Tombstone, TriggerStore
 from dynein.errors import Conflict, InvalidToken
 from tests.contract.conftest import EngineTable
 from tests.contract.samples import BUCKET, SHARDS, T0, WIDTH_MS, moved, trigger_at
@@ -538,7 +528,7 @@ class TestBuckets:
         await table.entomb(trigger_at(T0 + WIDTH_MS, shard=2).key)
         await store.claim(Arrival(trigger_at(T0, prepared=True), "a", prepared=True))
         await table.spoil(trigger_at(T0 + 5 * WIDTH_MS).key)
-        await table.roster.beat("dispatcher", "one", 1)
+        await table.roster.heartbeat("dispatcher", "one", 1)
         expected = {(BUCKET, 0), (BUCKET, 3), (BUCKET + 9, 0), (BUCKET + 1, 2), (BUCKET + 5, 0)}
         assert set(await store.buckets()) == expected
 

@@ -83,7 +83,7 @@ class Bounds:
             yield Level("triggers read ahead", snapshot.read_ahead_jobs, settings.read_ahead_jobs_max)
             yield Level("due triggers", snapshot.overdue_jobs, settings.read_ahead_jobs_max)
         for delivery in innards.deliveries:
-            waiting = [lane.batcher.waiting for lane in delivery._lanes.values()]
+            waiting = [lane._batcher.waiting for lane in delivery._lanes._lanes.values()]
             yield Level("due jobs waiting for one queue", max(waiting, default=0), settings.lane_waiting_max)
 
     def _calls(self, process: Process) -> Iterator[Level]:

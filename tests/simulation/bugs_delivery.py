@@ -12,13 +12,13 @@ from dynein.api import senders
 from dynein.core import due_job
 from dynein.core.due_job import Outcome
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
-from dynein.delivery.due_timer import DueHeap
+from dynein.delivery.due_timer import DueTimer
 from dynein.delivery.lane import Lane
 from dynein.errors import DyneinError
 from dynein.ingest.near_jobs import Hand as IngestHand
 from dynein.runtime.group_commit import GroupCommit
 from dynein.scheduler.sender import Sender
-from dynein.scheduler.shard_buffer import Hand
+from dynein.scheduler.shard_buffer import ShardBuffer
 from tests.simulation.engines import WiredQueues
 from tests.simulation.mutation import Mutation, result, returns
 
@@ -54,10 +54,10 @@ def _delay_rounded_down(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 
 def _gives_up(original: Any) -> Any:
-    async def deliver(self: Lane, parcels: Any) -> Any:
+    async def deliver(self: Lane, due_jobs: Any) -> Any:
         if self._failures >= 3:
-            return [Outcome.SENT] * len(parcels)
-        return await original(self, parcels)
+            return [Outcome.SENT] * len(due_jobs)
+        return await original(self, due_jobs)
 
     return deliver
 
@@ -82,8 +82,8 @@ def _no_bound(original: Any) -> Any:
 def _many_at_once(original: Any) -> Any:
     def init(self: Lane, *args: Any) -> None:
         original(self, *args)
-        self.batcher._in_flight_max = 8
-        self.batcher._entries_max = 2
+        self._batcher._in_flight_max = 8
+        self._batcher._entries_max = 2
 
     return init
 
@@ -108,13 +108,13 @@ BUGS = (
     Mutation(
         "remove the trigger when it is due, not when its send is acknowledged", Sender, "_submit", _remove_when_due
     ),
-    Mutation("send 300 ms early", DueHeap, "pop_due", _early),
+    Mutation("send 300 ms early", DueTimer, "is_due", _early),
     Mutation("what an ingester holds is due by the second", IngestHand, "put", _rounded_to_seconds),
     Mutation("round DelaySeconds down", senders, "delay_s", _delay_rounded_down),
     Mutation("take a job for sent once its lane has failed three times", Lane, "_deliver", _gives_up),
     Mutation("dead-letter without an acknowledgement", DeadLetterQueue, "_flush", _without_acknowledgement),
     Mutation("dead-letter at the first failure", Lane, "_over_budget", returns(value=True)),
-    Mutation("forget a trigger that there was no room for", Hand, "let_go_of", _forget),
+    Mutation("forget a trigger that there was no room for", ShardBuffer, "evict", _forget),
     Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
     Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),
     Mutation("a new deduplication id for each try", due_job, "outgoing_message", _fresh_id_each_try),

@@ -6,10 +6,11 @@ from typing import Any
 
 from dynein.core.keys import TriggerKey, bucket_of
 from dynein.core.trigger_store import Cancelled
-from dynein.fleet.membership import Liveness
+from dynein.fleet.staleness import Staleness
 from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes
-from dynein.scheduler.read_plan import Walk
-from dynein.scheduler.shard_buffer import Hand, Memory
+from dynein.scheduler.memory_budget import MemoryBudget
+from dynein.scheduler.read_plan import RangeScan
+from dynein.scheduler.shard_buffer import ShardBuffer
 from dynein.scheduler.shard_reader import ReadLimits, ShardReader
 from dynein.testing.table_state import TableState
 from tests.simulation.engines import WiredTable
@@ -95,7 +96,7 @@ def _on_this_page(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 
 def _all_ever_seen(original: Any) -> Any:  # noqa: ARG001 - it is replaced
-    return lambda self, now: sorted(self._sightings)  # noqa: ARG005
+    return lambda self, seconds, now: list(self._seen)  # noqa: ARG005
 
 
 def _half(original: Any) -> Any:
@@ -108,17 +109,17 @@ BUGS = (
     Mutation("take a shard without looking whether its owner still beats", WiredTable, "take", _take_healthy),
     Mutation("no fencing: renew whoever owns the shard", TableState, "_still_owned", returns(value=True)),
     Mutation("never release a shard", LeaseKeeper, "_release", answer(None)),
-    Mutation("release a shard while sends are under way", Hand, "settled", returns(value=True)),
-    Mutation("a member that died keeps its share", Liveness, "live", _all_ever_seen),
+    Mutation("release a shard while sends are under way", ShardBuffer, "settled", returns(value=True)),
+    Mutation("a member that died keeps its share", Staleness, "changed_within", _all_ever_seen),
     Mutation("read without raising the read mark", WiredTable, "renew", _forget_read_mark),
     Mutation("read up to a mark that has just been raised", ShardReader, "_new_forward", _mark_just_raised),
     Mutation("leave out the last millisecond of what is read", WiredTable, "read", _last_millisecond),
     Mutation("take a page for the whole range", WiredTable, "read", result(lambda page: page._replace(resume=None))),
-    Mutation("take in what was removed while it was read", Hand, "watch_removals", returns(value=set())),
-    Mutation("give back half of the room of a page", Memory, "give_back", _half),
+    Mutation("take in what was removed while it was read", ShardBuffer, "watch_removals", returns(value=set())),
+    Mutation("give back half of the room of a page", MemoryBudget, "give_back", _half),
     Mutation("ignore what a removal left unprocessed", WiredTable, "remove", result(lambda left: left[:0])),
-    Mutation("a dispatcher does not heed tombstones", Walk, "cancelled", returns(value=set())),
-    Mutation("heed tombstones of the same page only", Walk, "cancelled", _on_this_page),
+    Mutation("a dispatcher does not heed tombstones", RangeScan, "cancelled", returns(value=set())),
+    Mutation("heed tombstones of the same page only", RangeScan, "cancelled", _on_this_page),
     Mutation("cancel without looking at the marks", TableState, "cancel", _cancel_ignores_marks),
     Mutation("no tombstone for what is not stored yet", TableState, "cancel", _cancel_what_is_there),
     Mutation("tombstones do not last", TableState, "put_tombstone", _short_lived),

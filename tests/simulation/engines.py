@@ -11,8 +11,9 @@ from dynein.core.delivered_message import TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import Arrival
 from dynein.core.keys import TriggerKey
 from dynein.core.queues import Depth, Destination, OutgoingMessage, Received, SendFailure
+from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import Cancelled, DueCount, Found, Layout, Moved, Page, ShardRecord, Tombstone
+from dynein.core.trigger_store import Cancelled, DueCount, Found, Moved, Page, Tombstone
 from dynein.testing import FakeQueues, FakeTriggerTable
 from tests.simulation.evidence import Attempt, Evidence, Handover, Retirement
 from tests.simulation.flight import Flight
@@ -247,8 +248,8 @@ class WiredTable:
 
         return await self._wire.call(TABLE, "report_late", report)
 
-    async def beat(self, role: str, member: str, beat: int) -> None:
-        await self._wire.call(TABLE, "beat", lambda: self._table.beat(role, member, beat))
+    async def heartbeat(self, role: str, member: str, heartbeat: int) -> None:
+        await self._wire.call(TABLE, "beat", lambda: self._table.heartbeat(role, member, heartbeat))
 
     async def members(self, role: str) -> dict[str, int]:
         return await self._wire.call(TABLE, "members", lambda: self._table.members(role))

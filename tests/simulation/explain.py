@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from dynein.core.keys import TriggerKey
-from tests.simulation.agents import DEAD_LETTERS
+from dynein.server.assembly import DEAD_LETTERS
 from tests.simulation.evidence import Attempt
 from tests.simulation.flight import Fate, Flight
 from tests.simulation.world import World

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dynein.core.job_token import Placement
+from dynein.core.job_token import TokenKind
 from tests.simulation.process import ProcessClock
 from tests.simulation.scenario import Scenario
 
@@ -21,7 +21,7 @@ _HARMLESS = {
 """Kinds of faults that are no excuse for a job that is late, or none beyond so many milliseconds."""
 
 
-def in_good_weather_ms(scenario: Scenario, placement: Placement, sender: ProcessClock) -> float:
+def in_good_weather_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock) -> float:
     """By how much a job may be late when nothing is wrong. Its sender waits for its due time by its own clock."""
     bound_ms = _JITTER_MS + max(0, -sender.offset_ms_min)
     if scenario.settings.read_ahead_jobs_max < _AMPLE:
@@ -30,13 +30,13 @@ def in_good_weather_ms(scenario: Scenario, placement: Placement, sender: Process
     if scenario.settings.held_jobs_max < _AMPLE:
         # Nor has an ingester whose hand is full of jobs due later.
         bound_ms += scenario.settings.hold_window_s * 1000
-    if placement is Placement.SQS_DELAYED:
+    if kind is TokenKind.SQS_DELAYED:
         # SQS counts the delay from when the message reaches it, and a call of ours may have been slow.
         bound_ms += scenario.settings.call_timeout_s * 1000
     return bound_ms
 
 
-def in_the_storm_ms(scenario: Scenario, placement: Placement, sender: ProcessClock) -> float | None:
+def in_the_storm_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock) -> float | None:
     """The same while the storm lasts; ``None``: what strikes in it explains any lateness, or bounds are very low."""
     settings = scenario.settings
     least = min(
@@ -45,4 +45,4 @@ def in_the_storm_ms(scenario: Scenario, placement: Placement, sender: ProcessClo
     if least < _AMPLE or not all(kind in _HARMLESS for kind in scenario.kinds):
         return None
     bursts_ms = 1_000 + 40 * 200.0 / settings.page_jobs_max  # a burst is read page by page, and some take long
-    return in_good_weather_ms(scenario, placement, sender) + sum(_HARMLESS[kind] for kind in scenario.kinds) + bursts_ms
+    return in_good_weather_ms(scenario, kind, sender) + sum(_HARMLESS[kind] for kind in scenario.kinds) + bursts_ms

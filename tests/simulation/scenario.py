@@ -10,9 +10,12 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
+from pydantic import SecretStr
+
 from dynein.settings import Settings
 from tests.simulation.process import ALL_ROLES
 
+SECRET = "a secret for the simulation"
 KINDS = {
     "throttled": "a call is throttled",
     "refused": "a call fails without effect",
@@ -152,6 +155,8 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         retry_budget_s=rng.choice((80.0, 300.0)),
         pack_bytes_max=rng.choice((1_024, 61_440)),
         drain_s=10.0,
+        ledger_interval_s=0.0,
+        token_secrets=SecretStr(SECRET),
     )
     return Scenario(
         seed=seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from dynein.core.job import decode_job
-from dynein.core.job_token import Placement, parse
+from dynein.core.job_token import TokenKind, parse
 from dynein.core.trigger_store import Tombstone
 from dynein.delivery.dead_letter_queue import read_dead_letter
 from tests.simulation.auditor import Auditor, Delivery, Record, due, name_of, short
@@ -43,7 +43,7 @@ class Verdict:
     def _judge(self, body: str, record: Record) -> None:
         where = record.request.queue
         for token, accepted_at in record.tokens.items():
-            if parse(token).placement not in (Placement.SCHEDULED, Placement.PREPARED):
+            if parse(token).kind not in (TokenKind.SCHEDULED, TokenKind.PREPARED):
                 self._judge_end(token, body, where, accepted_at)
                 continue
             self._judge_chain(token, body, where, accepted_at)
@@ -101,7 +101,7 @@ class Verdict:
             self._judge_lateness(token, deliveries[0], since)
 
     def _judge_lateness(self, token: str, delivery: Delivery, since: float) -> None:
-        placement, key = parse(token)
+        kind, key = parse(token)
         scenario = self._world.scenario
         expected_ms = max(key.due_at_ms, EPOCH_MS + since * 1000)
         quiet_ms = EPOCH_MS + self._auditor.quiet_at * 1000
@@ -109,9 +109,9 @@ class Verdict:
         if expected_ms > quiet_ms:
             self.lateness_ms_max = max(self.lateness_ms_max, late_ms)
         late_after_ms = delivery.visible_ms - max(expected_ms, quiet_ms)
-        if late_after_ms > in_good_weather_ms(scenario, placement, delivery.process.clock):
+        if late_after_ms > in_good_weather_ms(scenario, kind, delivery.process.clock):
             self.violations.append(f"{short(token)}: {late_after_ms:.0f} ms late after the faults had stopped")
-        allowed_ms = in_the_storm_ms(scenario, placement, delivery.process.clock)
+        allowed_ms = in_the_storm_ms(scenario, kind, delivery.process.clock)
         if allowed_ms is not None and late_ms > allowed_ms:
             self.violations.append(
                 f"{short(token)}: {late_ms:.0f} ms late, and no fault explains more than {allowed_ms:.0f}"

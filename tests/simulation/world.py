@@ -11,15 +11,15 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from dynein.core.job_token import TokenSigner
-from dynein.core.trigger_store import NEW_SHARD_LOOK_BACK_MS
-from dynein.errors import DyneinError, Stop
+from dynein.core.shard_records import NEW_SHARD_LOOK_BACK_MS
+from dynein.errors import DyneinError, FatalError
 from dynein.testing import FakeQueues, FakeTriggerTable
 from tests.simulation.evidence import Evidence
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.network import Network
 from tests.simulation.process import Process, ProcessClock, State, pause
 from tests.simulation.quirks import EngineFaults
-from tests.simulation.scenario import Scenario, Weather
+from tests.simulation.scenario import SECRET, Scenario, Weather
 
 if TYPE_CHECKING:
     from tests.simulation.agents import Innards
@@ -80,7 +80,7 @@ class World:
         self.raise_shard_count(scenario.shard_count)
         self.evidence = Evidence(self.trace.note)
         self.faults.quirks = self.evidence.quirks
-        self.signer = TokenSigner([b"a secret for the simulation"])
+        self.signer = TokenSigner([SECRET.encode()])
         self.processes: list[Process] = []
         self.apis: dict[str, Client] = {}
         """By process name: those that take requests."""
@@ -141,7 +141,7 @@ class World:
 
         try:
             await live(self, process)
-        except (Stop, DyneinError) as error:
+        except (FatalError, DyneinError) as error:
             self.trace.note(process.name, f"exits: {type(error).__name__}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the auditor wants to know
             self.problems.append(f"{process.name} died of {type(error).__name__}: {error}")

@@ -6,10 +6,10 @@ record          ``pk`` (String)        ``sk`` (Binary)  attributes
 trigger         ``t#BUCKET#SHARD``     `sort_key`       ``tk`` token, ``job`` the job's JSON text
 tombstone       ``t#BUCKET#SHARD``     `sort_key`       ``to`` the token that replaced it (if moved), ``ttl``
 claim           ``claim#JOBID``        one zero byte    ``cid`` the create that keeps the job id, ``ttl``
-shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``beat``, ``read_mark``,
+shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``heartbeat``, ``read_mark``,
                                                         ``settled_mark``, ``hold_mark``, ``retired``, ``late``
 layout          ``layout``             one zero byte    ``bucket_width_ms``, ``shard_count``
-roster member   ``member#ROLE``        member's name    ``beat``, ``ttl``
+roster member   ``member#ROLE``        member's name    ``heartbeat``, ``ttl``
 ledger window   ``ledger#WIDTH#SLOT``  its start, ms    a count for each of `dynein.core.ledger.FLOWS` seen, ``ttl``
                                        (6 bytes)
 ==============  =====================  ===============  ==============================================================
@@ -22,8 +22,9 @@ from typing import Any
 
 from dynein.core.job_token import names
 from dynein.core.keys import DUE_BYTES, JOB_ID_BYTES, Kind, TriggerKey, bucket_of, partition_key, sort_key
+from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger, check
-from dynein.core.trigger_store import Layout, ShardRecord, Tombstone
+from dynein.core.trigger_store import Tombstone
 
 Item = dict[str, Any]
 """One item or key, in DynamoDB's typed form. Built and read in the ``dynamodb_`` modules only."""
@@ -135,7 +136,7 @@ def shard_item(record: ShardRecord) -> Item:
         item["owner"] = text(record.owner)
     return item | {
         "fence": number(record.fence),
-        "beat": number(record.beat),
+        "beat": number(record.heartbeat),
         "read_mark": number(record.read_mark_ms),
         "settled_mark": number(record.settled_mark_ms),
         "hold_mark": number(record.hold_mark_ms),
@@ -149,7 +150,7 @@ def read_shard(item: Mapping[str, Any]) -> ShardRecord:
         shard=int(item["pk"]["S"].removeprefix("shard#")),
         owner=item["owner"]["S"] if "owner" in item else None,
         fence=int(item["fence"]["N"]),
-        beat=int(item["beat"]["N"]),
+        heartbeat=int(item["beat"]["N"]),
         read_mark_ms=int(item["read_mark"]["N"]),
         # Records have not always had one: then nobody knows how long the read mark has stood.
         settled_mark_ms=int(item.get("settled_mark", item["read_mark"])["N"]),

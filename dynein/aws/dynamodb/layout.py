@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from dynein.aws.clients import error_code
 from dynein.aws.dynamodb.items import (
     Item,
     identity,
@@ -23,7 +22,8 @@ from dynein.aws.dynamodb.items import (
     shard_key,
 )
 from dynein.aws.dynamodb.table import DynamoCalls
-from dynein.core.trigger_store import Layout, new_shard_record
+from dynein.aws.errors import error_code
+from dynein.core.shard_records import Layout, new_shard_record
 from dynein.errors import LayoutMismatch, NotBootstrapped, Unavailable
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock

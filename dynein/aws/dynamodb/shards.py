@@ -1,4 +1,4 @@
-"""Shard records, layout and roster in DynamoDB: `dynein.core.trigger_store.ShardRecords` and `Roster`.
+"""Shard records, layout and roster in DynamoDB: `dynein.core.shard_records.ShardRecords` and `Roster`.
 
 Every write to a shard record carries one of the conditions below, so leases and marks need nobody's clock.
 """
@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dynein.aws.dynamodb.items import (
-    MEMBER_TTL_S,
     Item,
     identity,
-    key_item,
     layout_key,
-    member_partition,
     number,
     read_layout,
     read_shard,
@@ -23,7 +20,7 @@ from dynein.aws.dynamodb.items import (
     text,
 )
 from dynein.aws.dynamodb.table import DynamoCalls
-from dynein.core.trigger_store import Layout, ShardRecord
+from dynein.core.shard_records import Layout, ShardRecord
 from dynein.errors import NotBootstrapped
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock
@@ -51,7 +48,7 @@ _NEVER_SEEN = 0
 
 
 class DynamoShardRecords:
-    """See `dynein.core.trigger_store.ShardRecords`. ``rng`` jitters pauses between tries."""
+    """See `dynein.core.shard_records.ShardRecords`. ``rng`` jitters pauses between tries."""
 
     def __init__(
         self,
@@ -98,7 +95,7 @@ class DynamoShardRecords:
         values = {
             ":me": text(owner),
             ":fence": number(seen.fence),
-            ":beat": number(seen.beat),
+            ":beat": number(seen.heartbeat),
             ":one": number(1),
         }
         if seen.owner is not None:
@@ -178,31 +175,3 @@ class DynamoShardRecords:
         if item is None:
             raise NotBootstrapped(f"table {self._calls.table} has no record of shard {shard}: run `dynein bootstrap`")
         return read_shard(item)
-
-
-class DynamoRoster:
-    """See `dynein.core.trigger_store.Roster`. A member that never leaves is forgotten a day after its last beat."""
-
-    def __init__(self, client: DynamoDBClient, table: str, clock: Clock, telemetry: Telemetry) -> None:
-        self._calls = DynamoCalls(client, table, clock, telemetry)
-
-    async def beat(self, role: str, member: str, beat: int) -> None:
-        """Write that ``member`` is alive."""
-        item = key_item(member_partition(role), member.encode())
-        item["beat"] = number(beat)
-        item["ttl"] = number(self._calls.clock.now_ms() // 1000 + MEMBER_TTL_S)
-        await self._calls.put(item)
-
-    async def members(self, role: str) -> dict[str, int]:
-        """Last beat of every member that has not left; strongly consistent."""
-        request: dict[str, Any] = {
-            "KeyConditionExpression": "pk = :pk",
-            "ExpressionAttributeValues": {":pk": text(member_partition(role))},
-            "ConsistentRead": True,
-        }
-        members = await self._calls.query_all(request)
-        return {identity(item)[1].decode(): int(item["beat"]["N"]) for item in members}
-
-    async def leave(self, role: str, member: str) -> None:
-        """Forget ``member`` at once."""
-        await self._calls.delete(key_item(member_partition(role), member.encode()))

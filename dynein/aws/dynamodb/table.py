@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from dynein.aws.calls import AwsCalls
-from dynein.aws.clients import THROTTLING_CODES, error_code
 from dynein.aws.dynamodb.items import Item, identity
+from dynein.aws.errors import THROTTLING_CODES, error_code
 from dynein.errors import Throttled
 from dynein.observability.events.process import AWS_THROTTLED
 from dynein.observability.telemetry import Telemetry

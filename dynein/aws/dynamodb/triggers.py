@@ -44,6 +44,7 @@ from dynein.core.keys import (
     range_from,
     sort_key,
 )
+from dynein.core.shard_records import ShardRecord
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import (
     ADD_MAX,
@@ -54,7 +55,6 @@ from dynein.core.trigger_store import (
     Found,
     Moved,
     Page,
-    ShardRecord,
     Tombstone,
 )
 from dynein.errors import Conflict, DyneinError, InvalidToken, NotBootstrapped, Throttled

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from dynein.errors import Stop
+from dynein.errors import FatalError
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of our own is made in it
 _PREFIX = "dynein-workers-"
@@ -23,7 +23,7 @@ _LOCK = "lock"
 
 
 class WorkersDirectory:
-    """A new, empty directory at ``path``. Raises `Stop` when nowhere can be written.
+    """A new, empty directory at ``path``. Raises `FatalError` when nowhere can be written.
 
     ``lock``, a file descriptor, is for each worker to inherit.
     """
@@ -36,7 +36,7 @@ class WorkersDirectory:
             except OSError:
                 continue
         else:
-            raise Stop(
+            raise FatalError(
                 f"several workers share their metrics in files, and neither {in_memory} nor a temporary directory can "
                 "be written; set TMPDIR to one that can, or use --workers 1"
             )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from dynein.runtime.clock import Clock
-from dynein.server.workers.worker import READY, Spec
+from dynein.server.workers.protocol import READY, Spec
 
 _POLL_S = 0.01
 

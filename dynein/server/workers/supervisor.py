@@ -46,7 +46,7 @@ from dynein.server.listener import listen, url_of
 from dynein.server.workers.connections import Connections
 from dynein.server.workers.directory import WorkersDirectory
 from dynein.server.workers.process import WorkerProcess
-from dynein.server.workers.worker import BEAT_S, CONNECTIONS_FILE, EX_STOP, EX_TEMPFAIL, OVERTIME_S, Spec
+from dynein.server.workers.protocol import CONNECTIONS_FILE, EX_FATAL, EX_TEMPFAIL, HEARTBEAT_S, OVERTIME_S, Spec
 from dynein.settings import Settings
 
 SHORT_LIFE_S = 5.0
@@ -62,7 +62,7 @@ class Pace(NamedTuple):
     short_life_s: float = SHORT_LIFE_S
     pause_first_s: float = PAUSE_FIRST_S
     pause_max_s: float = PAUSE_MAX_S
-    beat_s: float = BEAT_S
+    heartbeat_s: float = HEARTBEAT_S
     hung_s: float = HUNG_S
     overtime_s: float = OVERTIME_S
 
@@ -99,7 +99,7 @@ class Workers:
         self._exit_code = 0
 
     def run(self) -> int:
-        """Run until told to stop; the exit code. Raises `Stop` when the port or a directory cannot be had."""
+        """Run until told to stop; the exit code. Raises `FatalError` when the port or a directory cannot be had."""
         self._directory = WorkersDirectory()
         try:
             self._listener = listen(self._settings.host, self._settings.port)
@@ -140,7 +140,7 @@ class Workers:
             for process in self._processes.values():
                 process.kill()
             await asyncio.wait(late)
-            self._exit_code = self._exit_code or EX_STOP
+            self._exit_code = self._exit_code or EX_FATAL
 
     def _on_signal(self, number: int) -> None:
         if self._stopping.is_set():
@@ -228,17 +228,17 @@ class Workers:
 
     def _give_up(self, code: int) -> None:
         if code in {EX_TEMPFAIL, 0}:
-            code = EX_STOP
+            code = EX_FATAL
         self._exit_code = 128 - code if code < 0 else code
         self._stopping.set()
 
     async def _watch(self) -> None:
         """Kill who has not beaten for too long. Counted in our own passes: had we been frozen, nobody is to blame."""
         while True:
-            await self._clock.sleep(self._pace.beat_s)
+            await self._clock.sleep(self._pace.heartbeat_s)
             for number, process in list(self._processes.items()):
                 process.passes_unheard += 1
-                if process.passes_unheard * self._pace.beat_s > self._pace.hung_s:
+                if process.passes_unheard * self._pace.heartbeat_s > self._pace.hung_s:
                     WORKER_HUNG.log(number=number, within_s=self._pace.hung_s)
                     process.kill()
 

@@ -21,42 +21,26 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dynein.errors import DyneinError, Stop
+from dynein.errors import DyneinError, FatalError
 from dynein.observability.events.process import WORKER_ORPHANED
 from dynein.observability.logs import configure_logging
 from dynein.runtime.clock import SystemClock, sleep_unless
+from dynein.server.failure import print_failure
 from dynein.server.workers.connections import Connections
+from dynein.server.workers.protocol import (
+    CONNECTIONS_FILE,
+    EX_FATAL,
+    EX_TEMPFAIL,
+    HEARTBEAT,
+    HEARTBEAT_S,
+    OVERTIME_S,
+    READY,
+    Spec,
+)
 from dynein.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from dynein.server.service import Service
-
-BEAT_S = 1.0
-BEAT = b"."
-READY = b"r"
-EX_STOP = 1
-"""A person has to act: starting again will not help."""
-EX_TEMPFAIL = 75
-"""SQS or DynamoDB did not answer at start: starting again may help."""
-CONNECTIONS_FILE = "connections"
-OVERTIME_S = 3.0
-"""How much longer than ``drain_s`` a worker may take to end."""
-
-
-class Spec(msgspec.Struct, frozen=True):
-    """What a worker is told by its parent, as JSON; settings it reads itself."""
-
-    number: int
-    workers: int
-    roles: list[str]
-    directory: str
-    """Where the workers keep their metrics and connection counts."""
-    overrides: dict[str, str | int]
-    """Settings given on the command line."""
-    listener: int = -1
-    """File descriptor."""
-    lifeline: int = -1
-    """File descriptor."""
 
 
 def main(argument: str) -> int:
@@ -71,10 +55,8 @@ def main(argument: str) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_Worker(spec, listener, lifeline).run())
     except DyneinError as error:
-        from dynein.cli.main import print_failure  # noqa: PLC0415 - seldom needed
-
         print_failure(error)
-        return EX_STOP if isinstance(error, Stop) else EX_TEMPFAIL
+        return EX_FATAL if isinstance(error, FatalError) else EX_TEMPFAIL
     return 0
 
 
@@ -117,7 +99,7 @@ class _Worker:
         self._lifeline.setblocking(False)
         loop.add_reader(self._lifeline, self._on_lifeline, settings.drain_s)
         service = self._service(settings)
-        beating = asyncio.ensure_future(self._beat(service))
+        beating = asyncio.ensure_future(self._heartbeat(service))
         try:
             await service.run(self._stopping)
         finally:
@@ -127,7 +109,8 @@ class _Worker:
 
     def _service(self, settings: Settings) -> Service:
         from dynein.observability.telemetry import Telemetry  # noqa: PLC0415
-        from dynein.server.service import Service, Sharing  # noqa: PLC0415 - after `_share_metrics`
+        from dynein.server.http_agent import Sharing  # noqa: PLC0415 - after `_share_metrics`
+        from dynein.server.service import Service  # noqa: PLC0415
 
         connections = Connections(self._directory / CONNECTIONS_FILE, self._spec.workers)
         return Service(
@@ -156,11 +139,11 @@ class _Worker:
                 # Nobody is left to end us if we hang.
                 signal.setitimer(signal.ITIMER_REAL, drain_s + OVERTIME_S)
 
-    async def _beat(self, service: Service) -> None:
+    async def _heartbeat(self, service: Service) -> None:
         telemetry, label = service.telemetry, str(self._spec.number)
         ready, requests, cpu_s = False, 0, 0.0
         while True:
-            self._say(BEAT)
+            self._say(HEARTBEAT)
             if service.started.is_set() and not ready:
                 ready = True
                 telemetry.worker_starts.labels(label).inc()
@@ -168,16 +151,17 @@ class _Worker:
             used_s = time.process_time()
             telemetry.worker_cpu.labels(label).inc(used_s - cpu_s)
             cpu_s = used_s
-            if service.server is not None:
-                state = service.server.server_state
+            if service.http is not None:
+                server = service.http.server
+                state = server.server_state
                 telemetry.worker_requests.labels(label).inc(state.total_requests - requests)
                 requests = state.total_requests
                 telemetry.worker_connections.labels(label).set(len(state.connections))
-                service.server.publish()
+                server.publish()
             if ready:
-                await self._clock.sleep(BEAT_S)
+                await self._clock.sleep(HEARTBEAT_S)
             else:
-                await sleep_unless(service.started, self._clock, BEAT_S)
+                await sleep_unless(service.started, self._clock, HEARTBEAT_S)
 
     def _say(self, what: bytes) -> None:
         with contextlib.suppress(OSError):  # a frozen parent has not read the last ones, a dead one none

@@ -9,11 +9,11 @@ import pytest
 from dynein.admin.audit import OVERDUE, STRANDED, UNDECODABLE, Report, audit, requeue_by
 from dynein.core.inbound_message import unpack
 from dynein.core.job import Job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Cancelled
-from dynein.delivery.destinations import Directory
+from dynein.delivery.destinations import Destinations
 from dynein.errors import UnknownQueue
 from dynein.testing import FakeQueues, FakeTriggerTable, ManualClock
 
@@ -32,9 +32,9 @@ class World:
 
     async def store(self, due_at_ms: int, *, number: int = 1, shard: int = 0, prepared: bool = False) -> Trigger:
         key = TriggerKey(due_at_ms, number.to_bytes(12, "big"), shard)
-        placement = Placement.PREPARED if prepared else Placement.SCHEDULED
+        kind = TokenKind.PREPARED if prepared else TokenKind.SCHEDULED
         record = encode_job(Job(queue="work", body=f"job {number}"))
-        trigger = Trigger(key, SIGNER.sign(JobRef(placement, key)), record)
+        trigger = Trigger(key, SIGNER.sign(JobRef(kind, key)), record)
         assert await self.table.add([trigger]) == []
         return trigger
 
@@ -53,7 +53,9 @@ class World:
         assert renewed.retired_before == before_ms // WIDTH_MS
 
     async def audit(self, *, repair: bool = False) -> Report:
-        requeue = requeue_by(self.queues, Directory(self.queues, self.clock, ttl_s=60), "inbound") if repair else None
+        requeue = (
+            requeue_by(self.queues, Destinations(self.queues, self.clock, ttl_s=60), "inbound") if repair else None
+        )
         running = asyncio.ensure_future(audit(self.table, self.table, self.clock, overdue_s=60, requeue=requeue))
         while not running.done():
             await self.clock.advance(1)

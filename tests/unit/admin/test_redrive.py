@@ -11,11 +11,11 @@ from dynein.admin.redrive import NOT_DUE, Report, Selection, redrive
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import Entry, pack
 from dynein.core.job import Job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from dynein.core.queues import OutgoingMessage, message_bytes
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
-from dynein.delivery.destinations import Directory
+from dynein.delivery.destinations import Destinations
 from dynein.errors import Throttled, Unavailable
 from dynein.testing import FakeQueues, ManualClock
 
@@ -25,7 +25,7 @@ SIGNER = TokenSigner([b"0123456789abcdef"])
 
 
 def token(number: int) -> str:
-    return SIGNER.sign(JobRef(Placement.SCHEDULED, TriggerKey(DUE_MS, number.to_bytes(12, "big"), 0)))
+    return SIGNER.sign(JobRef(TokenKind.SCHEDULED, TriggerKey(DUE_MS, number.to_bytes(12, "big"), 0)))
 
 
 class World:
@@ -34,7 +34,7 @@ class World:
         self.queues = FakeQueues(self.clock)
         for name in ("a", "b", "c.fifo", DLQ, INBOUND):
             self.queues.create(name)
-        self.directory = Directory(self.queues, self.clock, ttl_s=300.0)
+        self.directory = Destinations(self.queues, self.clock, ttl_s=300.0)
         self.dead_letters = DeadLetterQueue(self.queues, self.directory, DLQ)
         self._jobs = 0
 

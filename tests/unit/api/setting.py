@@ -17,12 +17,14 @@ from dynein.api.submission import Submissions
 from dynein.core.inbound_message import Arrival, unpack
 from dynein.core.job_token import JobRef, TokenSigner, parse
 from dynein.core.ledger import Counts, Tally
-from dynein.core.trigger_store import Layout
-from dynein.delivery.destinations import Directory
+from dynein.core.ports import Deployment, Ports
+from dynein.core.shard_records import Layout
+from dynein.delivery.destinations import Destinations
 from dynein.observability.telemetry import Telemetry
 from dynein.observability.tracing import Tracing
+from dynein.runtime.context import Context
 from dynein.settings import Settings
-from dynein.testing import FakeQueues, FakeTriggerTable, ManualClock
+from dynein.testing import FakeLedger, FakeQueues, FakeTriggerTable, ManualClock
 
 SECRET = b"0123456789abcdef-test"
 INBOUND = "dynein-inbound"
@@ -46,19 +48,13 @@ class Api:
         self.tally = Tally(LEDGER_WINDOW_MS)
         rng = random.Random(1)
         self.submissions = Submissions(
-            self.queues,
-            Directory(self.queues, self.clock, ttl_s=300),
-            self.table,
-            self.table,
+            Ports(self.queues, self.table, self.table, self.table, FakeLedger()),
+            Destinations(self.queues, self.clock, ttl_s=300),
             self.signer,
-            self.clock,
-            self.telemetry,
+            Deployment(Layout(60_000, 4), self.inbound_url, ""),
+            Context(self.clock, rng, self.telemetry, self.tally),
             self.settings,
-            layout=Layout(60_000, 4),
-            inbound_url=self.inbound_url,
-            rng=rng,
             random_bytes=rng.randbytes,
-            tally=self.tally,
         )
         self.lifecycle = Lifecycle()
         self.readiness = Readiness(self.queues, self.table, self.inbound_url, self.clock, self.lifecycle)

@@ -225,10 +225,10 @@ async def test_a_destination_that_fails_and_recovers_and_one_that_is_given_up(ca
     assert (failing["queue"], failing["code"], failing["error"], failing["jobs"]) == ("a", "Throttled", "slow down", 1)
     (recovered,) = lines(caplog, "destination.recovered")
     assert (recovered["queue"], recovered["failures"]) == ("a", 1)
-    parcel = world.parcel("gone")
-    await world.outcome(world.delivery.submit(parcel))
+    due_job = world.due_job("gone")
+    await world.outcome(world.delivery.submit(due_job))
     (dead,) = lines(caplog, "job.dead_lettered")
-    assert (dead["token"], dead["queue"], dead["code"]) == (parcel.trigger.token, "gone", UnknownQueue.__name__)
+    assert (dead["token"], dead["queue"], dead["code"]) == (due_job.trigger.token, "gone", UnknownQueue.__name__)
     assert dead["reason"].startswith("UnknownQueue: queue 'gone'")
 
 

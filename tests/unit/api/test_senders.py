@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dynein.api.senders import LANES_MAX, Direct, DirectSender, plan_calls
 from dynein.core.inbound_message import PACK_OVERHEAD_BYTES
 from dynein.core.queues import ENTRIES_MAX, OutgoingMessage
-from dynein.delivery.destinations import Directory
+from dynein.delivery.destinations import Destinations
 from dynein.errors import Overloaded
 from dynein.testing import FakeQueues, ManualClock
 
@@ -52,7 +52,7 @@ async def test_lanes_are_bounded_and_idle_ones_make_room() -> None:
     queues = FakeQueues(clock)
     sender = DirectSender(
         queues,
-        Directory(queues, clock, ttl_s=1),
+        Destinations(queues, clock, ttl_s=1),
         clock,
         message_bytes_max=1000,
         waiting_max=10,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dynein.api.schemas import MoveRequest, PrepareRequest
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from dynein.core.trigger import Trigger
 from dynein.errors import Conflict, InvalidField, InvalidToken, Unavailable
@@ -107,7 +107,7 @@ async def test_a_token_for_a_shard_that_is_not_there() -> None:
     """Two deployments that share a secret."""
     api = Api()
     key = TriggerKey(api.clock.now_ms() + HOUR_MS, b"x" * 12, 999)
-    token = api.signer.sign(JobRef(Placement.SCHEDULED, key))
+    token = api.signer.sign(JobRef(TokenKind.SCHEDULED, key))
     with pytest.raises(InvalidToken):
         await api.submissions.get(token)
 
@@ -191,7 +191,7 @@ async def test_a_prepared_job_stays_prepared() -> None:
     await api.accept(token=prepared.token)
     await api.ingest()
     moved = await api.submissions.move(prepared.token, MoveRequest(delay="2h"))
-    assert api.ref(moved.token).placement is Placement.PREPARED
+    assert api.ref(moved.token).kind is TokenKind.PREPARED
 
 
 async def test_a_job_moved_into_the_past_is_due_now() -> None:

@@ -10,7 +10,7 @@ from dynein.api.problems import SendRefused
 from dynein.api.schemas import Accepted, PrepareRequest
 from dynein.core.inbound_message import unpack
 from dynein.core.job import Policy, decode_job
-from dynein.core.job_token import Placement
+from dynein.core.job_token import TokenKind
 from dynein.core.queues import Received
 from dynein.errors import (
     AccessDenied,
@@ -205,7 +205,7 @@ async def test_a_table_without_a_layout_stops_the_refresh() -> None:
 async def test_a_prepared_token_can_be_created_again_and_again() -> None:
     api = Api()
     prepared = await api.submissions.prepare(PrepareRequest(delay="5m"))
-    assert api.ref(prepared.token).placement is Placement.PREPARED
+    assert api.ref(prepared.token).kind is TokenKind.PREPARED
     assert api.queues.messages(INBOUND) == [], "preparing stores nothing"
     accepted = [await api.accept(token=prepared.token) for _ in range(2)]
     assert [(a.token, a.due_at_ms, a.policy) for a in accepted] == [

@@ -16,7 +16,8 @@ from botocore.exceptions import (
 )
 
 from dynein.aws.calls import AwsCalls
-from dynein.aws.clients import aws_error, clients, dynamodb_client, error_code, sqs_client
+from dynein.aws.clients import clients, dynamodb_client, sqs_client
+from dynein.aws.errors import aws_error, error_code
 from dynein.errors import AccessDenied, InvalidSettings, NotBootstrapped, Throttled, Unavailable
 from dynein.observability.telemetry import Telemetry
 from dynein.settings import load_settings

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dynein.core.inbound_message import ENTRY_OVERHEAD_BYTES, PACK_OVERHEAD_BYTES, Entry, pack, unpack
 from dynein.core.job import Job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import DUE_MAX_MS, JOB_ID_BYTES, SHARDS_MAX, TriggerKey
 from dynein.core.trigger import check
 
@@ -23,15 +23,15 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 CREATE_IDS = st.text("abcXYZ019-_", min_size=1, max_size=22)
 
 
-def entry(key: TriggerKey, placement: Placement, create_id: str, body: str) -> Entry:
-    token = SIGNER.sign(JobRef(placement, key))
+def entry(key: TriggerKey, kind: TokenKind, create_id: str, body: str) -> Entry:
+    token = SIGNER.sign(JobRef(kind, key))
     return Entry(token, create_id, msgspec.Raw(encode_job(Job("demo", body))))
 
 
 ENTRIES = st.builds(
     entry,
     key=KEYS,
-    placement=st.sampled_from([Placement.SCHEDULED, Placement.PREPARED]),
+    kind=st.sampled_from([TokenKind.SCHEDULED, TokenKind.PREPARED]),
     create_id=CREATE_IDS,
     body=TEXT,
 )
@@ -44,9 +44,9 @@ def test_what_was_packed_comes_out_in_order_and_untouched(entries: list[Entry]) 
     assert [a.trigger.record for a in arrivals] == [bytes(e.record) for e in entries]
     assert [a.create_id for a in arrivals] == [e.create_id for e in entries]
     for arrival, packed in zip(arrivals, entries, strict=True):
-        placement, key = SIGNER.verify(packed.token)
+        kind, key = SIGNER.verify(packed.token)
         assert arrival.key == key
-        assert arrival.prepared == (placement is Placement.PREPARED)
+        assert arrival.prepared == (kind is TokenKind.PREPARED)
         check(arrival.trigger)
 
 
@@ -56,7 +56,7 @@ def test_sizes_are_upper_bounds(entries: list[Entry]) -> None:
 
 
 def test_the_overhead_of_an_entry_has_room_for_token_and_create_id() -> None:
-    (longest,) = [entry(TriggerKey(DUE_MAX_MS, b"\xff" * 12, 65535), Placement.PREPARED, "x" * 22, "")]
+    (longest,) = [entry(TriggerKey(DUE_MAX_MS, b"\xff" * 12, 65535), TokenKind.PREPARED, "x" * 22, "")]
     assert longest.size - len(bytes(longest.record)) == ENTRY_OVERHEAD_BYTES
     assert len(pack([longest])) - len(pack([])) <= longest.size
 

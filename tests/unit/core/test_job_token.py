@@ -10,17 +10,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dynein.core.job_token import TOKEN_CHARS, JobRef, Placement, TokenSigner, names, parse
+from dynein.core.job_token import TOKEN_CHARS, JobRef, TokenKind, TokenSigner, names, parse
 from dynein.core.keys import DUE_MAX_MS, JOB_ID_BYTES, TriggerKey
 from dynein.errors import InvalidToken
 
 OLD, NEW = b"an old secret of enough bytes", b"a new secret of enough bytes"
 SIGNER = TokenSigner([NEW])
-REF = JobRef(Placement.SCHEDULED, TriggerKey(1_764_000_000_123, bytes(range(12)), 513))
+REF = JobRef(TokenKind.SCHEDULED, TriggerKey(1_764_000_000_123, bytes(range(12)), 513))
 
 refs = st.builds(
     JobRef,
-    st.sampled_from(Placement),
+    st.sampled_from(TokenKind),
     st.builds(
         TriggerKey,
         st.integers(0, DUE_MAX_MS),

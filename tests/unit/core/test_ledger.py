@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynein.core import ledger
-from dynein.core.ledger import FLOWS, NOT_KEPT, Closing, Counts, Flow, Tally, judge, rows
+from dynein.core.ledger import FLOWS, NOT_KEPT, Closing, Counts, Flow, Tally, balance_of, rows
 
 WINDOW_MS = 1000
 NOW_MS = 1_000_000
@@ -96,15 +96,15 @@ def test_where_no_ledger_is_kept_nothing_is_counted() -> None:
 
 @given(st.lists(counts))
 def test_gaps_and_surpluses_are_summed_apart_and_nothing_is_left_over(windows: list[Counts]) -> None:
-    judgement = judge(windows)
-    assert judgement.gap_jobs - judgement.surplus_jobs == judgement.flows.pending
-    assert judgement.gap_jobs == sum(window.pending for window in windows if window.pending > 0)
-    assert judgement.surplus_jobs >= 0
+    balance = balance_of(windows)
+    assert balance.gap_jobs - balance.surplus_jobs == balance.flows.pending
+    assert balance.gap_jobs == sum(window.pending for window in windows if window.pending > 0)
+    assert balance.surplus_jobs >= 0
 
 
 def test_one_windows_duplicate_does_not_hide_anothers_loss() -> None:
     lost, doubled = Counts(accepted=5, delivered=4), Counts(accepted=5, delivered=6)
-    assert judge([lost, doubled]) == (Counts(accepted=10, delivered=10), 1, 1)
+    assert balance_of([lost, doubled]) == (Counts(accepted=10, delivered=10), 1, 1)
 
 
 def test_every_way_in_and_out() -> None:

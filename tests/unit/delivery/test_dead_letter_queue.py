@@ -18,7 +18,7 @@ from dynein.delivery.dead_letter_queue import (
     DeadLetterQueue,
     read_dead_letter,
 )
-from dynein.delivery.destinations import Directory
+from dynein.delivery.destinations import Destinations
 from dynein.errors import Throttled, Unavailable, UnknownQueue
 from dynein.testing import FakeQueues, ManualClock
 
@@ -30,7 +30,7 @@ class Setting:
         self.clock = ManualClock()
         self.queues = FakeQueues(self.clock, message_bytes_max=message_bytes_max)
         self.queues.create("dead")
-        directory = Directory(self.queues, self.clock, ttl_s=300)
+        directory = Destinations(self.queues, self.clock, ttl_s=300)
         self.dead_letters = DeadLetterQueue(self.queues, directory, "dead", message_bytes_max=message_bytes_max)
 
     def letters(self) -> list[DeadLetter]:

@@ -7,18 +7,20 @@ from collections.abc import Callable
 import pytest
 
 from dynein.core.delivered_message import TOKEN_ATTRIBUTE
+from dynein.core.due_job import DueJob, Outcome
 from dynein.core.job import Attribute, Job, decode_job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
-from dynein.core.ledger import Counts, Tally, judge
+from dynein.core.ledger import Counts, Tally, balance_of
 from dynein.core.trigger import Trigger
-from dynein.delivery import delivery as delivery_module
 from dynein.delivery.dead_letter_queue import DeadLetterQueue, read_dead_letter
-from dynein.delivery.delivery import Delivery, Limits, Outcome, Parcel
-from dynein.delivery.destinations import Directory
+from dynein.delivery.delivery import Delivery
+from dynein.delivery.destinations import Destinations
 from dynein.errors import AccessDenied, DyneinError, Overloaded, Throttled, Unavailable, UnknownQueue
 from dynein.observability.telemetry import Telemetry
 from dynein.observability.tracing import Tracing
+from dynein.runtime.context import Context
+from dynein.settings import Settings
 from dynein.testing import FakeQueues, Faults, ManualClock
 
 DLQ = "dead"
@@ -30,42 +32,41 @@ SIGNER = TokenSigner([b"0123456789abcdef"])
 class World:
     """A `Delivery` on fakes. The dead-letter queue is reached over a connection with faults of its own."""
 
-    def __init__(self, *, waiting_max: int = 1000, in_flight_max: int = 4, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self, *, waiting_max: int = 1000, in_flight_max: int = 4, lanes_max: int = 100, tracing: Tracing | None = None
+    ) -> None:
         self.clock = ManualClock()
         self.queues = FakeQueues(self.clock)
         self.dead_faults = Faults()
         self.telemetry = Telemetry()
         for name in ("a", "b", "c.fifo", DLQ):
             self.queues.create(name)
-        self.directory = Directory(self.queues, self.clock, ttl_s=300.0)
+        self.directory = Destinations(self.queues, self.clock, ttl_s=300.0)
         dead_queues = self.queues.connect(self.dead_faults)
+        self.tally = Tally(1)
         self.delivery = Delivery(
             "dispatcher",
             self.queues,
             self.directory,
-            DeadLetterQueue(dead_queues, Directory(dead_queues, self.clock, ttl_s=300.0), DLQ),
-            self.clock,
-            self.telemetry,
-            Limits(
-                message_bytes_max=262_144,
+            DeadLetterQueue(dead_queues, Destinations(dead_queues, self.clock, ttl_s=300.0), DLQ),
+            Context(self.clock, random.Random(7), self.telemetry, self.tally),
+            Settings(
                 lane_waiting_max=waiting_max,
                 lane_in_flight_max=in_flight_max,
                 backoff_first_s=0.1,
                 backoff_max_s=BACKOFF_MAX_S,
                 retry_budget_s=BUDGET_S,
             ),
-            random.Random(7),
-            tally=(tally := Tally(1)),
             tracing=tracing,
+            lanes_max=lanes_max,
         )
-        self.tally = tally
         self._jobs = 0
 
     @property
     def faults(self) -> Faults:
         return self.queues.faults
 
-    def parcel(
+    def due_job(
         self,
         queue: str,
         body: str = "hello",
@@ -73,15 +74,15 @@ class World:
         attributes: dict[str, Attribute] | None = None,
         traceparent: str | None = None,
         may_send: Callable[[], bool] = lambda: True,
-    ) -> Parcel:
+    ) -> DueJob:
         self._jobs += 1
         key = TriggerKey(self.clock.now_ms(), self._jobs.to_bytes(12, "big"), 0)
         group = "g" if queue.endswith(".fifo") else None
         job = Job(queue=queue, body=body, attributes=attributes or {}, message_group_id=group, traceparent=traceparent)
-        return Parcel(Trigger(key, SIGNER.sign(JobRef(Placement.SCHEDULED, key)), encode_job(job)), job, may_send)
+        return DueJob(Trigger(key, SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), encode_job(job)), job, may_send)
 
     def submit(self, queue: str, *bodies: str) -> list[asyncio.Future[Outcome]]:
-        return [self.delivery.submit(self.parcel(queue, body)) for body in bodies]
+        return [self.delivery.submit(self.due_job(queue, body)) for body in bodies]
 
     def sends(self, queue: str) -> int:
         return sum(call.verb == "send" and call.target == queue for call in self.faults.calls)
@@ -95,7 +96,7 @@ class World:
 
     def tallied(self) -> Counts:
         """All that was counted for the ledger."""
-        return judge(self.tally.take(self.clock.now_ms(), 1000).values()).flows
+        return balance_of(self.tally.take(self.clock.now_ms(), 1000).values()).flows
 
     async def outcome(self, future: asyncio.Future[Outcome]) -> Outcome:
         return await self.clock.result_of(future)
@@ -110,13 +111,13 @@ async def world() -> World:
 
 
 async def test_an_acknowledged_entry_is_sent_with_its_token_in_one_call_with_its_batch(world: World) -> None:
-    parcels = [world.parcel("a", str(i)) for i in range(10)]
-    futures = [world.delivery.submit(parcel) for parcel in parcels]
+    due_jobs = [world.due_job("a", str(i)) for i in range(10)]
+    futures = [world.delivery.submit(due_job) for due_job in due_jobs]
     assert [await world.outcome(future) for future in futures] == [Outcome.SENT] * 10
     arrived = world.queues.peek("a")
     assert [message.body for message in arrived] == [str(i) for i in range(10)]
     tokens = [message.attributes[TOKEN_ATTRIBUTE].value for message in arrived]
-    assert tokens == [parcel.trigger.token for parcel in parcels]
+    assert tokens == [due_job.trigger.token for due_job in due_jobs]
     assert world.sends("a") == 1
     assert world.count("dynein_jobs_delivered_total", role="dispatcher", queue="a") == 10
     assert world.tallied() == Counts(delivered=10)
@@ -136,8 +137,8 @@ async def test_lateness_is_measured_to_the_send_not_to_the_look_up_before_it(wor
 
 
 async def test_a_refused_entry_is_dead_lettered_at_once_and_its_neighbours_are_sent(world: World) -> None:
-    bad = world.parcel("a", "bad", attributes={"n": Attribute("Number", "abc")})
-    futures = [world.delivery.submit(p) for p in (world.parcel("a", "1"), bad, world.parcel("a", "2"))]
+    bad = world.due_job("a", "bad", attributes={"n": Attribute("Number", "abc")})
+    futures = [world.delivery.submit(p) for p in (world.due_job("a", "1"), bad, world.due_job("a", "2"))]
     await world.clock.settle()
     outcomes = [future.result() for future in futures]
     assert outcomes == [Outcome.SENT, Outcome.DEAD_LETTERED, Outcome.SENT], "no time had to pass"
@@ -165,7 +166,7 @@ async def test_a_refused_entry_of_a_lost_shard_is_left_to_its_next_owner(world: 
     owned = True
     gate = world.faults.hold_answer_next("send")
     world.faults.fail_entries_next("send", [0], code="InvalidMessageContents", permanent=True)
-    future = world.delivery.submit(world.parcel("a", may_send=lambda: owned))
+    future = world.delivery.submit(world.due_job("a", may_send=lambda: owned))
     await gate.reached.wait()
     owned = False
     gate.open()
@@ -330,10 +331,8 @@ async def test_a_full_lane_turns_further_jobs_away_until_it_has_room() -> None:
     assert world.delivery.has_room("a")
 
 
-async def test_lanes_are_bounded_idle_ones_are_forgotten_busy_ones_never(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery_module, "LANES_MAX", 2)
+async def test_lanes_are_bounded_idle_ones_are_forgotten_busy_ones_never() -> None:
+    world = World(lanes_max=2)
     world.faults.take_down("a", Throttled("slow down"))
     (busy,) = world.submit("a", "x")
     (idle,) = world.submit("b", "x")
@@ -354,13 +353,11 @@ async def test_lanes_are_bounded_idle_ones_are_forgotten_busy_ones_never(
     assert await world.outcome(busy) is Outcome.SENT
 
 
-async def test_a_failing_lane_that_is_idle_does_not_count_against_the_bound(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery_module, "LANES_MAX", 1)
+async def test_a_failing_lane_that_is_idle_does_not_count_against_the_bound() -> None:
+    world = World(lanes_max=1)
     world.faults.fail_next("send", Throttled("slow down"))
     owned = True
-    lost = world.delivery.submit(world.parcel("a", may_send=lambda: owned))
+    lost = world.delivery.submit(world.due_job("a", may_send=lambda: owned))
     await world.clock.settle()
     owned = False
     assert await world.outcome(lost) is Outcome.ABANDONED
@@ -372,7 +369,7 @@ async def test_a_failing_lane_that_is_idle_does_not_count_against_the_bound(
 
 
 async def test_what_may_not_be_sent_is_abandoned_without_a_call(world: World) -> None:
-    future = world.delivery.submit(world.parcel("a", may_send=lambda: False))
+    future = world.delivery.submit(world.due_job("a", may_send=lambda: False))
     assert await world.outcome(future) is Outcome.ABANDONED
     assert world.sends("a") == 0
 
@@ -380,7 +377,7 @@ async def test_what_may_not_be_sent_is_abandoned_without_a_call(world: World) ->
 async def test_the_lease_is_asked_again_before_each_try(world: World) -> None:
     owned = True
     world.faults.take_down("a", Unavailable("down"))
-    mine = world.delivery.submit(world.parcel("a", "mine", may_send=lambda: owned))
+    mine = world.delivery.submit(world.due_job("a", "mine", may_send=lambda: owned))
     (other,) = world.submit("a", "other")
     await world.clock.settle()
     owned = False
@@ -393,7 +390,7 @@ async def test_the_lease_is_asked_again_before_each_try(world: World) -> None:
 async def test_the_lease_is_asked_after_a_slow_look_up_not_before_it(world: World) -> None:
     owned = True
     gate = world.faults.hold_before_next("resolve")
-    future = world.delivery.submit(world.parcel("a", may_send=lambda: owned))
+    future = world.delivery.submit(world.due_job("a", may_send=lambda: owned))
     await gate.reached.wait()
     owned = False
     gate.open()
@@ -483,7 +480,7 @@ async def test_a_failure_of_long_ago_does_not_cost_a_job_its_budget(world: World
     """The lane was given up on, or its jobs were abandoned; then nothing was due for an hour."""
     world.faults.take_down("a", Throttled("slow down"))
     owned = True
-    lost = world.delivery.submit(world.parcel("a", may_send=lambda: owned))
+    lost = world.delivery.submit(world.due_job("a", may_send=lambda: owned))
     await world.clock.advance(10)
     owned = False
     assert await world.outcome(lost) is Outcome.ABANDONED

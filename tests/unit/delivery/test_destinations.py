@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from dynein.delivery.destinations import Directory
+from dynein.delivery.destinations import Destinations
 from dynein.errors import Throttled, UnknownQueue
 from dynein.testing import FakeQueues, ManualClock
 
@@ -13,7 +13,7 @@ class Setting:
     def __init__(self, *, ttl_s: float = 300, entries_max: int = 10_000) -> None:
         self.clock = ManualClock()
         self.queues = FakeQueues(self.clock)
-        self.directory = Directory(self.queues, self.clock, ttl_s=ttl_s, entries_max=entries_max)
+        self.directory = Destinations(self.queues, self.clock, ttl_s=ttl_s, entries_max=entries_max)
 
     @property
     def asked(self) -> list[str]:

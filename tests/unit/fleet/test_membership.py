@@ -1,52 +1,9 @@
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from dynein.fleet.membership import Liveness, Membership
+from dynein.fleet.membership import Membership
 from dynein.testing import FakeTriggerTable, ManualClock
 
 TTL_S = 8.0
-
-
-def test_a_member_seen_for_the_first_time_is_alive() -> None:
-    liveness = Liveness(TTL_S)
-    liveness.observe({"b": 41, "a": 7}, now=100)
-    assert liveness.live(100) == ["a", "b"]
-
-
-def test_a_beat_that_stands_still_for_the_ttl_is_dead_and_one_that_moves_is_not() -> None:
-    liveness = Liveness(TTL_S)
-    liveness.observe({"a": 1, "b": 1}, now=0)
-    liveness.observe({"a": 1, "b": 2}, now=4)
-    assert liveness.live(7.9) == ["a", "b"]
-    assert liveness.live(8) == ["b"]
-    liveness.observe({"a": 2, "b": 2}, now=9)
-    assert liveness.live(9) == ["a", "b"]
-
-
-def test_one_who_left_is_gone_at_the_next_look() -> None:
-    liveness = Liveness(TTL_S)
-    liveness.observe({"a": 1, "b": 1}, now=0)
-    liveness.observe({"b": 1}, now=1)
-    assert liveness.live(1) == ["b"]
-
-
-@given(st.lists(st.tuples(st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)), st.floats(0, 5)), max_size=20))
-def test_a_member_is_alive_exactly_if_its_beat_changed_within_the_ttl(
-    looks: list[tuple[dict[str, int], float]],
-) -> None:
-    liveness = Liveness(TTL_S)
-    now = 0.0
-    changed_at: dict[str, tuple[int, float]] = {}
-    for beats, pause in looks:
-        now += pause
-        liveness.observe(beats, now)
-        changed_at = {
-            member: changed_at[member] if changed_at.get(member, (None, 0))[0] == beat else (beat, now)
-            for member, beat in beats.items()
-        }
-        assert liveness.live(now) == sorted(m for m, (_, at) in changed_at.items() if now - at < TTL_S)
 
 
 class Fleet:

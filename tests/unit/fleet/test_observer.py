@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
+from dynein.core.ports import Deployment
 from dynein.core.queues import OutgoingMessage
+from dynein.core.shard_records import Layout
 from dynein.core.trigger import Trigger
 from dynein.errors import AccessDenied, Unavailable
 from dynein.fleet.forecast import MINUTE_MS
-from dynein.fleet.observer import CHECK_S, Observer, Watched
+from dynein.fleet.observer import CHECK_S, Observer
+from dynein.fleet.staleness import ShardsSeen
 from dynein.observability.telemetry import Telemetry
-from dynein.scheduler.lease_assignment import ShardsSeen
+from dynein.runtime.context import Context
 from dynein.settings import Settings
 from dynein.testing import FakeQueues, FakeTriggerTable, Faults, ManualClock
 
@@ -47,10 +50,9 @@ class World:
         self.seen = ShardsSeen(SHARDS, 0)
         self.rng = random.Random(3)
         self.stopping = asyncio.Event()
-        watched = Watched(self.queues.create("inbound"), self.queues.create("dead"))
-        self.observer = Observer(
-            self, self.queues, watched, self.table, self.clock, self.telemetry, Settings(**settings), self.rng, 60_000
-        )
+        deployment = Deployment(Layout(60_000, SHARDS), self.queues.create("inbound"), self.queues.create("dead"))
+        context = Context(self.clock, self.rng, self.telemetry)
+        self.observer = Observer(self, self.queues, self.table, deployment, context, Settings(**settings))
         self.task: asyncio.Task[None] | None = None
 
     async def advance(self, seconds: float) -> None:
@@ -72,7 +74,7 @@ class World:
     async def store(self, due_at_ms: int, jobs: int) -> None:
         for _ in range(jobs):
             key = TriggerKey(due_at_ms, self.rng.randbytes(12), self.rng.randrange(SHARDS))
-            trigger = Trigger(key, SIGNER.sign(JobRef(Placement.SCHEDULED, key)), b'{"q":"demo","b":"x"}')
+            trigger = Trigger(key, SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), b'{"q":"demo","b":"x"}')
             assert await self.table.add([trigger]) == []
 
     async def send(self, queue: str, messages: int) -> None:

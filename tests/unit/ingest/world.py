@@ -11,20 +11,22 @@ import msgspec
 from dynein.core.delivered_message import TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import Entry, pack
 from dynein.core.job import Job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner, parse
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner, parse
 from dynein.core.keys import TriggerKey, bucket_of
-from dynein.core.ledger import Counts, Tally, judge
+from dynein.core.ledger import Counts, Tally, balance_of
+from dynein.core.ports import Deployment, Ports
 from dynein.core.queues import OutgoingMessage
+from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import ShardRecord
 from dynein.delivery.dead_letter_queue import DeadLetter, DeadLetterQueue, read_dead_letter
-from dynein.delivery.delivery import Delivery, Limits
-from dynein.delivery.destinations import Directory
+from dynein.delivery.delivery import Delivery
+from dynein.delivery.destinations import Destinations
 from dynein.fleet.membership import Membership
 from dynein.ingest import Ingester
 from dynein.observability.telemetry import Telemetry
+from dynein.runtime.context import Context
 from dynein.settings import Settings
-from dynein.testing import FakeQueues, FakeTriggerTable, Faults, ManualClock
+from dynein.testing import FakeLedger, FakeQueues, FakeTriggerTable, Faults, ManualClock
 from dynein.testing.queues import Sent
 
 INBOUND = "inbound"
@@ -54,49 +56,27 @@ class Process:
         self.settings = Settings.model_validate({**world.settings, **settings})
         self.clock = world.clock
         self.stopping = asyncio.Event()
-        directory = Directory(self.queues, self.clock, ttl_s=300.0)
-        dead_letters = DeadLetterQueue(self.queues, directory, DLQ)
-        self.delivery = Delivery(
-            "ingester",
-            self.queues,
-            directory,
-            dead_letters,
-            self.clock,
-            self.telemetry,
-            Limits(
-                message_bytes_max=262_144,
-                lane_waiting_max=self.settings.lane_waiting_max,
-                lane_in_flight_max=self.settings.lane_in_flight_max,
-                backoff_first_s=self.settings.backoff_first_s,
-                backoff_max_s=self.settings.backoff_max_s,
-                retry_budget_s=self.settings.retry_budget_s,
-            ),
-            random.Random(5),
-            tally=self.tally,
-        )
+        destinations = Destinations(self.queues, self.clock, ttl_s=300.0)
+        dead_letters = DeadLetterQueue(self.queues, destinations, DLQ)
+        context = Context(self.clock, random.Random(5), self.telemetry, self.tally)
+        self.delivery = Delivery("ingester", self.queues, destinations, dead_letters, context, self.settings)
         self.membership = Membership(
             self.table, self.clock, role="ingester", member=member, ttl_s=self.settings.member_ttl_s
         )
         self.ingester = Ingester(
-            queues=self.queues,
-            store=self.table,
-            shards=self.table,
-            delivery=self.delivery,
-            dead_letters=dead_letters,
-            membership=self.membership,
-            clock=self.clock,
-            telemetry=self.telemetry,
-            settings=self.settings,
-            rng=random.Random(6),
-            inbound_url=world.queues.url(INBOUND),
-            bucket_width_ms=WIDTH_MS,
-            tally=self.tally,
+            Ports(self.queues, self.table, self.table, self.table, FakeLedger()),
+            self.membership,
+            self.delivery,
+            dead_letters,
+            Deployment(Layout(WIDTH_MS, 2), world.queues.url(INBOUND), ""),
+            context._replace(rng=random.Random(6)),
+            self.settings,
         )
         self.task: asyncio.Task[None] | None = None
 
     def tallied(self) -> Counts:
         """All that was counted for the ledger."""
-        return judge(self.tally.take(self.clock.now_ms(), 1000).values()).flows
+        return balance_of(self.tally.take(self.clock.now_ms(), 1000).values()).flows
 
     def start(self) -> asyncio.Task[None]:
         self.task = asyncio.ensure_future(self.ingester.run(self.stopping))
@@ -175,7 +155,7 @@ class World:
         self._jobs += 1
         if token is None:
             key = TriggerKey(self.now_ms() + round(due_in_s * 1000), self._jobs.to_bytes(12, "big"), shard)
-            token = SIGNER.sign(JobRef(Placement.PREPARED if prepared else Placement.SCHEDULED, key))
+            token = SIGNER.sign(JobRef(TokenKind.PREPARED if prepared else TokenKind.SCHEDULED, key))
         if record is None:
             record = encode_job(Job(queue=queue, body=f"job-{self._jobs}"))
         create_id = create_id or base64.urlsafe_b64encode(self._jobs.to_bytes(9, "big")).decode()

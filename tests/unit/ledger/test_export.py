@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dynein.core.ledger import Counts, Judgement
+from dynein.core.ledger import Balance, Counts
 from dynein.ledger.export import STALE_MS, LedgerMetrics, Reading
 from dynein.observability.telemetry import Telemetry
 from dynein.testing import ManualClock
@@ -22,8 +22,8 @@ class Worker:
 
     def publish(self, gap_jobs: int) -> None:
         self._patch.setattr(os, "getpid", lambda: self._pid)
-        judgement = Judgement(Counts(accepted=5, delivered=5 - gap_jobs), gap_jobs, 0)
-        self._metrics.publish(Reading(self._clock.now_ms(), judgement, {"dispatcher": 2}))
+        balance = Balance(Counts(accepted=5, delivered=5 - gap_jobs), gap_jobs, 0)
+        self._metrics.publish(Reading(self._clock.now_ms(), balance, {"dispatcher": 2}))
 
     def withdraw(self) -> None:
         self._patch.setattr(os, "getpid", lambda: self._pid)

@@ -10,7 +10,8 @@ import pytest
 from dynein.core.ledger import Closing, Counts, Flow, Posting, Tally
 from dynein.errors import Unavailable
 from dynein.ledger.export import STALE_MS, LedgerMetrics
-from dynein.ledger.poster import CROWDED_WINDOWS, POSTING_WINDOWS_MAX, LedgerBook, LedgerObserver
+from dynein.ledger.poster import CROWDED_WINDOWS, POSTING_WINDOWS_MAX, LedgerBook
+from dynein.ledger.reader import LedgerObserver
 from dynein.observability.telemetry import Telemetry
 from dynein.testing import FakeLedger, FakeTriggerTable, ManualClock
 
@@ -210,12 +211,12 @@ async def test_what_could_not_be_read_for_long_is_not_said_any_more(fleet: Fleet
 
 
 async def test_processes_that_ended_without_leaving_are_counted(fleet: Fleet) -> None:
-    await fleet.roster.beat("dispatcher", "dead", 7)
-    await fleet.roster.beat("dispatcher", "alive", 1)
+    await fleet.roster.heartbeat("dispatcher", "dead", 7)
+    await fleet.roster.heartbeat("dispatcher", "alive", 1)
     await fleet.observer.run_once()
     assert fleet.value("undrained_processes", role="dispatcher") == 0, "nobody has seen it stand still yet"
     await fleet.clock.advance(60.0)
-    await fleet.roster.beat("dispatcher", "alive", 2)
+    await fleet.roster.heartbeat("dispatcher", "alive", 2)
     await fleet.observer.run_once()
     assert fleet.value("undrained_processes", role="dispatcher") == 1
     assert fleet.value("undrained_processes", role="ingester") == 0

@@ -16,7 +16,7 @@ from dynein.core.job import Attribute, decode_job
 from dynein.core.trace_context import parse_traceparent
 from dynein.errors import InvalidSettings, Throttled
 from dynein.observability.otel import OpenTelemetry
-from dynein.observability.tracing import open_tracing
+from dynein.server.assembly import open_tracing
 from dynein.settings import Settings
 from tests.unit.api.setting import Api
 from tests.unit.delivery import test_delivery
@@ -150,10 +150,10 @@ async def test_other_requests_make_no_span() -> None:
 async def test_a_delivery_is_a_trace_of_its_own_linked_to_the_submit() -> None:
     spans = Spans()
     world = test_delivery.World(tracing=spans.tracing)
-    parcel = world.parcel("a", traceparent=SAMPLED)
+    due_job = world.due_job("a", traceparent=SAMPLED)
     await world.clock.advance(0.25)
     gate = world.faults.hold_answer_next("send")
-    future = world.delivery.submit(parcel)
+    future = world.delivery.submit(due_job)
     await gate.reached.wait()
     await world.clock.advance(0.5)
     gate.open()
@@ -169,12 +169,12 @@ async def test_a_delivery_is_a_trace_of_its_own_linked_to_the_submit() -> None:
         "messaging.system": "aws_sqs",
         "messaging.operation.type": "send",
         "messaging.destination.name": "a",
-        "dynein.token": parcel.trigger.token,
-        "dynein.due_at_ms": parcel.trigger.key.due_at_ms,
+        "dynein.token": due_job.trigger.token,
+        "dynein.due_at_ms": due_job.trigger.key.due_at_ms,
         "dynein.lateness_ms": 250,
         "dynein.role": "dispatcher",
     }
-    assert span.start_time == (parcel.trigger.key.due_at_ms + 250) * 1_000_000
+    assert span.start_time == (due_job.trigger.key.due_at_ms + 250) * 1_000_000
     assert span.end_time is not None
     assert span.end_time - span.start_time == 500_000_000
     (message,) = world.queues.peek("a")
@@ -184,22 +184,22 @@ async def test_a_delivery_is_a_trace_of_its_own_linked_to_the_submit() -> None:
 async def test_a_delivery_follows_the_decision_made_for_its_submit() -> None:
     spans = Spans()
     world = test_delivery.World(tracing=spans.tracing)
-    await world.outcome(world.delivery.submit(world.parcel("a", traceparent=NOT_SAMPLED)))
+    await world.outcome(world.delivery.submit(world.due_job("a", traceparent=NOT_SAMPLED)))
     assert spans.ended == []
-    await world.outcome(world.delivery.submit(world.parcel("a")))
+    await world.outcome(world.delivery.submit(world.due_job("a")))
     assert spans.only.links == ()
     off = Spans(ALWAYS_OFF)
     world = test_delivery.World(tracing=off.tracing)
-    await world.outcome(world.delivery.submit(world.parcel("a", traceparent=SAMPLED)))
+    await world.outcome(world.delivery.submit(world.due_job("a", traceparent=SAMPLED)))
     assert off.ended == []
 
 
 async def test_each_acknowledged_entry_is_a_span_and_a_dead_letter_is_one_with_its_reason() -> None:
     spans = Spans()
     world = test_delivery.World(tracing=spans.tracing)
-    bad = world.parcel("a", attributes={"n": Attribute("Number", "abc")}, traceparent=SAMPLED)
-    good = world.parcel("a", traceparent=SAMPLED)
-    for future in [world.delivery.submit(parcel) for parcel in (bad, good)]:
+    bad = world.due_job("a", attributes={"n": Attribute("Number", "abc")}, traceparent=SAMPLED)
+    good = world.due_job("a", traceparent=SAMPLED)
+    for future in [world.delivery.submit(due_job) for due_job in (bad, good)]:
         await world.outcome(future)
     by_token = {attributes(span)["dynein.token"]: span.status for span in spans.ended}
     assert by_token.keys() == {bad.trigger.token, good.trigger.token}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from dynein.errors import NotBootstrapped, Throttled
-from dynein.runtime.periodic import run_passes
+from dynein.runtime.periodic import run_periodically
 from dynein.testing import ManualClock
 
 
@@ -31,7 +31,7 @@ class Agent:
 def start(clock: ManualClock, run_once: Callable[[], object]) -> tuple[asyncio.Task[None], asyncio.Event]:
     stopping = asyncio.Event()
     return asyncio.ensure_future(
-        run_passes("agent", run_once, clock, stopping, random.Random(1))  # type: ignore[arg-type]
+        run_periodically("agent", run_once, clock, stopping, random.Random(1))  # type: ignore[arg-type]
     ), stopping
 
 

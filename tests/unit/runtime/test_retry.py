@@ -1,14 +1,18 @@
-"""`dynein.runtime.retry`: a process starts although AWS is not well at first, and says so when that lasts."""
+"""`dynein.runtime.retry`, sentence by sentence."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import random
 
 import pytest
 
 from dynein.errors import NotBootstrapped, Unavailable
-from dynein.runtime.retry import TRIES_MAX, insist
+from dynein.runtime.retry import Backoff, Retry, RetryEnded
 from dynein.testing import ManualClock
+
+TRIES_MAX = 5
 
 
 class Aws:
@@ -17,38 +21,97 @@ class Aws:
     def __init__(self, error: Exception, failures: int) -> None:
         self._error = error
         self._failures = failures
-        self.calls = 0
+        self.called_at: list[float] = []
 
-    async def ask(self) -> str:
-        self.calls += 1
-        if self.calls <= self._failures:
+    async def ask(self, clock: ManualClock) -> str:
+        self.called_at.append(clock.monotonic())
+        if len(self.called_at) <= self._failures:
             raise self._error
         return "answer"
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
+class Retrying:
+    """A `Retry` on a clock that stands still, and what it was told of failures."""
+
+    def __init__(self, *, tries_max: int | None = TRIES_MAX) -> None:
+        self.clock = ManualClock()
+        self.ended = asyncio.Event()
+        self.failed: list[tuple[str, str, int]] = []
+        self.retry = Retry(
+            self.clock,
+            random.Random(1),
+            Backoff(first_s=0.5, max_s=4.0),
+            failed=lambda what, error, failures, _: self.failed.append((what, str(error), failures)),
+            ended=self.ended,
+            tries_max=tries_max,
+        )
+
+    async def ask(self, aws: Aws) -> str:
+        return await self.clock.result_of(self.retry.call("asking", lambda: aws.ask(self.clock)))
 
 
-async def start(aws: Aws, clock: ManualClock) -> str:
-    return await clock.result_of(insist("reading the layout", aws.ask, clock, random.Random(1)))
+async def test_it_waits_for_an_answer_with_pauses_that_double_to_the_longest() -> None:
+    retrying, aws = Retrying(tries_max=None), Aws(Unavailable("no answer"), 8)
+    assert await retrying.ask(aws) == "answer"
+    pauses = [later - earlier for earlier, later in itertools.pairwise(aws.called_at)]
+    assert 0.25 <= pauses[0] <= 0.5
+    assert all(2.0 <= pause <= 4.0 for pause in pauses[4:])
 
 
-async def test_it_waits_for_aws_to_answer(clock: ManualClock) -> None:
-    aws = Aws(Unavailable("no answer"), TRIES_MAX - 1)
-    assert await start(aws, clock) == "answer"
+async def test_each_failure_that_is_repeated_is_reported_and_no_other() -> None:
+    retrying = Retrying()
+    await retrying.ask(Aws(Unavailable("no answer"), 2))
+    assert retrying.failed == [("asking", "no answer", 1), ("asking", "no answer", 2)]
 
 
-async def test_not_for_ever(clock: ManualClock) -> None:
-    aws = Aws(Unavailable("no answer"), TRIES_MAX)
+async def test_the_last_try_raises_what_it_met() -> None:
+    retrying, aws = Retrying(), Aws(Unavailable("no answer"), TRIES_MAX)
     with pytest.raises(Unavailable, match="no answer"):
-        await start(aws, clock)
-    assert aws.calls == TRIES_MAX
+        await retrying.ask(aws)
+    assert len(aws.called_at) == TRIES_MAX
+    assert len(retrying.failed) == TRIES_MAX - 1
 
 
-async def test_nor_for_what_a_person_has_to_mend(clock: ManualClock) -> None:
-    aws = Aws(NotBootstrapped("run `dynein bootstrap`"), 1)
+async def test_what_an_operator_has_to_mend_is_raised_at_once_even_where_all_errors_are_repeated() -> None:
+    retrying, aws = Retrying(), Aws(NotBootstrapped("run `dynein bootstrap`"), 1)
     with pytest.raises(NotBootstrapped):
-        await start(aws, clock)
-    assert aws.calls == 1
+        await retrying.retry.call("asking", lambda: aws.ask(retrying.clock), retry_on=(Exception,))
+    assert len(aws.called_at) == 1
+
+
+async def test_what_was_not_to_be_repeated_is_raised_at_once() -> None:
+    aws = Aws(KeyError("a bug"), 1)
+    with pytest.raises(KeyError):
+        await Retrying().ask(aws)
+    assert len(aws.called_at) == 1
+
+
+async def test_nothing_is_repeated_once_the_run_has_ended() -> None:
+    retrying, aws = Retrying(tries_max=None), Aws(Unavailable("no answer"), 1000)
+    asking = asyncio.ensure_future(retrying.retry.call("asking", lambda: aws.ask(retrying.clock)))
+    await retrying.clock.advance(10)
+    assert not asking.done()
+    retrying.ended.set()
+    with pytest.raises(RetryEnded):
+        await asking
+
+
+async def test_work_is_repeated_until_nothing_of_it_is_left() -> None:
+    retrying = Retrying(tries_max=None)
+    answers: list[int | Exception] = [7, 3, Unavailable("no answer"), 3, 3, 1, 0]
+    tried_at: list[float] = []
+
+    async def attempt() -> int:
+        tried_at.append(retrying.clock.monotonic())
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    await retrying.clock.result_of(retrying.retry.until_none_left("work", attempt))
+    assert answers == []
+    assert retrying.failed == [("work", "no answer", 2)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tried_at)]
+    got_on = [pauses[0], pauses[1], pauses[5]]
+    assert all(pause <= 0.5 for pause in got_on), "a try that did a part of the work starts the pauses anew"
+    assert pauses[4] > 1.0, "and one that did nothing does not"

@@ -5,12 +5,13 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynein.core.trigger_store import ShardRecord
-from dynein.scheduler.lease_assignment import ShardsSeen, Sightings, fair_share, plan, shards_seen, takeable
+from dynein.core.shard_records import ShardRecord
+from dynein.fleet.staleness import ShardsSeen, Staleness, leases_of, shards_seen
+from dynein.scheduler.lease_assignment import fair_share, plan, takeable
 
 
-def record(shard: int, owner: str | None = None, fence: int = 1, beat: int = 0) -> ShardRecord:
-    return ShardRecord(shard, owner, fence, beat, 0, 0, 0, 0, 0)
+def record(shard: int, owner: str | None = None, fence: int = 1, heartbeat: int = 0) -> ShardRecord:
+    return ShardRecord(shard, owner, fence, heartbeat, 0, 0, 0, 0, 0)
 
 
 class Fleet:
@@ -105,47 +106,47 @@ def test_two_takers_of_an_unowned_table_do_not_collide(member_count: int, shards
 
 
 class TestTakeable:
-    def free(self, records: list[ShardRecord], sightings: Sightings, now: float, **more: object) -> list[int]:
+    def free(self, records: list[ShardRecord], staleness: Staleness[int], now: float, **more: object) -> list[int]:
         arguments = {"lease_ttl_s": 10.0, "me": "me", "own_fences": {}, "blocked": (), **more}
-        return [r.shard for r in takeable(records, sightings, now=now, **arguments)]  # type: ignore[arg-type]
+        return [r.shard for r in takeable(records, staleness, now=now, **arguments)]  # type: ignore[arg-type]
 
     def test_a_lease_is_free_when_it_stood_still_for_its_time_and_not_before(self) -> None:
-        sightings, records = Sightings(), [record(0, "other")]
-        sightings.observe(records, 100.0)
-        sightings.observe(records, 109.0)
-        assert self.free(records, sightings, 109.9) == []
-        assert self.free(records, sightings, 110.0) == [0]
+        staleness, records = Staleness[int](), [record(0, "other")]
+        staleness.observe(leases_of(records), 100.0)
+        staleness.observe(leases_of(records), 109.0)
+        assert self.free(records, staleness, 109.9) == []
+        assert self.free(records, staleness, 110.0) == [0]
 
     def test_a_beat_or_a_fence_or_an_owner_starts_its_time_anew(self) -> None:
-        for changed in (record(0, "other", beat=1), record(0, "other", fence=2), record(0, "another")):
-            sightings = Sightings()
-            sightings.observe([record(0, "other")], 100.0)
-            sightings.observe([changed], 109.0)
-            assert self.free([changed], sightings, 118.9) == []
-            assert self.free([changed], sightings, 119.0) == [0]
+        for changed in (record(0, "other", heartbeat=1), record(0, "other", fence=2), record(0, "another")):
+            staleness: Staleness[int] = Staleness()
+            staleness.observe(leases_of([record(0, "other")]), 100.0)
+            staleness.observe(leases_of([changed]), 109.0)
+            assert self.free([changed], staleness, 118.9) == []
+            assert self.free([changed], staleness, 119.0) == [0]
 
     def test_a_shard_seen_for_the_first_time_is_not_free(self) -> None:
-        sightings, records = Sightings(), [record(0, "other")]
-        sightings.observe(records, 100.0)
-        assert self.free(records, sightings, 100.0) == []
+        staleness, records = Staleness[int](), [record(0, "other")]
+        staleness.observe(leases_of(records), 100.0)
+        assert self.free(records, staleness, 100.0) == []
 
     def test_an_unowned_shard_is_free_at_once_unless_blocked(self) -> None:
-        sightings, records = Sightings(), [record(0), record(1)]
-        sightings.observe(records, 100.0)
-        assert self.free(records, sightings, 100.0, blocked={1}) == [0]
+        staleness, records = Staleness[int](), [record(0), record(1)]
+        staleness.observe(leases_of(records), 100.0)
+        assert self.free(records, staleness, 100.0, blocked={1}) == [0]
 
     def test_a_take_whose_answer_was_lost_needs_no_waiting_out(self) -> None:
-        sightings, records = Sightings(), [record(0, "me", fence=7), record(1, "other", fence=7)]
-        sightings.observe(records, 100.0)
-        assert self.free(records, sightings, 100.0, own_fences={0: 7, 1: 7}) == [0], "another's fence may be the same"
-        assert self.free(records, sightings, 100.0, own_fences={0: 6}) == []
+        staleness, records = Staleness[int](), [record(0, "me", fence=7), record(1, "other", fence=7)]
+        staleness.observe(leases_of(records), 100.0)
+        assert self.free(records, staleness, 100.0, own_fences={0: 7, 1: 7}) == [0], "another's fence may be the same"
+        assert self.free(records, staleness, 100.0, own_fences={0: 6}) == []
 
 
 def test_a_shard_counts_as_unowned_without_an_owner_or_once_its_lease_has_run_out() -> None:
     records = [record(0, "a"), record(1, "b"), record(2)]
-    sightings = Sightings()
-    sightings.observe(records, 100.0)
-    assert shards_seen(records, sightings, now=100.0, lease_ttl_s=10) == ShardsSeen(3, 1)
-    renewed = [record(0, "a", beat=1), *records[1:]]
-    sightings.observe(renewed, 110.0)
-    assert shards_seen(renewed, sightings, now=110.0, lease_ttl_s=10) == ShardsSeen(3, 2)
+    staleness: Staleness[int] = Staleness()
+    staleness.observe(leases_of(records), 100.0)
+    assert shards_seen(records, staleness, now=100.0, lease_ttl_s=10) == ShardsSeen(3, 1)
+    renewed = [record(0, "a", heartbeat=1), *records[1:]]
+    staleness.observe(leases_of(renewed), 110.0)
+    assert shards_seen(renewed, staleness, now=110.0, lease_ttl_s=10) == ShardsSeen(3, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynein.core.trigger_store import ShardRecord
+from dynein.core.shard_records import ShardRecord
 from dynein.errors import Unavailable
 from dynein.observability.telemetry import Telemetry
 from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes

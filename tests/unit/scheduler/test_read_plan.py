@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from dynein.core.keys import JOB_ID_BYTES, Kind, TriggerKey, sort_key
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Page, Tombstone
-from dynein.scheduler.read_plan import Empty, Walk, lane_has_share, page_size, retire_before
+from dynein.scheduler.memory_budget import lane_has_share, page_size
+from dynein.scheduler.read_plan import Empty, RangeScan, retire_before
 
 WIDTH_MS = 10
 GRACE_MS = 100
@@ -46,23 +47,23 @@ def test_a_walk_reads_all_of_its_range_once_in_order_and_knows_what_is_cancelled
 ) -> None:
     shard = Shard(stored)
     from_ms, until_ms = sorted((one_end_ms, other_end_ms))
-    walk = Walk(from_ms, until_ms, WIDTH_MS)
+    scan = RangeScan(from_ms, until_ms, WIDTH_MS)
     delivered: list[TriggerKey] = []
     cancelled: list[TriggerKey] = []
     empty: list[int] = []
-    while not walk.done:
-        walk.begin(now_ms=now_ms, late_writes=5, retire_grace_ms=GRACE_MS)
-        page = shard.read(*walk.next_slice(), limit=limit)
-        tombstones = walk.cancelled(page)
+    while not scan.done:
+        scan.begin(now_ms=now_ms, late_writes=5, retire_grace_ms=GRACE_MS)
+        page = shard.read(*scan.next_request(), limit=limit)
+        tombstones = scan.cancelled(page)
         for trigger in page.triggers:
             (cancelled if trigger.key in tombstones else delivered).append(trigger.key)
-        found = walk.advance(page)
+        found = scan.advance(page)
         if found is not None:
             assert found.late_writes == 5
             empty.append(found.bucket)
         read = delivered + cancelled
-        assert all(key.due_at_ms <= walk.passed_ms for key in read), "what was read was passed"
-    assert walk.passed_ms == until_ms
+        assert all(key.due_at_ms <= scan.passed_ms for key in read), "what was read was passed"
+    assert scan.passed_ms == until_ms
     keys = {
         kind: {key for key, k in shard.records if k is kind and from_ms <= key.due_at_ms <= until_ms} for kind in Kind
     }
@@ -82,19 +83,19 @@ def test_a_bucket_read_over_several_pages_is_judged_by_when_the_first_began() ->
     full = Page([], [Tombstone(TriggerKey(3, b"x" * JOB_ID_BYTES, 0), None)], [], b"more")
     last = Page([], [], [], None)
     for first_ms, first_late, proved in ((109, 1, None), (110, 1, Empty(0, 1))):
-        walk = Walk(0, WIDTH_MS - 1, WIDTH_MS)
-        walk.begin(now_ms=first_ms, late_writes=first_late, retire_grace_ms=GRACE_MS)
-        assert walk.advance(full) is None
-        assert walk.passed_ms == 3
-        walk.begin(now_ms=500, late_writes=2, retire_grace_ms=GRACE_MS)
-        assert walk.advance(last) == proved
+        scan = RangeScan(0, WIDTH_MS - 1, WIDTH_MS)
+        scan.begin(now_ms=first_ms, late_writes=first_late, retire_grace_ms=GRACE_MS)
+        assert scan.advance(full) is None
+        assert scan.passed_ms == 3
+        scan.begin(now_ms=500, late_writes=2, retire_grace_ms=GRACE_MS)
+        assert scan.advance(last) == proved
 
 
 def test_a_call_that_failed_is_begun_anew() -> None:
-    walk = Walk(0, WIDTH_MS - 1, WIDTH_MS)
-    walk.begin(now_ms=50, late_writes=1, retire_grace_ms=GRACE_MS)
-    walk.begin(now_ms=500, late_writes=2, retire_grace_ms=GRACE_MS)
-    assert walk.advance(Page([], [], [], None)) == Empty(0, 2)
+    scan = RangeScan(0, WIDTH_MS - 1, WIDTH_MS)
+    scan.begin(now_ms=50, late_writes=1, retire_grace_ms=GRACE_MS)
+    scan.begin(now_ms=500, late_writes=2, retire_grace_ms=GRACE_MS)
+    assert scan.advance(Page([], [], [], None)) == Empty(0, 2)
 
 
 def test_retiring_stops_at_the_first_bucket_not_known_to_be_empty() -> None:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from dynein.core.keys import bucket_of
+from dynein.core.shard_records import NEW_SHARD_LOOK_BACK_MS
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import NEW_SHARD_LOOK_BACK_MS
 from dynein.errors import Unavailable
 from tests.unit.scheduler.world import WIDTH_MS, World
 
@@ -57,8 +57,8 @@ class TestLateWrites:
         await world.clock.advance(5.0)
         trigger = world.trigger(world.now_ms)
         assert await world.table.report_late(0, world.bucket(trigger.key.due_at_ms))
-        seen = world.record().beat
-        await world.clock.run_until(lambda: world.record().beat > seen)
+        seen = world.record().heartbeat
+        await world.clock.run_until(lambda: world.record().heartbeat > seen)
         await world.clock.advance(0.3)
         await world.store(trigger)
         await world.until_empty(within_s=2.0)
@@ -106,8 +106,8 @@ class TestLateWrites:
         while True:
             gate = p.table_faults.hold_answer_next("read")
             await world.clock.run_until(gate.reached.is_set, within_s=3.0)
-            again = reader._again
-            if again is not None and not reader._was_forward and again.walk.next_slice().bucket == bucket:
+            again = reader._reread
+            if again is not None and not reader._was_forward and again.scan.next_request().bucket == bucket:
                 break
             gate.open()
         assert world.landed == []

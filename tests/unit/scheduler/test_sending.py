@@ -238,8 +238,8 @@ class TestFailingDestination:
         for _ in range(1_000):
             read = p.table_faults.hold_before_next("read")
             await world.clock.run_until(read.reached.is_set, within_s=3.0)
-            again = reader._again
-            if again is not None and start + 100 < again.walk.passed_ms < start + 150 and not reader._was_forward:
+            again = reader._reread
+            if again is not None and start + 100 < again.scan.passed_ms < start + 150 and not reader._was_forward:
                 break
             read.open()
         assert again is not None

@@ -7,19 +7,21 @@ import random
 from typing import Any, NamedTuple
 
 from dynein.core.job import Job, encode_job
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey, bucket_of
-from dynein.core.ledger import Counts, Tally, judge
+from dynein.core.ledger import Counts, Tally, balance_of
+from dynein.core.ports import Deployment, Ports
+from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import ShardRecord
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
-from dynein.delivery.delivery import Delivery, Limits
-from dynein.delivery.destinations import Directory
+from dynein.delivery.delivery import Delivery
+from dynein.delivery.destinations import Destinations
 from dynein.fleet.membership import Membership
 from dynein.observability.telemetry import Telemetry
+from dynein.runtime.context import Context
 from dynein.scheduler import Dispatcher
 from dynein.settings import Settings
-from dynein.testing import FakeQueues, FakeTriggerTable, Faults, ManualClock
+from dynein.testing import FakeLedger, FakeQueues, FakeTriggerTable, Faults, ManualClock
 from dynein.testing.faults import Call
 from dynein.testing.queues import Sent
 
@@ -62,41 +64,20 @@ class Process:
         self.telemetry = Telemetry()
         self.tally = Tally(1000)
         self.stopping = asyncio.Event()
-        clock = world.clock
+        context = Context(world.clock, random.Random(7), self.telemetry, self.tally)
         table = world.table.connect(self.table_faults)
         queues = world.queues.connect(self.queue_faults)
-        directory = Directory(queues, clock, ttl_s=300.0)
-        dead_letters = DeadLetterQueue(queues, directory, DLQ)
-        self.delivery = Delivery(
-            "dispatcher",
-            queues,
-            directory,
-            dead_letters,
-            clock,
-            self.telemetry,
-            Limits(
-                message_bytes_max=settings.message_bytes_max,
-                lane_waiting_max=settings.lane_waiting_max,
-                lane_in_flight_max=settings.lane_in_flight_max,
-                backoff_first_s=settings.backoff_first_s,
-                backoff_max_s=settings.backoff_max_s,
-                retry_budget_s=settings.retry_budget_s,
-            ),
-            random.Random(7),
-            tally=self.tally,
-        )
+        destinations = Destinations(queues, world.clock, ttl_s=300.0)
+        dead_letters = DeadLetterQueue(queues, destinations, DLQ)
+        self.delivery = Delivery("dispatcher", queues, destinations, dead_letters, context, settings)
         self.dispatcher = Dispatcher(
-            table,
-            table,
-            Membership(table, clock, role="dispatcher", member=name, ttl_s=settings.member_ttl_s),
+            Ports(queues, table, table, table, FakeLedger()),
+            Membership(table, world.clock, role="dispatcher", member=name, ttl_s=settings.member_ttl_s),
             self.delivery,
             dead_letters,
-            clock,
-            self.telemetry,
+            Deployment(Layout(WIDTH_MS, len(world.table.shards())), "", ""),
+            context,
             settings,
-            random.Random(7),
-            WIDTH_MS,
-            tally=self.tally,
         )
         self.task = asyncio.ensure_future(self.dispatcher.run(self.stopping))
 
@@ -106,7 +87,7 @@ class Process:
 
     def tallied(self) -> Counts:
         """All that was counted for the ledger."""
-        return judge(self.tally.take(2**47, 1000).values()).flows
+        return balance_of(self.tally.take(2**47, 1000).values()).flows
 
     def sends(self) -> list[int]:
         """Entries in each send call to a destination queue."""
@@ -160,7 +141,7 @@ class World:
     def trigger(self, due_at_ms: int, body: str = "hello", *, queue: str = "a", shard: int = 0) -> Trigger:
         self._jobs += 1
         key = TriggerKey(due_at_ms, self._jobs.to_bytes(12, "big"), shard)
-        return Trigger(key, SIGNER.sign(JobRef(Placement.SCHEDULED, key)), encode_job(Job(queue=queue, body=body)))
+        return Trigger(key, SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), encode_job(Job(queue=queue, body=body)))
 
     async def store(self, *triggers: Trigger) -> None:
         for start in range(0, len(triggers), 25):

@@ -18,10 +18,11 @@ from dynein.aws.dynamodb.items import shard_item
 from dynein.aws.dynamodb.shards import DynamoShardRecords
 from dynein.aws.dynamodb.table import CONFLICT_TRIES, UNPROCESSED_TRIES
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
-from dynein.core.job_token import JobRef, Placement, TokenSigner
+from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import Kind, TriggerKey, sort_key
+from dynein.core.shard_records import new_shard_record
 from dynein.core.trigger import Trigger
-from dynein.core.trigger_store import Cancelled, Tombstone, new_shard_record
+from dynein.core.trigger_store import Cancelled, Tombstone
 from dynein.errors import Throttled
 from dynein.observability.telemetry import Telemetry
 from dynein.testing import ManualClock
@@ -35,7 +36,7 @@ _SIGNER = TokenSigner([b"a secret of enough bytes"])
 
 def trigger(number: int) -> Trigger:
     key = TriggerKey(T0 + number, number.to_bytes(12, "big"), 0)
-    return Trigger(key, _SIGNER.sign(JobRef(Placement.SCHEDULED, key)), b'{"q":"demo","b":"x"}')
+    return Trigger(key, _SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), b'{"q":"demo","b":"x"}')
 
 
 def refused(code: str, reasons: list[str] | None = None) -> ClientError:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from dynein.errors import InvalidSettings, Stop
+from dynein.errors import FatalError, InvalidSettings
 from dynein.server.http_server import HOLD_BACK_S, SharingServer
 from dynein.server.listener import listen, url_of
 from dynein.server.workers.connections import Connections
@@ -83,7 +83,7 @@ def test_the_setting_is_a_number_or_auto(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_taken_port_is_said_so() -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(Stop, match=f"port {port} on 127.0.0.1 is in use; choose another with --port"):
+        with pytest.raises(FatalError, match=f"port {port} on 127.0.0.1 is in use; choose another with --port"):
             listen("127.0.0.1", port)
         assert url_of(taken) == f"http://127.0.0.1:{port}"
 
@@ -233,7 +233,7 @@ def test_where_there_are_no_memory_files_it_is_a_temporary_directory(
     assert made.path.parent == tmp_path
     made.remove()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "neither"))
-    with pytest.raises(Stop, match="set TMPDIR to one that can, or use --workers 1"):
+    with pytest.raises(FatalError, match="set TMPDIR to one that can, or use --workers 1"):
         WorkersDirectory(in_memory=tmp_path / "none")
 
 
@@ -266,7 +266,7 @@ def end_all():
         pass
     work()
 """
-QUICK = Pace(short_life_s=0.3, pause_first_s=0.01, pause_max_s=0.02, beat_s=0.05, hung_s=0.4, overtime_s=0.3)
+QUICK = Pace(short_life_s=0.3, pause_first_s=0.01, pause_max_s=0.02, heartbeat_s=0.05, hung_s=0.4, overtime_s=0.3)
 
 
 class Parent:
@@ -454,7 +454,7 @@ Workers(load_settings({{"port": 0}}), ["api"], 2, {{}}, command={command!r}).run
 def test_a_taken_port_is_said_before_any_worker_starts(parent: Parent) -> None:
     with listen("127.0.0.1", 0) as taken:
         busy = Parent(parent.notes, {"port": taken.getsockname()[1]})
-        with pytest.raises(Stop, match="is in use"):
+        with pytest.raises(FatalError, match="is in use"):
             busy.run("work()")
     assert busy.starts(0) == 0
 

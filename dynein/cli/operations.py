@@ -14,7 +14,7 @@ from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.aws.sqs import SqsQueues
 from dynein.cli.output import err
 from dynein.core.ledger import Row, rows
-from dynein.delivery.destinations import Directory
+from dynein.delivery.destinations import Destinations
 from dynein.ledger.process import closing_by
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import SystemClock
@@ -29,7 +29,7 @@ async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet
         store = DynamoTriggerStore(aws.dynamodb, settings.table, clock, telemetry, layout.bucket_width_ms)
         shards = DynamoShardRecords(aws.dynamodb, settings.table, clock, telemetry)
         queues = SqsQueues(aws.sqs, telemetry)
-        directory = Directory(queues, clock, ttl_s=settings.destination_cache_s)
+        directory = Destinations(queues, clock, ttl_s=settings.destination_cache_s)
         requeue = requeue_by(queues, directory, settings.inbound_queue) if repair else None
         with Progress(console=err, transient=True, disable=_unseen(quiet=quiet)) as progress:
             task = progress.add_task("reading time buckets", total=None)
@@ -61,7 +61,7 @@ async def run_redrive(
 
             return await redrive.redrive(
                 queues,
-                Directory(queues, clock, ttl_s=settings.destination_cache_s),
+                Destinations(queues, clock, ttl_s=settings.destination_cache_s),
                 clock,
                 dead_letter_queue=settings.dead_letter_queue,
                 inbound_queue=settings.inbound_queue,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynein.ingest.token_bucket import TokenBucket
+from dynein.runtime.token_bucket import TokenBucket
 
 RATES = st.floats(min_value=0.1, max_value=1e5)
 

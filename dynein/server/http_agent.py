@@ -1,0 +1,84 @@
+"""The HTTP server as one of a process's agents: serves until told to stop, lingers, drains, closes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import NamedTuple
+
+import uvicorn
+from fastapi import FastAPI
+
+from dynein.api.health import Lifecycle
+from dynein.runtime.clock import Clock
+from dynein.runtime.tasks import cancel_all, first_of
+from dynein.server.http_server import Server, SharingServer
+from dynein.server.listener import LISTEN_BACKLOG
+from dynein.server.workers.connections import Connections
+from dynein.settings import Settings
+
+_STARTED_POLL_S = 0.01
+
+
+class Sharing(NamedTuple):
+    """The port, when sibling processes serve it too."""
+
+    listener: socket.socket
+    connections: Connections
+    worker: int
+    """Number of this process among them."""
+
+
+class HttpAgent:
+    """Serves ``app`` on ``listener``; ``started`` is set once it does.
+
+    Told to stop, ``/readyz`` says no while requests are taken for ``linger_s`` (load balancers need a moment to
+    notice); then new submissions are refused, those under way are finished, and the port is closed.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        lifecycle: Lifecycle,
+        listener: socket.socket,
+        clock: Clock,
+        settings: Settings,
+        *,
+        sharing: Sharing | None,
+        started: asyncio.Event,
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=LISTEN_BACKLOG,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(settings.drain_s),
+        )
+        self._lifecycle = lifecycle
+        self._listener = listener
+        self._clock = clock
+        self._linger_s = settings.linger_s
+        self._started = started
+        self.server: Server = SharingServer(config, *sharing) if sharing is not None else Server(config)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """See `dynein.runtime.tasks.Agent`."""
+        serving = asyncio.ensure_future(self.server.serve(sockets=[self._listener]))
+        stopped = asyncio.ensure_future(stopping.wait())
+        try:
+            while not self.server.started and not serving.done():
+                await self._clock.sleep(_STARTED_POLL_S)
+            self._started.set()
+            await first_of(stopped, serving)
+            self._lifecycle.linger()
+            await self._clock.sleep(self._linger_s)
+            self._lifecycle.drain()
+        finally:
+            await cancel_all([stopped])
+            self.server.should_exit = True
+            await serving
