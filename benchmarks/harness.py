@@ -88,11 +88,18 @@ def client_setting(client: str) -> dict[str, str]:
 class Child:
     """A process on one core, with its output in a file; ended on leaving."""
 
-    def __init__(self, name: str, arguments: Sequence[str], core: int | None, env: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], core: int | None, env: dict[str, str], checkout: Path | None = None
+    ) -> None:
         self.name = name
         self._log = tempfile.NamedTemporaryFile(prefix=f"bench-{name}-", suffix=".log")  # noqa: SIM115 - lives as long
         self.process = subprocess.Popen(
-            [sys.executable, *arguments], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
+            [sys.executable, *arguments],
+            env=env,
+            cwd=checkout,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
         )
         if core is not None:
             os.sched_setaffinity(self.process.pid, {core})  # before it starts threads, which inherit it
@@ -173,16 +180,22 @@ class Stub(Child):
 
 
 class Serve(Child):
-    """One ``dynein serve``, ready."""
+    """One ``dynein serve``, ready. ``checkout``: of the package in that directory, if not of this one."""
 
     def __init__(
-        self, stub: Stub, roles: Sequence[str], settings: Mapping[str, str] | None = None, core: int = MEASURED_CORE
+        self,
+        stub: Stub,
+        roles: Sequence[str],
+        settings: Mapping[str, str] | None = None,
+        core: int = MEASURED_CORE,
+        checkout: Path | None = None,
     ) -> None:
         self.port = free_port()
         env = environment(
             DYNEIN_ENDPOINT_URL=stub.url, DYNEIN_PORT=str(self.port), DYNEIN_LOG_LEVEL="WARNING", **(settings or {})
         )
-        super().__init__("-".join(roles), ["-m", "dynein", "serve", *(f"--role={role}" for role in roles)], core, env)
+        command = ["-m", "dynein", "serve", *(f"--role={role}" for role in roles)]
+        super().__init__("-".join(roles), command, core, env, checkout)
         self.address = f"127.0.0.1:{self.port}"
         deadline = time.perf_counter() + START_PATIENCE_S
         while not self._ready():
