@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from dynein.core.shard_records import ShardRecord
 from dynein.errors import Unavailable
+from dynein.fleet.membership import Membership
 from dynein.observability.telemetry import Telemetry
-from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes
+from dynein.runtime.context import Context
+from dynein.scheduler.lease import Lease
+from dynein.scheduler.lease_keeper import LeaseKeeper
+from dynein.settings import Settings
 from dynein.testing import FakeTriggerTable, ManualClock
 
-TIMES = LeaseTimes(lease_ttl_s=10.0, tick_s=1.0, call_timeout_s=3.0, read_ahead_s=3.0)
+SETTINGS = Settings(lease_ttl_s=10.0, tick_s=1.0, call_timeout_s=3.0, read_ahead_s=3.0)
 
 
 class NoWork:
@@ -33,7 +39,8 @@ class Owner(LeaseKeeper):
 
     def __init__(self, name: str, table: FakeTriggerTable, clock: ManualClock) -> None:
         self.taken: list[Lease] = []
-        super().__init__(table, name, lambda: [name], clock, Telemetry(), TIMES, self._open)
+        membership = Membership(table, clock, role="dispatcher", member=name, ttl_s=SETTINGS.member_ttl_s)
+        super().__init__(table, membership, Context(clock, random.Random(7), Telemetry()), SETTINGS, self._open)
 
     def _open(self, lease: Lease) -> NoWork:
         self.taken.append(lease)
@@ -57,7 +64,7 @@ class Shard:
     async def ticks(self, owner: Owner, count: int) -> None:
         for _ in range(count):
             await owner.run_once()
-            await self.clock.advance(TIMES.tick_s)
+            await self.clock.advance(SETTINGS.tick_s)
 
 
 @pytest.fixture
@@ -76,7 +83,7 @@ async def test_a_new_owner_does_not_read_up_to_a_mark_that_was_raised_just_befor
     await p.hand_over(0.1)
     await q.run_once()
     assert q.taken[0].readable_ms == stood_ms
-    await shard.clock.advance(TIMES.tick_s)
+    await shard.clock.advance(SETTINGS.tick_s)
     await q.run_once()
     assert q.taken[0].readable_ms >= raised_ms
 
