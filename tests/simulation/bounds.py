@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dynein.core.queues import ENTRIES_MAX
 from dynein.scheduler.dispatcher import READS_MAX
-from dynein.scheduler.leases import CALLS_MAX
+from dynein.scheduler.lease_keeper import CALLS_MAX
 from tests.simulation.agents import Innards
 from tests.simulation.process import Process, State, pause
 from tests.simulation.world import World

@@ -25,7 +25,7 @@ from tests.simulation.mutation import Mutation, result, returns
 
 def _remove_when_due(original: Any) -> Any:
     def submit(self: Sender, entry: Any) -> None:
-        removing = self._store.remove([entry.trigger.key])
+        removing = self._remover._store.remove([entry.trigger.key])
         asyncio.ensure_future(_quietly(removing))  # noqa: RUF006 - as careless as the bug
         original(self, entry)
 
