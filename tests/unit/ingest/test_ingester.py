@@ -25,7 +25,7 @@ async def test_a_job_due_in_two_seconds_is_sent_at_its_millisecond_and_never_sto
     await world.clock.advance(1.999)
     assert world.delivered == []
     assert world.inbound() == 1, "held with its inbound message undeleted"
-    assert process.ingester.hand.jobs == 1
+    assert process.ingester.near_jobs.jobs == 1
     await world.clock.advance(0.001)
     assert [(d.token, d.at_ms) for d in world.delivered] == [(entry.token, due_of(entry))]
     assert world.inbound() == 0
@@ -792,7 +792,7 @@ async def test_a_full_lane_s_jobs_are_stored_and_others_are_not_held_up(world: W
     await world.clock.advance(40)
     assert len(world.stored()) == 30, "those in the lane too, after a while"
     assert world.inbound() == 0
-    assert process.ingester.hand.jobs == 0
+    assert process.ingester.near_jobs.jobs == 0
 
 
 async def test_a_job_of_a_full_lane_in_a_retired_bucket_stays_in_hand_until_sent(world: World) -> None:
@@ -847,22 +847,22 @@ async def test_the_rate_is_shared_and_follows_joins_and_departures(world: World)
     first = world.process("i1", ingest_rate_per_s=100.0)
     first.start()
     await world.clock.settle()
-    assert first.ingester.gate.rate_per_s == 100
+    assert first.ingester.admission.rate_per_s == 100
     second = world.process("i2", ingest_rate_per_s=100.0)
     second.start()
     await world.clock.advance(2.5)
-    assert (first.ingester.gate.rate_per_s, second.ingester.gate.rate_per_s) == (50, 50)
+    assert (first.ingester.admission.rate_per_s, second.ingester.admission.rate_per_s) == (50, 50)
     await second.stop()
     await world.clock.advance(2.5)
-    assert first.ingester.gate.rate_per_s == 100, "a clean departure counts at the next look"
+    assert first.ingester.admission.rate_per_s == 100, "a clean departure counts at the next look"
     third = world.process("i3", ingest_rate_per_s=100.0)
     third.start()
     await world.clock.advance(2.5)
     await third.kill()
     await world.clock.advance(5)
-    assert first.ingester.gate.rate_per_s == 50, "not yet known to be dead"
+    assert first.ingester.admission.rate_per_s == 50, "not yet known to be dead"
     await world.clock.advance(6)
-    assert first.ingester.gate.rate_per_s == 100
+    assert first.ingester.admission.rate_per_s == 100
 
 
 async def test_it_stops_receiving_when_its_hand_is_full(world: World) -> None:
@@ -871,13 +871,13 @@ async def test_it_stops_receiving_when_its_hand_is_full(world: World) -> None:
         await world.post(*[world.entry(5.0) for _ in range(4)])
     process.start()
     await world.clock.settle()
-    assert process.ingester.hand.jobs == 8
-    assert process.ingester.gate.slots == 8
+    assert process.ingester.near_jobs.jobs == 8
+    assert process.ingester.admission.slots == 8
     assert world.inbound_visible() >= 30, "what cannot be taken in is left to others"
     seen = 0
     for _ in range(100):
         await world.clock.advance(0.1)
-        assert process.ingester.gate.slots <= 10
+        assert process.ingester.admission.slots <= 10
         seen = max(seen, len(process.ingester.visibility))
     assert seen <= 10 + 10, "one receive's worth besides what is inside"
     assert len(world.delivered) == 200
@@ -891,7 +891,7 @@ async def test_a_message_larger_than_the_bound_is_taken_in_alone(world: World) -
     await world.post(*[world.entry(5.0) for _ in range(30)])
     process.start()
     await world.clock.settle()
-    assert process.ingester.hand.jobs in (1, 30)
+    assert process.ingester.near_jobs.jobs in (1, 30)
     await world.clock.advance(10)
     assert len(world.delivered) == 31
     assert world.inbound() == 0
@@ -940,7 +940,7 @@ async def test_a_drain_stores_what_is_due_later_instead_of_sending_it_early(worl
     await world.post(sent, stored)
     process.start()
     await world.clock.advance(1)
-    assert process.ingester.hand.jobs == 2
+    assert process.ingester.near_jobs.jobs == 2
     took_s = await process.stop()
     assert took_s <= process.settings.drain_s
     assert world.times_delivered() == {sent.token: 1}
