@@ -95,9 +95,7 @@ class MessageProcessor:
         lost = [arrival for arrival in arrivals if self._marks.known(arrival.key.shard) is None]
         await all_of(
             [
-                self._poison.dead_letter_job(
-                    arrival.trigger, f"shard {arrival.key.shard} does not exist in the table"
-                )
+                self._poison.dead_letter_job(arrival.trigger, f"shard {arrival.key.shard} does not exist in the table")
                 for arrival in lost
             ]
         )

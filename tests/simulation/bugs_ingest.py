@@ -104,7 +104,9 @@ BUGS = (
     Mutation("answer a cancel with 200 whatever the store says", ExistingJobs, "_cancel", _cancels_anything),
     Mutation("say that nothing was accepted when nobody knows", app, "problem_of", _nothing_was_accepted),
     Mutation("answer the jobs of a batch in another order", routes, "_accept_batch", _in_the_wrong_order),
-    Mutation("delete the inbound message before its jobs are stored", ReceivedMessages, "_finish", _delete_before_store),
+    Mutation(
+        "delete the inbound message before its jobs are stored", ReceivedMessages, "_finish", _delete_before_store
+    ),
     Mutation("delete the inbound message when half of it is stored", BatchedStore, "add", _first_half),
     Mutation("ignore `UnprocessedItems` of a write", WiredTable, "add", result(lambda left: left[:0])),
     Mutation("take a trigger for written after three tries", BatchedStore, "_write_all", _three_tries),
