@@ -1,4 +1,4 @@
-"""Bugs between a request and the trigger store: what the API answers, what becomes of an inbound message."""
+"""Bugs between a request and the trigger store: what the API responds, what becomes of an inbound message."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def _every_message(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 
 BUGS = (
-    Mutation("202 although the inbound queue did not answer", WiredQueues, "send", _accept_before_acknowledged),
-    Mutation("answer a cancel with 200 whatever the store says", ExistingJobs, "_cancel", _cancels_anything),
-    Mutation("say that nothing was accepted when nobody knows", app, "problem_of", _nothing_was_accepted),
-    Mutation("answer the jobs of a batch in another order", routes, "_accept_batch", _in_the_wrong_order),
+    Mutation("202 although the inbound queue did not respond", WiredQueues, "send", _accept_before_acknowledged),
+    Mutation("200 for a cancel whatever the store returns", ExistingJobs, "_cancel", _cancels_anything),
+    Mutation("report that nothing was accepted when that is unknown", app, "problem_of", _nothing_was_accepted),
+    Mutation("return the results of a batch in another order", routes, "_accept_batch", _in_the_wrong_order),
     Mutation(
         "delete the inbound message before its jobs are stored", ReceivedMessages, "_finish", _delete_before_store
     ),

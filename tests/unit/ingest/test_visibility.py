@@ -36,7 +36,7 @@ async def test_visibility_is_extended_after_half_of_the_timeout_ten_at_a_time() 
     await clock.advance(14)
     calls = [call.entries for call in queues.faults.calls if call.verb == "extend"]
     assert calls == []
-    queues.faults.fail_next("extend", Unavailable("no answer"))
+    queues.faults.fail_next("extend", Unavailable("no response"))
     await clock.advance(2)
     await clock.advance(300)
     assert queues.peek("inbound") == []

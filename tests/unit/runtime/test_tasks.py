@@ -412,7 +412,7 @@ async def test_an_agent_that_ends_stops_the_others() -> None:
             await life.clock.sleep(2.0)
 
     healthy = life.worker(1.0)
-    assert await life.clock.result_of(life.run(healthy, Brief(asyncio.Event().wait))) == (1.0, False)
+    assert await life.clock.result_of(life.run(healthy, Brief(lambda: turns(0)))) == (1.0, False)
     assert life.clock.monotonic() == 3.0
     assert healthy.drained
 
