@@ -73,7 +73,7 @@ class Admission:
         self._changed.set()
 
     async def enter(self, jobs: int, slots: int) -> bool:
-        """Wait for one's turn, for room and for tokens. False, with nothing taken, once closed."""
+        """Wait for the message's turn, for room and for tokens. False, with nothing taken, once closed."""
         try:
             async with self._order:
                 while self.slots and self.slots + slots > self._slots_max and not self._closed.is_set():

@@ -25,7 +25,7 @@ class Visibility:
     """Extends each kept message when half of its visibility timeout has passed.
 
     So calls may fail for half a timeout before a message comes back while it is still worked on (which costs a
-    duplicate, nothing else). As many are kept as `Admission` and the receivers let in.
+    duplicate, nothing else). `Admission` and the number of receivers bound how many.
     """
 
     def __init__(self, queues: Queues, url: str, context: Context, settings: Settings) -> None:
@@ -40,7 +40,7 @@ class Visibility:
         return len(self._kept)
 
     def keep(self, message_id: str, receipt: str) -> None:
-        """From now on; call when the message has just been received. A newer receipt replaces an older one."""
+        """Keep a message invisible; call when it has just been received. A newer receipt replaces an older one."""
         self._kept[message_id] = _Kept(receipt, self._context.clock.monotonic() + self._timeout_s / 2)
 
     def receipt(self, message_id: str) -> str:
@@ -51,7 +51,7 @@ class Visibility:
         return message_id in self._kept
 
     def drop(self, message_id: str) -> None:
-        """No longer: it is deleted, given back, or left to become visible."""
+        """Keep it no longer: it is deleted, given back, or left to become visible."""
         self._kept.pop(message_id, None)
 
     async def run_once(self) -> float:

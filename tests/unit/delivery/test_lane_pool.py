@@ -12,7 +12,7 @@ from dynein.testing import ManualClock
 
 
 class FakeLane:
-    """A lane that is busy and failing as the test says."""
+    """A lane that is busy and failing as the test sets it."""
 
     def __init__(self, destination: str) -> None:
         self.destination = destination
