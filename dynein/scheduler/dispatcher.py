@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, NamedTuple
 
 from dynein.core.ports import Deployment, Ports
@@ -18,9 +19,10 @@ from dynein.runtime.periodic import run_periodically
 from dynein.scheduler.lag import export
 from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes, ShardWork
 from dynein.scheduler.memory_budget import MemoryBudget
+from dynein.scheduler.read_plan import ReadPlan
 from dynein.scheduler.read_pool import ReadPool
 from dynein.scheduler.sender import Backoff, Sender
-from dynein.scheduler.shard_reader import ReadLimits, ShardReader
+from dynein.scheduler.shard_reader import ShardReader
 from dynein.settings import Settings
 
 READS_MAX = 8
@@ -65,7 +67,8 @@ class Dispatcher:
         self._telemetry = telemetry
         self._rng = rng
         self._drain_s = settings.drain_s
-        self._read_limits = ReadLimits(
+        self._new_plan = partial(
+            ReadPlan,
             bucket_width_ms=bucket_width_ms,
             read_ahead_ms=int(settings.read_ahead_s * 1000),
             retire_grace_ms=int(settings.retire_grace_s * 1000),
@@ -90,7 +93,6 @@ class Dispatcher:
         self._keeper = LeaseKeeper(
             shards, membership.member, lambda: membership.live, clock, telemetry, times, self._open_work
         )
-        self._turn = asyncio.Lock()
         self._joined = asyncio.Event()
 
     # --- what is going on -------------------------------------------------------------------------------------------
@@ -198,12 +200,11 @@ class Dispatcher:
     def _open_work(self, lease: Lease) -> ShardWork:
         reader = ShardReader(
             lease,
+            self._new_plan(lease.record, lease.settled_late_writes),
             self._store,
             self._sender,
             self._memory,
             self._clock,
-            self._read_limits,
-            self._turn,
             schedule=self._pool.schedule,
             ended=self._forget,
         )

@@ -1,4 +1,4 @@
-"""Walks over a shard, against a table in memory; and the rules for retiring and for sharing memory."""
+"""Scans of a range of due times, against a shard in memory."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from dynein.core.keys import JOB_ID_BYTES, Kind, TriggerKey, sort_key
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Page, Tombstone
-from dynein.scheduler.memory_budget import lane_has_share, page_size
-from dynein.scheduler.read_plan import Empty, RangeScan, retire_before
+from dynein.scheduler.range_scan import Empty, RangeScan
 
 WIDTH_MS = 10
 GRACE_MS = 100
@@ -42,22 +41,23 @@ records = st.sets(st.tuples(st.integers(0, 59), st.integers(0, 3), st.sampled_fr
 
 
 @given(records, st.integers(0, 59), st.integers(0, 59), st.integers(1, 7), st.integers(0, 300))
-def test_a_walk_reads_all_of_its_range_once_in_order_and_knows_what_is_cancelled(
+def test_a_scan_reads_all_of_its_range_once_in_order_and_knows_what_is_cancelled(
     stored: set[tuple[int, int, Kind]], one_end_ms: int, other_end_ms: int, limit: int, now_ms: int
 ) -> None:
     shard = Shard(stored)
     from_ms, until_ms = sorted((one_end_ms, other_end_ms))
-    scan = RangeScan(from_ms, until_ms, WIDTH_MS)
+    scan = RangeScan.over(from_ms, until_ms, WIDTH_MS)
     delivered: list[TriggerKey] = []
     cancelled: list[TriggerKey] = []
     empty: list[int] = []
     while not scan.done:
-        scan.begin(now_ms=now_ms, late_writes=5, retire_grace_ms=GRACE_MS)
-        page = shard.read(*scan.next_request(), limit=limit)
+        scan = scan.begin(now_ms=now_ms, late_writes=5, retire_grace_ms=GRACE_MS)
+        page = shard.read(*scan.request, limit=limit)
         tombstones = scan.cancelled(page)
         for trigger in page.triggers:
             (cancelled if trigger.key in tombstones else delivered).append(trigger.key)
-        found = scan.advance(page)
+        found = scan.proven_by(page)
+        scan = scan.after(page)
         if found is not None:
             assert found.late_writes == 5
             empty.append(found.bucket)
@@ -79,55 +79,27 @@ def test_a_walk_reads_all_of_its_range_once_in_order_and_knows_what_is_cancelled
     ]
 
 
-def test_a_bucket_read_over_several_pages_is_judged_by_when_the_first_began() -> None:
+def test_a_bucket_read_over_several_pages_counts_from_when_the_first_began() -> None:
     full = Page([], [Tombstone(TriggerKey(3, b"x" * JOB_ID_BYTES, 0), None)], [], b"more")
     last = Page([], [], [], None)
-    for first_ms, first_late, proved in ((109, 1, None), (110, 1, Empty(0, 1))):
-        scan = RangeScan(0, WIDTH_MS - 1, WIDTH_MS)
-        scan.begin(now_ms=first_ms, late_writes=first_late, retire_grace_ms=GRACE_MS)
-        assert scan.advance(full) is None
+    for first_ms, first_late, proven in ((109, 1, None), (110, 1, Empty(0, 1))):
+        scan = RangeScan.over(0, WIDTH_MS - 1, WIDTH_MS)
+        scan = scan.begin(now_ms=first_ms, late_writes=first_late, retire_grace_ms=GRACE_MS)
+        assert scan.proven_by(full) is None
+        scan = scan.after(full)
         assert scan.passed_ms == 3
-        scan.begin(now_ms=500, late_writes=2, retire_grace_ms=GRACE_MS)
-        assert scan.advance(last) == proved
+        scan = scan.begin(now_ms=500, late_writes=2, retire_grace_ms=GRACE_MS)
+        assert scan.proven_by(last) == proven
 
 
 def test_a_call_that_failed_is_begun_anew() -> None:
-    scan = RangeScan(0, WIDTH_MS - 1, WIDTH_MS)
-    scan.begin(now_ms=50, late_writes=1, retire_grace_ms=GRACE_MS)
-    scan.begin(now_ms=500, late_writes=2, retire_grace_ms=GRACE_MS)
-    assert scan.advance(Page([], [], [], None)) == Empty(0, 2)
+    scan = RangeScan.over(0, WIDTH_MS - 1, WIDTH_MS)
+    scan = scan.begin(now_ms=50, late_writes=1, retire_grace_ms=GRACE_MS)
+    scan = scan.begin(now_ms=500, late_writes=2, retire_grace_ms=GRACE_MS)
+    assert scan.proven_by(Page([], [], [], None)) == Empty(0, 2)
 
 
-def test_retiring_stops_at_the_first_bucket_not_known_to_be_empty() -> None:
-    assert retire_before(7, {7: 3, 8: 3, 10: 3}, 3) == 9
-    assert retire_before(7, {8: 3}, 3) == 7
-    assert retire_before(7, {7: 3, 8: 2, 9: 3}, 3) == 8, "a late write since"
-    assert retire_before(7, {7: 3, 8: 3}, 3, busy={8: 1}) == 8
-
-
-@given(st.integers(1, 1_000), st.integers(1, 1_000), st.integers(1, 8))
-def test_shards_that_want_more_share_memory_evenly_and_never_pass_its_bound(
-    page_jobs_max: int, jobs_max: int, shards: int
-) -> None:
-    held = [0] * shards
-    for _ in range(10_000):
-        sizes = [page_size(page_jobs_max, slots_max=jobs_max, slots=sum(held), shard_slots=jobs) for jobs in held]
-        if not any(sizes):
-            break
-        wanting = next(i for i in sorted(range(shards), key=held.__getitem__) if sizes[i])
-        held[wanting] += sizes[wanting]
-        assert sum(held) <= jobs_max
-    assert any(held), "an empty memory always takes a page"
-    page = page_size(page_jobs_max, slots_max=jobs_max, slots=0, shard_slots=0)
-    assert max(held) - min(held) <= page
-
-
-@given(st.integers(8, 400), st.integers(1, 40))
-def test_any_number_of_failing_destinations_leaves_memory_to_read_for_the_rest(jobs_max: int, failing: int) -> None:
-    lanes = [0] * failing
-    while growing := [
-        i for i, jobs in enumerate(lanes) if lane_has_share(jobs, slots_max=jobs_max, lanes_slots=sum(lanes))
-    ]:
-        lanes[min(growing, key=lanes.__getitem__)] += 1
-    assert sum(lanes) <= jobs_max * 3 // 4
-    assert page_size(10**9, slots_max=jobs_max, slots=sum(lanes), shard_slots=0) > 0
+def test_an_empty_range_is_done_at_once() -> None:
+    scan = RangeScan.over(7, 6, WIDTH_MS)
+    assert scan.done
+    assert scan.passed_ms == 6
