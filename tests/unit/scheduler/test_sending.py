@@ -244,6 +244,7 @@ class TestFailingDestination:
             if reread.state is State.EVICTED and start + 100 < reread.scan.passed_ms < start + 150:
                 break
             read.open()
+        assert reread is not None
         assert reread.queues == frozenset({"a"})
         send = p.queue_faults.hold_before_next("send")
         while p.dispatcher.snapshot().full_queues != ["a", "b"]:
