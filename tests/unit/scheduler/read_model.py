@@ -97,9 +97,11 @@ class Shard:
     def store_ahead(self, after_mark_ms: int, queue: str) -> None:
         self.stored[self._key(self.record.read_mark_ms + 1 + after_mark_ms)] = Stored(queue, 0)
 
-    def store_late(self, before_mark_ms: int, queue: str) -> None:
+    def store_late(self, before_mark_ms: int, queue: str) -> TriggerKey:
         """Behind the read mark; it may be in a bucket that is being retired or was."""
-        self.uncounted[self._key(self.record.read_mark_ms - before_mark_ms)] = queue
+        key = self._key(self.record.read_mark_ms - before_mark_ms)
+        self.uncounted[key] = queue
+        return key
 
     def count_late(self, key: TriggerKey) -> None:
         queue = self.uncounted.pop(key)
@@ -129,6 +131,11 @@ class Shard:
         for key, (_, since_ms, _) in list(self.hidden.items()):
             if self.now_ms - since_ms >= SEEN_LATE_MS:
                 self.show(key)
+
+    def step_back(self, ms: int) -> None:
+        """The next owner's clock is behind. Marks only rise all the same."""
+        self.now_ms -= ms
+        self.hidden = {key: (moved, since_ms - ms, ticks) for key, (moved, since_ms, ticks) in self.hidden.items()}
 
     def tick(self, ms: int, *, answered: bool = True) -> None:
         self.pass_time(ms)
@@ -213,6 +220,7 @@ class Shard:
             self.retire_at_once()
             return False
         for queue in read.taken_back:
+            assert queue not in self.full
             del self.evicted[queue]
         forward, request = read.state is State.FORWARD, read.scan.request
         assert request.from_ms <= request.until_ms <= self.readable_ms, "read before its mark had stood a tick"
@@ -259,6 +267,7 @@ class Shard:
             if key.due_at_ms <= self.now_ms and (queue in self.evicted or queue in self.full):
                 self.evict(key)
         for queue, from_ms in self.plan.advance(read, page, self.evicted).items():
+            assert queue in self.evicted, "a destination with room is given up"
             self._note_evicted(queue, from_ms)
         self._note_coverage(read, begun_ms, late_writes, page)
         self.under_way = None
@@ -293,12 +302,15 @@ class Shard:
                 or self.evicted.get(trigger.queue, key.due_at_ms + 1) <= key.due_at_ms
             ), f"{key} is not read, and nothing is left to read"
 
-    def read_all(self, limit: int) -> int:
-        """Read until the plan has nothing to read; how many pages."""
-        pages = 0
-        while self.begin():
+    def read_on(self, pages: int, limit: int) -> bool:
+        """Read that many pages, with nothing in between; whether there were as many."""
+        for _ in range(pages):
+            if not self.begin():
+                return False
             self.read(limit)
             self.finish()
-            pages += 1
-            assert pages <= 1_000, "reading without end"
-        return pages
+        return True
+
+    def read_all(self, limit: int) -> None:
+        """Read until the plan has nothing to read."""
+        assert not self.read_on(1_000, limit), "reading without end"

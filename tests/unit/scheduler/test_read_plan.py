@@ -35,13 +35,16 @@ class Plans(RuleBasedStateMachine):
 
     # --- writers
 
-    @rule(ms=st.integers(0, 30), queue=QUEUES)
-    def stored_ahead(self, ms: int, queue: str) -> None:
-        self.shard.store_ahead(ms, queue)
+    @rule(after_ms=st.lists(st.integers(0, 30), min_size=1, max_size=8), queue=QUEUES)
+    def stored_ahead(self, after_ms: list[int], queue: str) -> None:
+        for ms in after_ms:
+            self.shard.store_ahead(ms, queue)
 
-    @rule(ms=st.integers(0, 120), queue=QUEUES)
-    def stored_late(self, ms: int, queue: str) -> None:
-        self.shard.store_late(ms, queue)
+    @rule(ms=st.integers(0, 120), queue=QUEUES, counted=st.booleans())
+    def stored_late(self, ms: int, queue: str, *, counted: bool) -> None:
+        key = self.shard.store_late(ms, queue)
+        if counted:
+            self.shard.count_late(key)
 
     @precondition(lambda self: self.shard.uncounted)
     @rule(data=st.data())
@@ -76,8 +79,9 @@ class Plans(RuleBasedStateMachine):
             self.shard.read_all(limit)
 
     @precondition(lambda self: self.shard.under_way is None)
-    @rule()
-    def taken_over(self) -> None:
+    @rule(behind_ms=st.sampled_from([0, 0, 25]))
+    def taken_over(self, behind_ms: int) -> None:
+        self.shard.step_back(behind_ms)
         self.shard.take_over()
 
     # --- the buffer
@@ -98,13 +102,23 @@ class Plans(RuleBasedStateMachine):
     def evicted(self, data: st.DataObject) -> None:
         self.shard.evict(data.draw(st.sampled_from(sorted(self.shard.buffered))))
 
-    @rule(queue=QUEUES)
-    def filled(self, queue: str) -> None:
+    @rule(queue=QUEUES, evicted=st.sampled_from([0, 1, 100]))
+    def filled(self, queue: str, evicted: int) -> None:
+        """The latest of those buffered go first here; in a dispatcher the earliest do, mostly."""
         self.shard.full.add(queue)
+        for key in sorted(key for key, to in self.shard.buffered.items() if to == queue)[::-1][:evicted]:
+            self.shard.evict(key)
 
     @rule(queue=QUEUES)
     def drained(self, queue: str) -> None:
         self.shard.drain(queue)
+
+    @precondition(lambda self: self.shard.under_way is None and self.shard.evicted)
+    @rule(pages=st.integers(1, 3), limit=LIMITS)
+    def recovered(self, pages: int, limit: int) -> None:
+        for queue in list(self.shard.evicted):
+            self.shard.drain(queue)
+        self.shard.read_on(pages, limit)
 
     # --- reading
 
@@ -112,6 +126,11 @@ class Plans(RuleBasedStateMachine):
     @rule()
     def begun(self) -> None:
         self.shard.begin()
+
+    @precondition(lambda self: self.shard.under_way is None)
+    @rule(pages=st.integers(1, 6), limit=LIMITS)
+    def read_on(self, pages: int, limit: int) -> None:
+        self.shard.read_on(pages, limit)
 
     @precondition(lambda self: self.shard.under_way is not None and self.shard.under_way.page is None)
     @rule(limit=LIMITS)
@@ -174,6 +193,7 @@ class Plans(RuleBasedStateMachine):
 
 TestPlans = Plans.TestCase
 TestPlans.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestPlans.pytestmark = [pytest.mark.timeout(900)]  # type: ignore[attr-defined]  # it takes seconds, but for shrinking
 
 
 def owned(*due_after_ms: int) -> Shard:
@@ -301,6 +321,50 @@ def test_a_reread_ends_when_its_destinations_are_full_and_goes_on_from_there() -
     assert State.EVICTED not in kinds(shard, 4)
     shard.evict(keys[0])
     assert shard.evicted == {"a": keys[0].due_at_ms}
+
+
+def test_a_reread_that_ends_early_leaves_what_it_has_not_come_to_though_a_later_one_is_evicted_meanwhile() -> None:
+    shard = owned(*range(6))
+    for _ in range(2):
+        shard.tick(TICK_MS)
+        shard.read_all(4)
+    first, *_, last = keys = sorted(shard.buffered)
+    for key in keys:
+        if key != last:
+            shard.evict(key)
+    shard.drain("a")
+    assert shard.begin()
+    shard.read(1)
+    shard.full.add("a")
+    shard.evict(last)
+    shard.finish()
+    assert first in shard.buffered
+    assert shard.evicted == {"a": first.due_at_ms}, "from there on, some of it once more"
+    shard.drain("a")
+    kinds(shard, 4)
+    assert sorted(shard.buffered) == keys
+
+
+def test_a_reread_goes_on_while_one_of_its_destinations_has_room() -> None:
+    shard = owned(*range(3))
+    for ms in range(3):
+        shard.store_ahead(ms, "b")
+    for _ in range(2):
+        shard.tick(TICK_MS)
+        shard.read_all(4)
+    keys = sorted(shard.buffered)
+    for key in keys:
+        shard.evict(key)
+    shard.drain("a")
+    assert shard.begin()
+    assert shard.under_way is not None
+    assert shard.under_way.read.queues == {"a", "b"}
+    shard.read(2)
+    shard.finish()
+    shard.full.add("a")
+    shard.evict(next(key for key, queue in shard.buffered.items() if queue == "a"))
+    assert kinds(shard, 2)[:2] == [State.EVICTED] * 2
+    assert {trigger.queue for key, trigger in shard.stored.items() if key not in shard.buffered} == {"a"}
 
 
 def test_the_oldest_bucket_is_checked_once_a_tick_and_only_if_it_could_be_retired() -> None:
