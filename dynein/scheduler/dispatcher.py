@@ -20,10 +20,11 @@ from dynein.scheduler.lag import export
 from dynein.scheduler.lease import Lease
 from dynein.scheduler.lease_keeper import LeaseKeeper, ShardWork
 from dynein.scheduler.memory_budget import MemoryBudget
+from dynein.scheduler.read_plan import ReadPlan
 from dynein.scheduler.read_pool import ReadPool
 from dynein.scheduler.remover import Remover
 from dynein.scheduler.sender import Sender
-from dynein.scheduler.shard_reader import ReadLimits, ShardReader
+from dynein.scheduler.shard_reader import ShardReader
 from dynein.settings import Settings
 
 READS_MAX = 8
@@ -68,18 +69,18 @@ class Dispatcher:
         self._sender = Sender(delivery, self._remover, memory, context, has_drained=self._read_for)
         self._readers: dict[int, ShardReader] = {}
         self._pool = ReadPool(memory, self._retire_at_once)
+        self._new_plan = partial(
+            ReadPlan,
+            bucket_width_ms=deployment.layout.bucket_width_ms,
+            read_ahead_ms=int(settings.read_ahead_s * 1000),
+            retire_grace_ms=int(settings.retire_grace_s * 1000),
+        )
         self._open_reader = partial(
             ShardReader,
             store=ports.triggers,
             sender=self._sender,
             memory=memory,
             clock=context.clock,
-            limits=ReadLimits(
-                bucket_width_ms=deployment.layout.bucket_width_ms,
-                read_ahead_ms=int(settings.read_ahead_s * 1000),
-                retire_grace_ms=int(settings.retire_grace_s * 1000),
-            ),
-            turn=asyncio.Lock(),
             schedule=self._pool.schedule,
             ended=self._forget,
         )
@@ -173,7 +174,9 @@ class Dispatcher:
     # --- shards -----------------------------------------------------------------------------------------------------
 
     def _open_work(self, lease: Lease) -> ShardWork:
-        reader = self._readers[lease.shard] = self._open_reader(lease)
+        reader = self._readers[lease.shard] = self._open_reader(
+            lease, self._new_plan(lease.record, lease.settled_late_writes)
+        )
         return reader
 
     def _jobs_buffered(self) -> int:

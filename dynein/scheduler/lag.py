@@ -1,4 +1,4 @@
-"""What is late in a dispatcher's hands, and since when: measured once a tick, from what the process knows. No calls."""
+"""What a dispatcher is late with, and since when: measured once a tick, from what the process knows. No calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Lag(NamedTuple):
     unsent_ms: int
     """Due time of the earliest trigger that may not have been sent: everything due before it has been."""
     overdue_jobs: int
-    """Triggers in hand that are late."""
+    """Buffered triggers that are late."""
 
 
 def oldest_ages_s(lags: Iterable[Lag], now_ms: int) -> dict[str, float]:
@@ -31,7 +31,7 @@ def oldest_ages_s(lags: Iterable[Lag], now_ms: int) -> dict[str, float]:
 
 
 def export(lags: Iterable[Lag], now_ms: int, telemetry: Telemetry) -> None:
-    """Show them; the series of shards that are not among them vanish."""
+    """Set the gauges; the series of shards that are not among ``lags`` are removed."""
     lags = list(lags)
     telemetry.overdue.set(sum(lag.overdue_jobs for lag in lags))
     telemetry.oldest_overdue_age.show(oldest_ages_s(lags, now_ms))

@@ -13,7 +13,7 @@ from dynein.scheduler.shard_reader import ShardReader, Step
 
 
 class ReadPool:
-    """Readers that have something to do. Each stands in the queue once at most, so the shards bound it."""
+    """Readers that have something to read. Each is in the queue once at most, so the number of shards bounds it."""
 
     def __init__(self, memory: MemoryBudget, after_step: Callable[[ShardReader], Awaitable[None]]) -> None:
         self._memory = memory
@@ -21,20 +21,23 @@ class ReadPool:
         self._queue: deque[ShardReader] = deque()
         self._queued: set[ShardReader] = set()
         self._reading: set[ShardReader] = set()
-        self._reread: set[ShardReader] = set()
+        self._woken: set[ShardReader] = set()
+        """Scheduled while they were reading a page: they read on after it."""
         self._wakers: deque[asyncio.Future[None]] = deque()
+        self._turn = asyncio.Lock()
+        """Held by the one of all readers that is taking in a page: what is due must get its turn in between."""
 
     def schedule(self, reader: ShardReader) -> None:
         """Let ``reader`` read until it has nothing more to."""
         if reader in self._reading:
-            self._reread.add(reader)
+            self._woken.add(reader)
         elif reader not in self._queued:
             self._queued.add(reader)
             self._queue.append(reader)
             self._wake_one()
 
     async def run(self) -> None:
-        """One worker. Runs until cancelled; raises `FatalError` when a person has to act."""
+        """One worker. Runs until cancelled; raises `FatalError` when an operator has to act."""
         while True:
             reader = await self._next()
             self._reading.add(reader)
@@ -42,18 +45,18 @@ class ReadPool:
                 more = await self._step(reader)
             finally:
                 self._reading.discard(reader)
-            if more or reader in self._reread:
-                self._reread.discard(reader)
+            if more or reader in self._woken:
+                self._woken.discard(reader)
                 self.schedule(reader)
 
     async def _step(self, reader: ShardReader) -> bool:
         """One page; whether there is more. A failed read is tried again at the next tick, which is pause enough."""
         try:
-            step = await reader.step()
+            step = await reader.step(self._turn)
             await self._after_step(reader)
         except FatalError:
             raise
-        except Exception as error:  # noqa: BLE001 - one shard's trouble must not end the others' reading
+        except Exception as error:  # noqa: BLE001 - one shard's failure must not end the others' reading
             READ_FAILED.log(error, shard=reader.lease.shard)
             return False
         if step is Step.NO_ROOM:

@@ -1,10 +1,10 @@
-"""Triggers in a dispatcher's hand: read from the store, not yet removed from it.
+"""The triggers of a shard that are in memory: read from the store, not yet removed from it.
 
 ::
 
-    READ ──due──▶ IN_LANE ──may_send──▶ TRYING ──acknowledged──▶ REMOVING ──removed──▶ (out of hand)
+    READ ──due──▶ IN_LANE ──may_send──▶ TRYING ──acknowledged──▶ REMOVING ──removed──▶ GONE
       │              │                    │
-      └──────────────┴── let go: still stored, read again later ──▶ (out of hand)
+      └──────────────┴── evicted: still stored, read again later ──▶ GONE
 
 A trigger with a tombstone goes from READ to REMOVING; one whose record cannot be read, from READ to TRYING (the
 dead-letter queue) to REMOVING.
@@ -13,7 +13,7 @@ dead-letter queue) to REMOVING.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 from typing import Protocol
 
@@ -26,14 +26,14 @@ from dynein.scheduler.memory_budget import MemoryBudget
 
 
 class Validity(Protocol):
-    """What a hand needs to know of its lease."""
+    """What a buffer needs to know of its lease."""
 
     def valid(self) -> bool:
         """May anything be sent for the shard now?"""
 
 
 class Stage(Enum):
-    """Where a trigger in hand is; see the drawing above."""
+    """Where a buffered trigger is; see the drawing above."""
 
     READ = auto()
     IN_LANE = auto()
@@ -43,7 +43,7 @@ class Stage(Enum):
 
 
 class BufferedTrigger:
-    """One trigger in hand. ``job`` is ``None`` if its record cannot be read or need not be (it has a tombstone)."""
+    """One trigger. ``job`` is ``None`` if its record cannot be read or need not be (it has a tombstone)."""
 
     __slots__ = ("buffer", "future", "job", "slots", "stage", "tried_at", "trigger")
 
@@ -66,18 +66,18 @@ class BufferedTrigger:
 
 
 class ShardBuffer:
-    """What one shard has in hand, and which of its triggers had to be let go since they were read."""
+    """What is buffered of one shard, and of which destinations triggers had to be evicted since they were read."""
 
     def __init__(self, lease: Validity, memory: MemoryBudget, clock: Clock, bucket_width_ms: int) -> None:
         self.lease = lease
         self.clock = clock
         self.closed = False
         self.scheduled = 0
-        """What those take that wait for their due time."""
+        """The slots of those that wait for their due time."""
         self.evicted: dict[str, int] = {}
-        """By destination queue: the earliest due time of a trigger that was let go and has to be read again.
+        """By destination queue: the earliest due time of a trigger that was evicted and has to be read again.
 
-        As long as a queue stands here, later triggers of it are let go too: the oldest go first, and one re-read from
+        As long as a queue is in here, later triggers of it are evicted too: the oldest go first, and one reread from
         there on finds them all. Bounded by the number of destination queues."""
         self._memory = memory
         self._width_ms = bucket_width_ms
@@ -94,24 +94,24 @@ class ShardBuffer:
     def watch_removals(self) -> set[TriggerKey]:
         """What is removed from now on, until the next call: a page read meanwhile may still show it.
 
-        Bounded by what is in hand now.
+        Bounded by what is buffered now.
         """
         self._removed_meanwhile = set()
         return self._removed_meanwhile
 
     @property
     def buckets(self) -> Mapping[int, int]:
-        """How many triggers of each bucket are in hand; buckets without are not listed."""
+        """How many triggers of each bucket are buffered; buckets without are not listed."""
         return self._buckets
 
     def unsent(self, until_ms: int) -> tuple[int, int | None]:
-        """How many triggers due by ``until_ms`` no one has acknowledged, and the earliest due time among them."""
-        # By key first: most of what is in hand is due later, and there may be tens of thousands.
+        """How many triggers due by ``until_ms`` have not been acknowledged, and the earliest due time among them."""
+        # By key first: most of what is buffered is due later, and there may be tens of thousands.
         due = [key for key in self._entries if key[0] <= until_ms and self._entries[key].stage is not Stage.REMOVING]
         return len(due), min(due)[0] if due else None
 
     def add(self, trigger: Trigger, job: Job | None) -> BufferedTrigger:
-        """Take a trigger into hand. One slot of memory was set aside for it before; what more it needs is taken now."""
+        """Buffer a trigger. One slot of memory was reserved for it before; what more it needs is taken now."""
         assert trigger.key not in self._entries, trigger.key
         entry = self._entries[trigger.key] = BufferedTrigger(self, trigger, job)
         self._memory.take_more(entry.slots - 1)
@@ -120,7 +120,7 @@ class ShardBuffer:
         return entry
 
     def drop(self, entry: BufferedTrigger) -> None:
-        """Forget an entry: its trigger is removed, or somebody will read it again."""
+        """Forget an entry: its trigger is removed, or will be read again."""
         if entry.stage is Stage.GONE:
             return
         key = entry.trigger.key
@@ -141,9 +141,17 @@ class ShardBuffer:
         if entry.stage is Stage.GONE:
             return
         if not self.closed and entry.job is not None:
-            due_at_ms = entry.trigger.key.due_at_ms
-            self.evicted[entry.job.queue] = min(due_at_ms, self.evicted.get(entry.job.queue, due_at_ms))
+            self.note_evicted(entry.job.queue, entry.trigger.key.due_at_ms)
         self.drop(entry)
+
+    def note_evicted(self, queue: str, from_ms: int) -> None:
+        """Triggers of ``queue`` that are due from ``from_ms`` on have to be read again."""
+        self.evicted[queue] = min(from_ms, self.evicted.get(queue, from_ms))
+
+    def take_back(self, queues: Iterable[str]) -> None:
+        """All evicted triggers of ``queues`` are about to be read again."""
+        for queue in queues:
+            self.evicted.pop(queue, None)
 
     def close(self) -> None:
         """Forget all that is not on its way: nothing of this shard is sent from now on."""

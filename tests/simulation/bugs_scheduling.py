@@ -5,24 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from dynein.core.keys import TriggerKey, bucket_of
+from dynein.core.shard_records import ShardRecord
 from dynein.core.trigger_store import Cancelled
 from dynein.fleet.staleness import Staleness
 from dynein.scheduler.lease import Lease, LeaseTimes
 from dynein.scheduler.lease_keeper import LeaseKeeper
 from dynein.scheduler.memory_budget import MemoryBudget
-from dynein.scheduler.read_plan import RangeScan
+from dynein.scheduler.range_scan import RangeScan
+from dynein.scheduler.read_plan import ReadPlan
 from dynein.scheduler.shard_buffer import ShardBuffer
-from dynein.scheduler.shard_reader import ReadLimits, ShardReader
+from dynein.scheduler.shard_reader import ShardReader
 from dynein.testing.table_state import TableState
 from tests.simulation.engines import WiredTable
 from tests.simulation.mutation import Mutation, answer, instead, result, returns
 
 
 def _retire_unseen(original: Any) -> Any:  # noqa: ARG001 - it is replaced
-    def retire_before(self: ShardReader) -> int:
-        return max(self.lease.record.retired_before, bucket_of(self._cursor_ms, self._limits.bucket_width_ms))
+    def retire_before(self: ReadPlan, record: ShardRecord, buffered: Any) -> int:  # noqa: ARG001 - see its name
+        return max(record.retired_before, bucket_of(self.passed_ms, self.bucket_width_ms))
 
     return retire_before
+
+
+def _no_grace(original: Any) -> Any:
+    def plan(*args: Any, **kwargs: Any) -> None:
+        original(*args, **(kwargs | {"retire_grace_ms": 0}))
+
+    return plan
 
 
 def _late_writes_do_not_matter(original: Any) -> Any:
@@ -78,11 +87,10 @@ def _take_healthy(original: Any) -> Any:
 
 
 def _mark_just_raised(original: Any) -> Any:
-    def new_forward(self: ShardReader) -> Any:
-        self.lease.readable_ms = self.lease.record.read_mark_ms
-        return original(self)
+    def view(self: ShardReader) -> Any:
+        return original(self)._replace(readable_ms=self.lease.record.read_mark_ms)
 
-    return new_forward
+    return view
 
 
 def _last_millisecond(original: Any) -> Any:
@@ -113,7 +121,7 @@ BUGS = (
     Mutation("release a shard while sends are under way", ShardBuffer, "settled", returns(value=True)),
     Mutation("a member that died keeps its share", Staleness, "changed_within", _all_ever_seen),
     Mutation("read without raising the read mark", WiredTable, "renew", _forget_read_mark),
-    Mutation("read up to a mark that has just been raised", ShardReader, "_new_forward", _mark_just_raised),
+    Mutation("read up to a mark that has just been raised", ShardReader, "_view", _mark_just_raised),
     Mutation("leave out the last millisecond of what is read", WiredTable, "read", _last_millisecond),
     Mutation("take a page for the whole range", WiredTable, "read", result(lambda page: page._replace(resume=None))),
     Mutation("take in what was removed while it was read", ShardBuffer, "watch_removals", returns(value=set())),
@@ -124,7 +132,7 @@ BUGS = (
     Mutation("cancel without looking at the marks", TableState, "cancel", _cancel_ignores_marks),
     Mutation("no tombstone for what is not stored yet", TableState, "cancel", _cancel_what_is_there),
     Mutation("tombstones do not last", TableState, "put_tombstone", _short_lived),
-    Mutation("retire buckets without looking whether they are empty", ShardReader, "retire_before", _retire_unseen),
-    Mutation("retire buckets as soon as they have ended", ReadLimits, "retire_grace_ms", instead(0)),
+    Mutation("retire buckets without looking whether they are empty", ReadPlan, "retire_before", _retire_unseen),
+    Mutation("retire buckets as soon as they have ended", ReadPlan, "__init__", _no_grace),
     Mutation("retire a bucket although late writes were counted", TableState, "renew", _late_writes_do_not_matter),
 )

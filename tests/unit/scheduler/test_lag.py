@@ -55,7 +55,7 @@ async def test_a_shard_that_cannot_be_read_is_late_by_how_far_its_reading_lags(w
     assert all(50 < age <= 60 for age in ages(process).values())
 
 
-async def test_what_was_let_go_of_counts_from_its_due_time(world: World) -> None:
+async def test_what_was_evicted_counts_from_its_due_time(world: World) -> None:
     world.settings = world.settings.model_copy(update={"lane_waiting_max": 1})
     (process,) = world.start("a")
     await world.until_owned()
@@ -68,7 +68,7 @@ async def test_what_was_let_go_of_counts_from_its_due_time(world: World) -> None
     assert ages(process)["1"] > 30
 
 
-async def test_a_shard_given_up_is_shown_no_more(world: World) -> None:
+async def test_a_released_shard_has_no_series(world: World) -> None:
     (first,) = world.start("a")
     await world.until_owned()
     await world.clock.advance(5)

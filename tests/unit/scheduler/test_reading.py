@@ -7,6 +7,7 @@ from dynein.core.keys import bucket_of
 from dynein.core.shard_records import NEW_SHARD_LOOK_BACK_MS
 from dynein.core.trigger import Trigger
 from dynein.errors import Unavailable
+from dynein.scheduler.read_states import State
 from tests.unit.scheduler.world import WIDTH_MS, World
 
 MakeWorld = Callable[..., World]
@@ -82,7 +83,7 @@ class TestLateWrites:
         await world.until_empty(within_s=2.5)
         assert len(world.landed) == 1
 
-    async def test_what_is_in_hand_is_not_sent_again(self, world: World) -> None:
+    async def test_what_is_buffered_is_not_sent_again(self, world: World) -> None:
         (p,) = world.start("p")
         await world.until_owned()
         await world.store(*[world.trigger(world.now_ms + 8_000, str(i)) for i in range(100)])
@@ -95,7 +96,7 @@ class TestLateWrites:
         assert len(world.bodies()) == 105
 
     async def test_what_is_removed_while_a_read_is_on_its_way_is_not_sent_again(self, make_world: MakeWorld) -> None:
-        """The read's answer still shows the trigger; by the time it arrives, that is sent and removed."""
+        """The page read still shows the trigger; by the time it arrives, that is sent and removed."""
         world = make_world(shard_count=1)
         (p,) = world.start("p")
         await world.until_owned()
@@ -106,8 +107,8 @@ class TestLateWrites:
         while True:
             gate = p.table_faults.hold_answer_next("read")
             await world.clock.run_until(gate.reached.is_set, within_s=3.0)
-            again = reader._reread
-            if again is not None and not reader._was_forward and again.scan.next_request().bucket == bucket:
+            read = reader.plan.last_read
+            if read is not None and read.state is not State.FORWARD and read.scan.request.bucket == bucket:
                 break
             gate.open()
         assert world.landed == []
@@ -197,7 +198,7 @@ class TestRetiring:
         while True:
             gate = p.table_faults.hold_before_next("renew")
             await world.clock.run_until(gate.reached.is_set, within_s=10.0)
-            if reader._asked_to_retire > bucket:
+            if reader.plan._retirement.asked > bucket:
                 break
             gate.open()
         assert await store_late(world, trigger), "it learns that the bucket is open"

@@ -12,6 +12,7 @@ from dynein.core.trigger import SLOT_BYTES, Trigger
 from dynein.core.trigger_store import Cancelled
 from dynein.delivery.dead_letter_queue import read_dead_letter
 from dynein.errors import AccessDenied, Throttled, Unavailable, UnknownQueue
+from dynein.scheduler.read_states import State
 from tests.unit.scheduler.world import DLQ, WIDTH_MS, World
 
 MakeWorld = Callable[..., World]
@@ -240,12 +241,13 @@ class TestFailingDestination:
         for _ in range(1_000):
             read = p.table_faults.hold_before_next("read")
             await world.clock.run_until(read.reached.is_set, within_s=3.0)
-            again = reader._reread
-            if again is not None and start + 100 < again.scan.passed_ms < start + 150 and not reader._was_forward:
+            reread = reader.plan.last_read
+            assert reread is not None
+            if reread.state is State.EVICTED and start + 100 < reread.scan.passed_ms < start + 150:
                 break
             read.open()
-        assert again is not None
-        assert again.queues == frozenset({"a"})
+        assert reread is not None
+        assert reread.queues == frozenset({"a"})
         send = p.queue_faults.hold_before_next("send")
         while p.dispatcher.snapshot().full_queues != ["a", "b"]:
             await world.clock.advance(0.1)
