@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from dynein.api import app, routes
-from dynein.api.stored_jobs import ExistingJobs
+from dynein.api.stored_jobs import StoredJobs
 from dynein.core.queues import Received
 from dynein.errors import DyneinError, Overloaded, Unavailable
 from dynein.ingest.admission import Gate
@@ -34,7 +34,7 @@ def _accept_before_acknowledged(original: Any) -> Any:
 
 
 def _cancels_anything(original: Any) -> Any:
-    async def cancel(self: ExistingJobs, ref: Any) -> None:
+    async def cancel(self: StoredJobs, ref: Any) -> None:
         try:
             await original(self, ref)
         except DyneinError:
@@ -101,7 +101,7 @@ def _everybody(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 BUGS = (
     Mutation("202 although the inbound queue did not answer", WiredQueues, "send", _accept_before_acknowledged),
-    Mutation("answer a cancel with 200 whatever the store says", ExistingJobs, "_cancel", _cancels_anything),
+    Mutation("answer a cancel with 200 whatever the store says", StoredJobs, "_cancel", _cancels_anything),
     Mutation("say that nothing was accepted when nobody knows", app, "problem_of", _nothing_was_accepted),
     Mutation("answer the jobs of a batch in another order", routes, "_accept_batch", _in_the_wrong_order),
     Mutation("delete the inbound message before its jobs are stored", Ingester, "_finish", _delete_before_store),

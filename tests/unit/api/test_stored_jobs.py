@@ -246,7 +246,7 @@ async def test_a_job_moved_to_and_fro_too_often_is_told_so() -> None:
         token = (await api.submissions.move(token, MoveRequest(run_at=away))).token
         token = (await api.submissions.move(token, MoveRequest(run_at=due_ms))).token
     token = (await api.submissions.move(token, MoveRequest(run_at=away + 1_000))).token
-    with pytest.raises(InvalidField, match="moved away from often"):
+    with pytest.raises(InvalidField, match="moved away from too often"):
         await api.submissions.move(token, MoveRequest(run_at=due_ms))
 
 

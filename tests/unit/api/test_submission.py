@@ -233,7 +233,7 @@ async def test_a_prepared_token_goes_stale_a_day_after_its_due_time() -> None:
     await api.clock.advance(86_400)
     await api.accept(token=prepared.token)
     await api.clock.advance(0.001)
-    with pytest.raises(InvalidField, match=r"token: .*more than a day past"):
+    with pytest.raises(InvalidField, match=r"token: .*more than a day ago"):
         await api.accept(token=prepared.token)
 
 
