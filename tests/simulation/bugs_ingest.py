@@ -9,6 +9,7 @@ from typing import Any
 
 from dynein.api import app, routes
 from dynein.api.stored_jobs import StoredJobs
+from dynein.core.keys import TriggerKey
 from dynein.core.queues import Received
 from dynein.errors import DyneinError, Overloaded, Unavailable
 from dynein.ingest.admission import Gate
@@ -41,6 +42,13 @@ def _cancels_anything(original: Any) -> Any:
             return
 
     return cancel
+
+
+def _back_to_a_key_it_left(original: Any) -> Any:  # noqa: ARG001 - it is replaced
+    async def free_key(_: StoredJobs, key: TriggerKey, due_ms: int) -> TriggerKey:
+        return key._replace(due_at_ms=due_ms)
+
+    return free_key
 
 
 def _nothing_was_accepted(original: Any) -> Any:
@@ -102,6 +110,7 @@ def _everybody(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 BUGS = (
     Mutation("202 although the inbound queue did not answer", WiredQueues, "send", _accept_before_acknowledged),
     Mutation("answer a cancel with 200 whatever the store says", StoredJobs, "_cancel", _cancels_anything),
+    Mutation("a move goes back to a key that the job has left", StoredJobs, "_free_key", _back_to_a_key_it_left),
     Mutation("say that nothing was accepted when nobody knows", app, "problem_of", _nothing_was_accepted),
     Mutation("answer the jobs of a batch in another order", routes, "_accept_batch", _in_the_wrong_order),
     Mutation("delete the inbound message before its jobs are stored", Ingester, "_finish", _delete_before_store),
