@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from dynein import __version__
-from dynein.api.openapi_schemas import BATCH_REQUEST, REF, component_schemas
-from dynein.api.problems import CATALOGUE, PROBLEM_JSON, make
+from dynein.api.openapi_operations import json_body, json_response, operation, text_response
+from dynein.api.openapi_schemas import BATCH_REQUEST, component_schemas
 from dynein.api.schemas import DUE_EXAMPLE, DUE_MS_EXAMPLE, TOKEN_EXAMPLE, TRACEPARENT_EXAMPLE
 from dynein.core.trace_context import TRACEPARENT
 from dynein.settings import Settings
@@ -32,7 +30,6 @@ and submit the job with it, as often as needed.
 `traceparent`: link the consumer's span to it. It never makes a job fail: it is ignored if it is not valid, if the job
 has an attribute of that name, and if there is no room for it among SQS's ten attributes or within the size limit.
 """
-_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait."}}
 _LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The job's path, for GET, DELETE and PATCH."}}
 _TRACEPARENT = {
     "name": TRACEPARENT,
@@ -101,70 +98,70 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
     submit_problems = ("invalid-field", "unknown-queue", "refused-by-sqs", "draining", *_AWS, *_WITH_BODY)
     return {
         "/v1/jobs": {
-            "post": _operation(
+            "post": operation(
                 "submitJob",
                 "Submit a job",
                 "The response comes once SQS has acknowledged the job. Unknown fields are refused: with a misspelt "
                 "`delay` a job would be sent now.",
-                body=_json_body("JobRequest", _JOB_EXAMPLES),
-                responses={"202": _json_response("Accepted", "Accepted", _ACCEPTED_EXAMPLE, _LOCATION)},
+                body=json_body("JobRequest", _JOB_EXAMPLES),
+                responses={"202": json_response("Accepted", "Accepted", _ACCEPTED_EXAMPLE, _LOCATION)},
                 problems=submit_problems,
                 parameters=[_TRACEPARENT],
             )
         },
         "/v1/jobs/batch": {
-            "post": _operation(
+            "post": operation(
                 "submitJobs",
                 f"Submit up to {settings.batch_jobs_max} jobs",
                 "The response is 200 if the request as a whole could be read; `results` has the outcome of each job, "
                 "in order. A job that is refused does not affect the others.",
-                body=_json_body(
+                body=json_body(
                     BATCH_REQUEST,
                     {"two": {"value": {"jobs": [_JOB_EXAMPLES["soon"]["value"], _JOB_EXAMPLES["json"]["value"]]}}},
                 ),
-                responses={"200": _json_response("BatchAnswer", "The outcome of each job")},
+                responses={"200": json_response("BatchAnswer", "The outcome of each job")},
                 problems=("invalid-field", "draining", *_WITH_BODY),
                 parameters=[_TRACEPARENT],
             )
         },
         "/v1/tokens": {
-            "post": _operation(
+            "post": operation(
                 "prepareToken",
                 "Prepare a token for a job",
                 "Store the token, then submit the job with it, as often as needed until it is accepted: the job is "
                 "delivered once. The token fixes the due time, and can be used until a day after it. Such a job is "
                 "SCHEDULED. Nothing is stored by this call.",
-                body=_json_body("PrepareRequest", {"later": {"value": {"delay": "3d 4h"}}}, required=False),
-                responses={"200": _json_response("Prepared", "The token")},
+                body=json_body("PrepareRequest", {"later": {"value": {"delay": "3d 4h"}}}, required=False),
+                responses={"200": json_response("Prepared", "The token")},
                 problems=("invalid-field", "draining", *_WITH_BODY),
             )
         },
         "/v1/jobs/{token}": {
             "parameters": [token],
-            "get": _operation(
+            "get": operation(
                 "getJob",
                 "Get the state of a job",
                 "Nothing is stored of a job that has been delivered: its state is then `released` or `handed_to_sqs`.",
-                responses={"200": _json_response("JobStatus", "Its state")},
+                responses={"200": json_response("JobStatus", "Its state")},
                 problems=("invalid-token", *_AWS, *_ALWAYS),
             ),
-            "delete": _operation(
+            "delete": operation(
                 "cancelJob",
                 "Cancel a job",
                 "200 only if the job will not be delivered, also when repeated. From some seconds before its due time, "
                 "a process may already have read the job to send it: then the response is 409 `too-late`, and the job "
                 "will be delivered.",
-                responses={"200": _json_response("CancelledJob", "It will not be delivered")},
+                responses={"200": json_response("CancelledJob", "It will not be delivered")},
                 problems=("invalid-token", "too-late", "already-handed-to-sqs", "moved", *_AWS, *_ALWAYS),
             ),
-            "patch": _operation(
+            "patch": operation(
                 "moveJob",
                 "Move a job to another time",
                 "Atomic: the job is delivered once, at one of the two times. It gets a new token; a look-up of the old "
                 "one returns it. A job that has had that due time before gets one a few milliseconds later: see "
                 "`due_at_ms`.",
-                body=_json_body("MoveRequest", {"later": {"value": {"delay": "1h"}}}),
-                responses={"200": _json_response("MovedJob", "Moved", headers=_LOCATION)},
+                body=json_body("MoveRequest", {"later": {"value": {"delay": "1h"}}}),
+                responses={"200": json_response("MovedJob", "Moved", headers=_LOCATION)},
                 problems=(
                     "invalid-token",
                     "invalid-field",
@@ -180,11 +177,11 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
             ),
         },
         "/problems/{code}": {
-            "get": _operation(
+            "get": operation(
                 "explainProblem",
                 "Explain a problem type",
                 "The path in the `type` of a problem document.",
-                responses={"200": _text_response("What it means")},
+                responses={"200": text_response("What it means")},
                 problems=("not-found",),
             )
             | {
@@ -218,7 +215,7 @@ def _operation_paths() -> dict[str, Any]:
             },
         }
         return {
-            "get": _operation(
+            "get": operation(
                 operation_id, summary, summary + ".", responses={"200": response}, problems=problems, tag="operation"
             )
         }
@@ -227,80 +224,13 @@ def _operation_paths() -> dict[str, Any]:
         "/healthz": probe("healthz", "The process is alive", "alive", ()),
         "/readyz": probe("readyz", "The process reaches SQS and the table", "ready", ("not-ready",)),
         "/metrics": {
-            "get": _operation(
+            "get": operation(
                 "metrics",
                 "Prometheus metrics",
                 "In the text exposition format.",
-                responses={"200": _text_response("Metrics")},
+                responses={"200": text_response("Metrics")},
                 problems=(),
                 tag="operation",
             )
         },
     }
-
-
-def _operation(
-    operation_id: str,
-    summary: str,
-    description: str,
-    *,
-    responses: dict[str, Any],
-    problems: tuple[str, ...],
-    body: dict[str, Any] | None = None,
-    parameters: list[dict[str, Any]] | None = None,
-    tag: str = "jobs",
-) -> dict[str, Any]:
-    operation: dict[str, Any] = {
-        "operationId": operation_id,
-        "tags": [tag],
-        "summary": summary,
-        "description": description,
-        "responses": {**responses, **_problem_responses(problems)},
-    }
-    if body is not None:
-        operation["requestBody"] = body
-    if parameters is not None:
-        operation["parameters"] = parameters
-    return operation
-
-
-def _problem_responses(codes: tuple[str, ...]) -> dict[str, Any]:
-    responses: dict[str, Any] = {}
-    for code in sorted(codes, key=lambda code: CATALOGUE[code].status):
-        kind = CATALOGUE[code]
-        response = responses.setdefault(
-            str(kind.status),
-            {
-                "description": "",
-                "content": {PROBLEM_JSON: {"schema": {"$ref": REF.format(name="Problem")}, "examples": {}}},
-            },
-        )
-        response["description"] += f"* `{code}`: {kind.title}. {kind.meaning}\n"
-        example = msgspec.to_builtins(make(code, kind.meaning, "/v1/jobs"))
-        response["content"][PROBLEM_JSON]["examples"][code] = {"summary": kind.title, "value": example}
-        if kind.status in {429, 503} or code == "not-stored-yet":
-            response["headers"] = _RETRY_AFTER
-    return responses
-
-
-def _json_body(schema: str, examples: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
-    return {
-        "required": required,
-        "content": {"application/json": {"schema": {"$ref": REF.format(name=schema)}, "examples": examples}},
-    }
-
-
-def _json_response(
-    schema: str, description: str, example: dict[str, Any] | None = None, headers: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": {"$ref": REF.format(name=schema)}}
-    if example is not None:
-        content["example"] = example
-    response: dict[str, Any] = {"description": description, "content": {"application/json": content}}
-    if headers is not None:
-        response["headers"] = headers
-    return response
-
-
-def _text_response(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"text/plain": {"schema": {"type": "string"}}}}

@@ -1,4 +1,4 @@
-"""``dynein dev``: the whole service in one process on an embedded SQS and DynamoDB, and a consumer that shows arrivals.
+"""``dynein dev``: the whole service in one process on an embedded SQS and DynamoDB, and a consumer that shows messages.
 
 For trying things out; what it stores survives a restart (see `dynein.cli.engine`).
 """
@@ -31,10 +31,10 @@ from dynein.runtime.clock import SystemClock, sleep_unless
 from dynein.server.service import Service
 from dynein.settings import ROLES, Settings, load_settings
 
-SAMPLE_PATIENCE_S = 30.0
+SAMPLE_TIMEOUT_S = 30.0
 CONSUMER_PAUSE_S = 0.02
-"""The embedded engine notices a message for a long poll only at the next tenth of a second; short polls show when it
-really came. On AWS, use long polls."""
+"""With a long poll, the embedded engine returns a message only at the next tenth of a second; short polls show when it
+really arrived. On AWS, use long polls."""
 _SAMPLES: tuple[dict[str, Any], ...] = (
     {"name": "sample IMMEDIATE", "policy": "IMMEDIATE"},
     {"name": "sample AUTO", "policy": "AUTO", "delay": 1},
@@ -74,7 +74,7 @@ class Dev:
         """Everything, until ``stopping`` is set."""
         settings = self.settings
         clock = SystemClock()
-        # The embedded engine takes any credentials; the SDK insists on some.
+        # The embedded engine accepts any credentials; the SDK requires some.
         for name, value in CREDENTIALS.items():
             os.environ.setdefault(name, value)
         service = Service(settings, list(ROLES))
@@ -104,11 +104,11 @@ class Dev:
         out.print("stopped", style="dim")
 
     async def _serve(self, service: Service, stopping: asyncio.Event) -> None:
-        telling = asyncio.ensure_future(_tell(stopping))
+        announcing = asyncio.ensure_future(_announce_stop(stopping))
         try:
             await service.run(stopping)
         finally:
-            telling.cancel()
+            announcing.cancel()
 
     async def _samples(self, service: Service, stopping: asyncio.Event) -> None:
         await service.started.wait()
@@ -121,7 +121,7 @@ class Dev:
                 await self._all_arrived(expected)
             except (FatalError, httpx.HTTPError) as error:
                 if stopping.is_set():
-                    return  # no wonder
+                    return  # the service is stopping: requests fail
                 raise FatalError(str(error)) from error
         _print_ready(url, self.settings, self._queue)
         if self._exit_after_sample:
@@ -129,24 +129,24 @@ class Dev:
 
     async def _submit(self, api: httpx.AsyncClient, sample: dict[str, Any]) -> str:
         job = {"queue": self._queue, "json": {"hello": sample["name"]}, **sample}
-        answer = await api.post("/v1/jobs", json=job)
-        if not answer.is_success:
-            raise FatalError(f"the sample job was refused: {answer.text}")
-        accepted = answer.json()
+        response = await api.post("/v1/jobs", json=job)
+        if not response.is_success:
+            raise FatalError(f"the sample job was refused: {response.text}")
+        accepted = response.json()
         due = clock_time(accepted["due_at_ms"])
         out.print(Text.assemble((f"{due}  due  ", "dim"), (f"{sample['name']:<22}", "bold"), f" {accepted['policy']}"))
         return str(accepted["token"])
 
     async def _all_arrived(self, expected: set[str]) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SAMPLE_PATIENCE_S):
+            async with asyncio.timeout(SAMPLE_TIMEOUT_S):
                 while not expected <= self._seen:
                     self._arrived.clear()
                     await self._arrived.wait()
                 return
         missing = len(expected - self._seen)
         raise FatalError(
-            f"{missing} of the sample jobs did not arrive within {SAMPLE_PATIENCE_S:.0f} s; see the log above"
+            f"{missing} of the sample jobs did not arrive within {SAMPLE_TIMEOUT_S:.0f} s; see the log above"
         )
 
     async def _consume(self, queues: SqsQueues, url: str, clock: SystemClock, stopping: asyncio.Event) -> None:
@@ -161,7 +161,7 @@ class Dev:
                 async for arrived in arrivals:
                     out.print(arrival_line(arrived))
                     self._note(arrived)
-            except Retryable as error:  # the machine was asleep, say
+            except Retryable as error:  # the machine was suspended, for example
                 CONSUMER_FAILED.log(error)
                 await sleep_unless(stopping, clock, 1.0)
 
@@ -171,7 +171,7 @@ class Dev:
             self._arrived.set()
 
 
-async def _tell(stopping: asyncio.Event) -> None:
+async def _announce_stop(stopping: asyncio.Event) -> None:
     await stopping.wait()
     out.print("stopping; Ctrl-C again ends it at once", style="dim")
 
@@ -180,7 +180,7 @@ def _settings(host: str, port: int, endpoint: str, data: Path) -> Settings:
     """What ``dynein dev`` needs; the environment may set anything else."""
     defaults: dict[str, Any] = {
         "log_level": "WARNING",
-        # Nobody likes to wait after Ctrl-C: draining waits for a receive, and for jobs in hand that are due soon.
+        # Keeps Ctrl-C quick: draining waits for a receive, and for buffered jobs that are due soon.
         "receive_wait_s": 1,
         "drain_s": 5,
         "shard_count": 4,
@@ -216,7 +216,7 @@ def _print_ready(url: str, settings: Settings, queue: str) -> None:
 
 
 def _command() -> str:
-    """The command line as this reader can call it: an environment's script is seldom on the path."""
+    """How to call the command line from here: a virtual environment's script is often not on the path."""
     if shutil.which("dynein") is not None:
         return "dynein"
     script = Path(sys.argv[0])
