@@ -1,4 +1,4 @@
-"""Bugs between a request and the trigger store: what the API answers, what becomes of an inbound message."""
+"""Bugs between a request and the trigger store: what the API responds, what becomes of an inbound message."""
 
 from __future__ import annotations
 
@@ -108,11 +108,11 @@ def _everybody(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 
 BUGS = (
-    Mutation("202 although the inbound queue did not answer", WiredQueues, "send", _accept_before_acknowledged),
-    Mutation("answer a cancel with 200 whatever the store says", StoredJobs, "_cancel", _cancels_anything),
+    Mutation("202 although the inbound queue did not respond", WiredQueues, "send", _accept_before_acknowledged),
+    Mutation("respond to a cancel with 200 whatever its result", StoredJobs, "_cancel", _cancels_anything),
     Mutation("a move goes back to a key that the job has left", StoredJobs, "_free_key", _back_to_a_key_it_left),
-    Mutation("say that nothing was accepted when nobody knows", app, "problem_of", _nothing_was_accepted),
-    Mutation("answer the jobs of a batch in another order", routes, "_accept_batch", _in_the_wrong_order),
+    Mutation("report that nothing was accepted although it is unknown", app, "problem_of", _nothing_was_accepted),
+    Mutation("return the results of a batch in another order", routes, "_accept_batch", _in_the_wrong_order),
     Mutation("delete the inbound message before its jobs are stored", Ingester, "_finish", _delete_before_store),
     Mutation("delete the inbound message when half of it is stored", BatchedStore, "add", _first_half),
     Mutation("ignore `UnprocessedItems` of a write", WiredTable, "add", result(lambda left: left[:0])),
