@@ -12,7 +12,7 @@ import secrets
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from rich.text import Text
@@ -28,6 +28,7 @@ from dynein.errors import FatalError, Retryable
 from dynein.observability.events.process import CONSUMER_FAILED
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import SystemClock, sleep_unless
+from dynein.runtime.tasks import until
 from dynein.server.service import Service
 from dynein.settings import ROLES, Settings, load_settings
 
@@ -44,31 +45,33 @@ _SAMPLES: tuple[dict[str, Any], ...] = (
 )
 
 
+class DevOptions(NamedTuple):
+    """The command's options, by their names."""
+
+    host: str
+    port: int
+    engine_port: int
+    queue: str
+    engine: str
+    data: Path
+    consumer: bool
+    sample: bool
+    exit_after_sample: bool
+
+
 class Dev:
     """One ``dynein dev``."""
 
-    def __init__(
-        self,
-        *,
-        host: str,
-        port: int,
-        engine_port: int,
-        queue: str,
-        engine: str,
-        data: Path,
-        consumer: bool,
-        sample: bool,
-        exit_after_sample: bool,
-    ) -> None:
-        self._queue = queue
-        self._consumer = consumer
-        self._sample = sample and consumer
-        self._exit_after_sample = exit_after_sample
-        self._engine = EmbeddedEngine(engine=engine, host=host, port=engine_port, data_dir=data / "engine")
-        self._data = data
+    def __init__(self, options: DevOptions) -> None:
+        self._options = options
+        self._queue = options.queue
+        self._sample = options.sample and options.consumer
+        self._engine = EmbeddedEngine(
+            engine=options.engine, host=options.host, port=options.engine_port, data_dir=options.data / "engine"
+        )
         self._seen: set[str] = set()
         self._arrived = asyncio.Event()
-        self.settings = _settings(host, port, self._engine.endpoint_url, data)
+        self.settings = _settings(options.host, options.port, self._engine.endpoint_url, options.data)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Everything, until ``stopping`` is set."""
@@ -88,14 +91,8 @@ class Dev:
             serving = asyncio.ensure_future(self._serve(service, stopping))
             consuming = asyncio.ensure_future(self._consume(queues, destination.url, clock, stopping))
             sampling = asyncio.ensure_future(self._samples(service, stopping))
-            waiting = [serving, consuming, sampling]
             try:
-                while not serving.done():
-                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                    for task in waiting:
-                        if task.done():
-                            task.result()
-                    waiting = [task for task in waiting if not task.done()]
+                await until(serving, (consuming, sampling))
             finally:
                 stopping.set()
                 for task in (consuming, sampling):
@@ -124,7 +121,7 @@ class Dev:
                     return  # the service is stopping: requests fail
                 raise FatalError(str(error)) from error
         _print_ready(url, self.settings, self._queue)
-        if self._exit_after_sample:
+        if self._options.exit_after_sample:
             stopping.set()
 
     async def _submit(self, api: httpx.AsyncClient, sample: dict[str, Any]) -> str:
@@ -150,7 +147,7 @@ class Dev:
         )
 
     async def _consume(self, queues: SqsQueues, url: str, clock: SystemClock, stopping: asyncio.Event) -> None:
-        if not self._consumer:
+        if not self._options.consumer:
             return
         out.print("a sample consumer shows what arrives: when, where, how late, name, body", style="dim")
         while not stopping.is_set():

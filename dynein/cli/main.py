@@ -140,12 +140,10 @@ def dev(
 
     On an embedded SQS and DynamoDB, which keep their data over a restart. Submits sample jobs and shows them arriving.
     """
-    from dynein.cli.dev import Dev  # noqa: PLC0415
+    from dynein.cli.dev import Dev, DevOptions  # noqa: PLC0415
 
-    development = Dev(
-        host=host, port=port, engine_port=engine_port, queue=queue, engine=engine, data=data,
-        consumer=consumer, sample=sample, exit_after_sample=exit_after_sample,
-    )  # fmt: skip
+    options = DevOptions(host, port, engine_port, queue, engine, data, consumer, sample, exit_after_sample)
+    development = Dev(options)
     run_until_stopped(development.run, development.settings)
 
 
