@@ -24,7 +24,7 @@ from benchmarks.pipeline import NO_FORECAST, settle
 from benchmarks.requests import post
 from benchmarks.results import Report, Table, options, read
 from benchmarks.wall import pause
-from dynein.api.submission import NEAR_MARGIN_S
+from dynein.api.job_sender import NEAR_MARGIN_S
 from dynein.settings import load_settings
 
 PRICES = Path(__file__).with_name("prices.toml")

@@ -1,15 +1,15 @@
-"""``dynein audit``: read the whole store and report what should not be there.
+"""``dynein audit``: reads the whole trigger store and reports what should not be there.
 
 ============ ==========================================================================================================
 finding      meaning, and what ``--repair`` does about it
 ============ ==========================================================================================================
 stranded     a trigger in a bucket that its shard has retired, or of a shard that has no record: no dispatcher will
-             come. Repair: puts it back on the inbound queue under its own token, and removes the stray once SQS has
-             acknowledged that. An ingester sends it, unless it was cancelled; one whose shard has no record it
-             dead-letters, saying so: `dynein redrive` sends that when it is due.
+             read it. Repair: sends it to the inbound queue with its own token, and removes the trigger once SQS has
+             acknowledged that. An ingester then sends the job, unless it was cancelled; if its shard has no record,
+             it dead-letters the job with that reason, and `dynein redrive` sends it when it is due.
 overdue      a trigger due longer ago than the threshold in a bucket that is still read: dispatchers are stopped, slow,
              or its destination fails. Repair: none needed, it will be sent.
-undecodable  a record at a trigger's place that cannot be read. Repair: none; it is shown, for a person to look at.
+undecodable  a record under a trigger's key that cannot be decoded. Repair: none; an operator has to look at it.
 ============ ==========================================================================================================
 
 The audit scans the table (read units for all of it) and is the only thing that does.
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What an audit saw. ``findings`` holds at most `FINDINGS_MAX`; ``counts`` counts all."""
+    """The result of an audit. ``findings`` holds at most `FINDINGS_MAX`; ``counts`` counts all."""
 
     buckets: int
     triggers: int
@@ -70,7 +70,7 @@ _PAGE = 250
 
 
 class Requeue(Protocol):
-    """Puts a stranded trigger back on its way; returns once that is acknowledged."""
+    """Sends a stranded trigger to the inbound queue; returns once that is acknowledged."""
 
     async def __call__(self, trigger: Trigger) -> None: ...
 
@@ -86,8 +86,8 @@ async def audit(
 ) -> Report:
     """Read every bucket. With ``requeue``, repair what can be. ``progress`` gets buckets done, and of how many.
 
-    A repair looks twice, `SETTLE_S` apart: for a moment, a late write that its ingester is about to make good looks
-    stranded. At most `FINDINGS_MAX` are repaired in one run; run it again for more.
+    A repair checks twice, `SETTLE_S` apart: a late write that its ingester is about to correct is stranded for a
+    moment. At most `FINDINGS_MAX` are repaired in one run; run it again for more.
     """
     records = {record.shard: record for record in await shards.all()}
     places = await store.buckets()
@@ -100,7 +100,7 @@ async def audit(
         async for page in _pages(store, bucket, shard):
             triggers += len(page.triggers)
             tombstones += len(page.tombstones)
-            for finding, trigger in _judge(page, bucket, records.get(shard), overdue_before_ms):
+            for finding, trigger in _findings(page, bucket, records.get(shard), overdue_before_ms):
                 counts[finding.kind] += 1
                 if len(findings) < FINDINGS_MAX:
                     findings.append(finding)
@@ -116,7 +116,7 @@ async def audit(
 
 
 async def _repair(store: TriggerStore, requeue: Requeue, trigger: Trigger) -> bool:
-    """True if the trigger is not stranded any more: back on its way, or gone by itself."""
+    """True if the trigger is not stranded any more: requeued, or gone already."""
     found = await store.find(trigger.key)
     if found.trigger is None or found.tombstone is not None:
         return True
@@ -124,12 +124,12 @@ async def _repair(store: TriggerStore, requeue: Requeue, trigger: Trigger) -> bo
     return not await store.remove([trigger.key])
 
 
-def requeue_by(queues: Queues, directory: Destinations, inbound_queue: str) -> Requeue:
+def requeue_by(queues: Queues, destinations: Destinations, inbound_queue: str) -> Requeue:
     """A `Requeue` that goes through the inbound queue."""
 
     async def requeue(trigger: Trigger) -> None:
         body = pack([Entry(trigger.token, "", msgspec.Raw(trigger.record))])
-        destination = await directory.resolve(inbound_queue)
+        destination = await destinations.resolve(inbound_queue)
         (failure,) = await queues.send(destination.url, [OutgoingMessage(body, {})])
         if failure is not None:
             raise Unavailable(f"the inbound queue refused a message: {failure.code} {failure.message}")
@@ -147,7 +147,7 @@ async def _pages(store: TriggerStore, bucket: int, shard: int) -> AsyncIterator[
             return
 
 
-def _judge(
+def _findings(
     page: Page, bucket: int, record: ShardRecord | None, overdue_before_ms: int
 ) -> list[tuple[Finding, Trigger | None]]:
     cancelled = {tombstone.key for tombstone in page.tombstones}

@@ -1,97 +1,76 @@
-"""Redrive: what is in the dead-letter queue goes to where it was meant to go.
+"""Redrive: sends what is in the dead-letter queue to where it was meant to go.
 
-A job letter is sent to its destination as the dispatcher would have sent it. An inbound letter goes back to the inbound
-queue, if it can be read by now. A letter is deleted only after its send was acknowledged, so an interrupted redrive
-loses nothing; a crash in between sends that job a second time, with the same token.
+A dead-lettered job is sent to its destination as the dispatcher would have sent it. A dead-lettered inbound message
+goes back to the inbound queue, if it can be read by now. A dead letter is deleted only after its send was acknowledged,
+so that an interrupted redrive loses nothing; a crash in between sends that job a second time, with the same token.
 
-A job that is not due yet stays: being dead does not make it early. (It was dead-lettered when it was ingested, because
-its shard does not exist.)
+A job that is not due yet stays: dead-lettering does not make it due. (It was dead-lettered when it was ingested,
+because its shard does not exist.)
 
 The dead-letter queue is a standard queue: jobs of one message group come back in no particular order.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from dynein.core.delivered_message import TOKEN_ATTRIBUTE, outgoing_message
-from dynein.core.inbound_message import unpack
-from dynein.core.job import decode_job
-from dynein.core.queue_address import name_of
-from dynein.core.queues import ENTRIES_MAX, OutgoingMessage, Queues, Received, message_bytes
-from dynein.delivery.dead_letter_queue import KIND_JOB, MESSAGE_BYTES_MAX, DeadLetter, read_dead_letter
+from dynein.admin.redrive_selection import Redrivable, Selection, batches, outgoing
+from dynein.core.delivered_message import TOKEN_ATTRIBUTE
+from dynein.core.queues import ENTRIES_MAX, Queues, Received
+from dynein.delivery.dead_letter_queue import read_dead_letter
 from dynein.delivery.destinations import Destinations
 from dynein.errors import DyneinError, Rejected
 from dynein.observability.events.delivery import JOB_REDRIVEN, REDRIVE_HELD, REDRIVE_UNTIDY
 from dynein.runtime.clock import Clock
+from dynein.settings import Settings
 
 NOT_DUE = "not due yet: redrive it after its due time"
-"""Why a letter stays that could be sent."""
-LETTERS_MAX = 1000
+"""Why a dead letter stays that could be sent."""
+DEAD_LETTERS_MAX = 1000
 """Default bound of one redrive."""
 HELD_MAX = 50_000
-"""Most letters kept invisible because they are not selected or failed; SQS allows 120,000 a queue."""
+"""Most dead letters kept invisible because they are not selected or failed; SQS allows 120,000 a queue."""
 EMPTY_RECEIVES = 3
-"""SQS asks only some of its servers: one empty answer does not mean an empty queue."""
+"""SQS queries only some of its servers: one empty response does not mean an empty queue."""
 WAIT_S = 1
 VISIBILITY_TIMEOUT_S = 300
 
 
-class Selection(NamedTuple):
-    """Which letters to redrive; ``None`` selects all."""
-
-    queue: str | None = None
-    """Job letters for this destination only, as the job names it (its last part will do for a URL)."""
-    reason: str | None = None
-    """Letters whose reason contains this."""
-
-
 class Report(NamedTuple):
-    """What came of a redrive."""
+    """The result of a redrive."""
 
     examined: int
     redriven: int
     skipped: int
     """Not selected."""
     failed: dict[str, int]
-    """Letters that stay in the dead-letter queue, by why."""
+    """Dead letters that stay in the dead-letter queue, by reason."""
     stopped: str
-    """Why it ended: ``empty``; ``came_round`` (a letter came a second time, so all were seen once); ``max`` (there may
-    be more); ``held_max`` (too many letters that are not selected)."""
-
-
-class _Letter(NamedTuple):
-    """A letter on its way. ``queue`` is where it goes."""
-
-    received: Received
-    queue: str
-    message: OutgoingMessage
+    """Why it ended: ``empty``; ``came_round`` (a dead letter was received a second time, so all were seen once);
+    ``max`` (there may be more); ``held_max`` (too many dead letters are not selected)."""
 
 
 async def redrive(
     queues: Queues,
-    directory: Destinations,
+    destinations: Destinations,
     clock: Clock,
+    settings: Settings,
     *,
-    dead_letter_queue: str,
-    inbound_queue: str,
     selection: Selection = Selection(),  # noqa: B008 - immutable
-    letters_max: int = LETTERS_MAX,
-    message_bytes_max: int = MESSAGE_BYTES_MAX,
+    dead_letters_max: int = DEAD_LETTERS_MAX,
     on_progress: Callable[[Report], None] | None = None,
 ) -> Report:
-    """Redrive up to ``letters_max`` selected letters; the others are given back at the end.
+    """Redrive up to ``dead_letters_max`` selected dead letters; the others are made visible again at the end.
 
-    It ends when the queue is empty or letters it has seen come round again. Raises what `Queues.receive` does for the
-    dead-letter queue; failures of destinations are in the report.
+    It ends when the queue is empty or dead letters are received a second time. Raises what `Queues.receive` does for
+    the dead-letter queue; failures of destinations are in the report.
     """
-    run = _Redrive(queues, directory, clock, inbound_queue, selection, message_bytes_max)
-    url = (await directory.resolve(dead_letter_queue)).url
+    run = _Redrive(queues, destinations, clock, settings, selection)
+    url = (await destinations.resolve(settings.dead_letter_queue)).url
     try:
-        stopped = await run.until_done(url, letters_max, on_progress)
+        stopped = await run.until_done(url, dead_letters_max, on_progress)
     finally:
         await run.give_back(url)
     return run.report(stopped)
@@ -99,22 +78,15 @@ async def redrive(
 
 class _Redrive:
     def __init__(
-        self,
-        queues: Queues,
-        directory: Destinations,
-        clock: Clock,
-        inbound_queue: str,
-        selection: Selection,
-        message_bytes_max: int,
+        self, queues: Queues, destinations: Destinations, clock: Clock, settings: Settings, selection: Selection
     ) -> None:
         self._queues = queues
-        self._directory = directory
+        self._destinations = destinations
         self._clock = clock
-        self._inbound_queue = inbound_queue
+        self._settings = settings
         self._selection = selection
-        self._message_bytes_max = message_bytes_max
         self._held: dict[str, str] = {}
-        """Message id to receipt of every letter that stays."""
+        """Message id to receipt of every dead letter that stays."""
         self._redriven_undeleted: set[str] = set()
         self._redriven = 0
         self._skipped = 0
@@ -125,10 +97,10 @@ class _Redrive:
         examined = self._redriven + self._skipped + sum(failed.values())
         return Report(examined, self._redriven, self._skipped, failed, stopped)
 
-    async def until_done(self, url: str, letters_max: int, on_progress: Callable[[Report], None] | None) -> str:
+    async def until_done(self, url: str, dead_letters_max: int, on_progress: Callable[[Report], None] | None) -> str:
         empty = 0
         while empty < EMPTY_RECEIVES:
-            left = letters_max - self._redriven - sum(self._failed.values())
+            left = dead_letters_max - self._redriven - sum(self._failed.values())
             if left <= 0:
                 return "max"
             if len(self._held) + len(self._redriven_undeleted) >= HELD_MAX:
@@ -140,11 +112,11 @@ class _Redrive:
                 visibility_timeout_s=VISIBILITY_TIMEOUT_S,
             )
             empty = 0 if received else empty + 1
-            fresh = await self._fresh(url, received)
-            await self._take(url, fresh)
+            new = await self._new(url, received)
+            await self._process(url, new)
             if on_progress is not None:
                 on_progress(self.report("running"))
-            if len(fresh) < len(received):
+            if len(new) < len(received):
                 return "came_round"
         return "empty"
 
@@ -156,117 +128,84 @@ class _Redrive:
         except DyneinError as error:
             REDRIVE_HELD.log(error, messages=len(receipts), within_s=VISIBILITY_TIMEOUT_S)
 
-    async def _fresh(self, url: str, received: Sequence[Received]) -> list[Received]:
-        """Those seen for the first time. Of the others only the new receipt is of any use."""
-        fresh, redriven = [], []
+    async def _new(self, url: str, received: Sequence[Received]) -> list[Received]:
+        """Those received for the first time. Of the others only the new receipt is of any use."""
+        new, redriven = [], []
         for message in received:
             if message.message_id in self._redriven_undeleted:
                 redriven.append(message)
             elif message.message_id in self._held:
                 self._held[message.message_id] = message.receipt
             else:
-                fresh.append(message)
+                new.append(message)
         if redriven:
             await self._delete(url, redriven)
-        return fresh
+        return new
 
-    async def _take(self, url: str, received: list[Received]) -> None:
-        letters = []
+    async def _process(self, url: str, received: list[Received]) -> None:
+        redrivable = []
         for message in received:
             # Held from the start: whatever goes wrong below, it is given back.
             self._held[message.message_id] = message.receipt
-            letter = read_dead_letter(message)
+            dead_letter = read_dead_letter(message)
             try:
-                queue, outgoing = await self._outgoing(letter)
+                queue, to_send = outgoing(dead_letter, self._settings.inbound_queue)
             except (DyneinError, ValueError) as error:
-                if self._is_selected(letter, None):
+                if self._selection.selects(dead_letter, None):
                     self._failed[_reason(error)] += 1
                 else:
                     self._skipped += 1
                 continue
-            if not self._is_selected(letter, queue):
+            if not self._selection.selects(dead_letter, queue):
                 self._skipped += 1
-            elif letter.due_at_ms is not None and letter.due_at_ms > self._clock.now_ms():
+            elif dead_letter.due_at_ms is not None and dead_letter.due_at_ms > self._clock.now_ms():
                 self._failed[NOT_DUE] += 1
             else:
-                letters.append(_Letter(message, queue, outgoing))
-        for batch in self._batches(letters):
+                redrivable.append(Redrivable(message, queue, to_send))
+        for batch in batches(redrivable, self._settings.message_bytes_max):
             await self._send(url, batch)
 
-    async def _outgoing(self, letter: DeadLetter) -> tuple[str, OutgoingMessage]:
-        if letter.kind != KIND_JOB:
-            unpack(letter.body)  # what the ingester could not read either would only come back
-            return self._inbound_queue, OutgoingMessage(letter.body, {})
-        if letter.token is None or letter.due_at_ms is None:
-            raise ValueError("the letter has lost its token or due time")
-        job = decode_job(letter.body)
-        return job.queue, outgoing_message(job, letter.token, letter.due_at_ms, fifo=job.queue.endswith(".fifo"))
-
-    def _is_selected(self, letter: DeadLetter, queue: str | None) -> bool:
-        wanted = self._selection
-        if wanted.queue is not None and (
-            letter.kind != KIND_JOB or queue is None or wanted.queue not in {queue, name_of(queue)}
-        ):
-            return False
-        return wanted.reason is None or wanted.reason in letter.reason
-
-    def _batches(self, letters: list[_Letter]) -> Iterator[list[_Letter]]:
-        """By destination, each within the payload limit of a call."""
-        for _, group in itertools.groupby(
-            sorted(letters, key=lambda letter: letter.queue), lambda letter: letter.queue
-        ):
-            batch: list[_Letter] = []
-            batch_bytes = 0
-            for letter in group:
-                size = message_bytes(letter.message.body, letter.message.attributes)
-                if batch and batch_bytes + size > self._message_bytes_max:
-                    yield batch
-                    batch, batch_bytes = [], 0
-                batch.append(letter)
-                batch_bytes += size
-            yield batch
-
-    async def _send(self, url: str, batch: list[_Letter]) -> None:
+    async def _send(self, url: str, batch: list[Redrivable]) -> None:
         try:
-            destination = await self._directory.resolve(batch[0].queue)
-            failures = await self._queues.send(destination.url, [letter.message for letter in batch])
+            destination = await self._destinations.resolve(batch[0].queue)
+            failures = await self._queues.send(destination.url, [dead_letter.message for dead_letter in batch])
         except DyneinError as error:
             if isinstance(error, Rejected):
-                self._directory.forget(batch[0].queue)
+                self._destinations.forget(batch[0].queue)
             self._failed[_reason(error)] += len(batch)
             return
         acknowledged = []
-        for letter, failure in zip(batch, failures, strict=True):
+        for dead_letter, failure in zip(batch, failures, strict=True):
             if failure is None:
-                acknowledged.append(letter.received)
-                _log_redriven(letter)
+                acknowledged.append(dead_letter.received)
+                _log_redriven(dead_letter)
             else:
                 self._failed[f"{failure.code}: {failure.message}"] += 1
         self._redriven += len(acknowledged)
         if acknowledged:
             await self._delete(url, acknowledged)
 
-    async def _delete(self, url: str, letters: list[Received]) -> None:
+    async def _delete(self, url: str, dead_letters: list[Received]) -> None:
         """What cannot be deleted stays invisible as long as it can: redriving it again would send its job twice."""
-        for letter in letters:
-            self._held.pop(letter.message_id, None)
-            self._redriven_undeleted.add(letter.message_id)
+        for dead_letter in dead_letters:
+            self._held.pop(dead_letter.message_id, None)
+            self._redriven_undeleted.add(dead_letter.message_id)
         try:
-            failures = await self._queues.delete(url, [letter.receipt for letter in letters])
+            failures = await self._queues.delete(url, [dead_letter.receipt for dead_letter in dead_letters])
         except DyneinError as error:
-            REDRIVE_UNTIDY.log(error, messages=len(letters))
+            REDRIVE_UNTIDY.log(error, messages=len(dead_letters))
             return
-        for letter, failure in zip(letters, failures, strict=True):
+        for dead_letter, failure in zip(dead_letters, failures, strict=True):
             if failure is None:
-                self._redriven_undeleted.discard(letter.message_id)
+                self._redriven_undeleted.discard(dead_letter.message_id)
             else:
                 REDRIVE_UNTIDY.log(messages=1, error=failure.message)
 
 
-def _log_redriven(letter: _Letter) -> None:
-    attributes = letter.message.attributes
+def _log_redriven(dead_letter: Redrivable) -> None:
+    attributes = dead_letter.message.attributes
     if TOKEN_ATTRIBUTE in attributes:  # an inbound message has many
-        JOB_REDRIVEN.log(token=attributes[TOKEN_ATTRIBUTE].value, queue=letter.queue)
+        JOB_REDRIVEN.log(token=attributes[TOKEN_ATTRIBUTE].value, queue=dead_letter.queue)
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Follow a destination queue: what arrives, for which job, how late. A consumer like any other, on plain SQS."""
+"""Follows a destination queue: what arrives, for which job, how late. An ordinary SQS consumer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynein.runtime.clock import Clock
 
 
 class Arrived(NamedTuple):
-    """One message, as it came off the queue. ``due_at_ms`` and ``late_ms`` are ``None`` if it is no job of ours."""
+    """One message, as it was received. ``due_at_ms`` and ``late_ms`` are ``None`` if it is not from Dynein."""
 
     queue: str
     at_ms: int
@@ -24,7 +24,7 @@ class Arrived(NamedTuple):
 
     @property
     def late_ms(self) -> int | None:
-        """Arrival minus due time: the service's lateness plus the consumer's way to the queue."""
+        """Arrival minus due time: the service's lateness plus the time until the consumer receives it."""
         return None if self.due_at_ms is None else self.at_ms - self.due_at_ms
 
 

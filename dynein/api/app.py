@@ -1,4 +1,4 @@
-"""The HTTP application, from its collaborators."""
+"""The HTTP application, put together from its parts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from dynein import __version__
-from dynein.api.fast_path import Shortcut
-from dynein.api.health import Lifecycle, ops_routes
+from dynein.api.fast_path import FastPath
+from dynein.api.health import Lifecycle, health_routes
 from dynein.api.intake import Envelope
 from dynein.api.openapi import openapi_document
 from dynein.api.problems import headers_of, make, problem_of, respond
-from dynein.api.request_metrics import RequestMeter
+from dynein.api.request_metrics import RequestMetrics
 from dynein.api.routes import job_routes
 from dynein.api.submission import Submissions
 from dynein.errors import DyneinError
@@ -45,25 +45,27 @@ def create_app(
         openapi_url="/openapi.json" if serves_api else None,
     )
     routes = job_routes(submissions, lifecycle, settings) if submissions is not None else []
-    app.router.routes.extend([*routes, *ops_routes(readiness, telemetry)])
-    meter = RequestMeter(app.router.routes, telemetry)
+    app.router.routes.extend([*routes, *health_routes(readiness, telemetry)])
+    metrics = RequestMetrics(app.router.routes, telemetry)
     if submissions is not None:
-        app.shortcut = Shortcut(routes, meter, on_error=_on_dynein_error, on_disconnect=_on_disconnect, tracing=tracing)
+        app.fast_path = FastPath(
+            routes, metrics, on_error=_on_dynein_error, on_disconnect=_on_disconnect, tracing=tracing
+        )
     document = openapi_document(settings)
-    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to bring one's own
+    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to replace it
     app.add_exception_handler(DyneinError, _on_dynein_error)
-    app.add_exception_handler(HTTPException, _framework_refusals(document["paths"]))
+    app.add_exception_handler(HTTPException, _framework_errors(document["paths"]))
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_middleware(Envelope, meter=meter)
+    app.add_middleware(Envelope, metrics=metrics)
     return app
 
 
 class _Application(FastAPI):
-    shortcut: Shortcut | None = None
+    fast_path: FastPath | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.shortcut is not None and self.shortcut.takes(scope):
-            await self.shortcut.answer(scope, receive, send)
+        if self.fast_path is not None and self.fast_path.handles(scope):
+            await self.fast_path.handle(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -72,8 +74,8 @@ async def _on_dynein_error(request: Request, error: Exception) -> Response:
     return respond(problem_of(error, request.url.path), headers_of(error))
 
 
-def _framework_refusals(paths: Mapping[str, Mapping[str, Any]]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """A handler for no such path, no such method. ``Allow`` has all methods of a path, not only those of a route."""
+def _framework_errors(paths: Mapping[str, Mapping[str, Any]]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """A handler for unknown paths and methods. ``Allow`` has all methods of a path, not only those of one route."""
     resources = [
         (compile_path(template)[0], ", ".join(sorted(method.upper() for method in item if method != "parameters")))
         for template, item in paths.items()
@@ -94,5 +96,5 @@ def _framework_refusals(paths: Mapping[str, Mapping[str, Any]]) -> Callable[[Req
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the signature is Starlette's
-    """The client hung up while sending: nobody reads this answer."""
+    """The client disconnected while sending: this response is not read."""
     return Response(status_code=400)

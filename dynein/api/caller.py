@@ -1,4 +1,4 @@
-"""Who asks: the request id and the trace context that a request came with."""
+"""The identity of a request: its request id and the trace context it came with."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ class Caller(NamedTuple):
         return trace_id_of(self.traceparent)
 
 
-NOBODY = Caller()
+ANONYMOUS = Caller()
+"""Where there is no request, or nothing is known about it."""
 
 
 def identify(scope: Scope) -> Caller:
-    """Read who asks from the headers of a request, once, and note it in its scope.
+    """Read the identity from the headers of a request, once, and store it in its scope.
 
     The request id is the caller's ``x-request-id`` if that is 1 to 128 characters of visible ASCII, else a new one.
     """
     headers = scope["headers"]
     caller = Caller(_request_id(headers), traceparent_of(headers))
-    note_caller(scope, caller)
+    set_caller(scope, caller)
     return caller
 
 
-def note_caller(scope: Scope, caller: Caller) -> None:
-    """Note in a request's scope who asks."""
+def set_caller(scope: Scope, caller: Caller) -> None:
+    """Store a request's identity in its scope."""
     scope[_KEY] = caller
 
 
 def caller_of(scope: Scope) -> Caller:
-    """Who asks, as it was noted."""
+    """A request's identity, as it was stored."""
     caller: Caller = scope[_KEY]
     return caller
 

@@ -1,4 +1,4 @@
-"""Names, characters and sizes against what SQS and DynamoDB take. Pure; every function raises `InvalidField`.
+"""Checks names, characters and sizes against what SQS and DynamoDB accept. Pure; every function raises `InvalidField`.
 
 A job that passes these can be delivered as far as its content goes. Sizes are UTF-8 bytes of what will really be sent
 or stored: with our attributes, our JSON escaping and our packing added.
@@ -42,12 +42,14 @@ _ID_CHARS = frozenset(string.ascii_letters + string.digits + string.punctuation)
 def text(field: str, value: str) -> None:
     """Not empty, and every character legal in an SQS message."""
     if not value:
-        raise InvalidField(field, "is empty.", "SQS takes no empty text: send at least one character, or leave it out.")
+        raise InvalidField(
+            field, "is empty.", "SQS accepts no empty text: send at least one character, or leave it out."
+        )
     illegal = _ILLEGAL.search(value)
     if illegal is not None:
         raise InvalidField(
             field,
-            f"has the character U+{ord(illegal[0]):04X} at position {illegal.start()}, which SQS does not take.",
+            f"has the character U+{ord(illegal[0]):04X} at position {illegal.start()}, which SQS does not accept.",
             "Send it as body_base64, or without characters that XML 1.0 excludes.",
         )
 
@@ -59,11 +61,11 @@ def base64_text(field: str, value: str) -> None:
     except (binascii.Error, ValueError) as error:
         raise InvalidField(field, "is not base64.", "Send standard base64 (A-Z a-z 0-9 + /) with padding.") from error
     if not decoded:
-        raise InvalidField(field, "is empty.", "SQS takes no empty body: send at least one byte.")
+        raise InvalidField(field, "is empty.", "SQS accepts no empty body: send at least one byte.")
 
 
 def queue(value: str) -> None:
-    """Something to look up. Whether it is a queue is for SQS to say."""
+    """A name or URL that can be looked up. Only SQS knows whether there is such a queue."""
     if not 1 <= len(value) <= QUEUE_CHARS_MAX:
         raise InvalidField("queue", f"has {len(value)} characters.", "Send the name or the URL of an SQS queue.")
 
@@ -80,7 +82,7 @@ def message_id(field: str, value: str) -> None:
     if not 1 <= len(value) <= ID_CHARS_MAX or not _ID_CHARS.issuperset(value):
         raise InvalidField(
             field,
-            "is not one that SQS takes.",
+            "is not one that SQS accepts.",
             f"Send 1 to {ID_CHARS_MAX} of A-Z a-z 0-9 and ASCII punctuation, without spaces.",
         )
 
@@ -91,7 +93,7 @@ def attributes(user: Mapping[str, Attribute], *, named: bool, base64_body: bool)
     if len(user) > count_max:
         raise InvalidField(
             "attributes",
-            f"has {len(user)} entries; SQS takes {ATTRIBUTES_MAX} a message, of which Dynein needs "
+            f"has {len(user)} entries; SQS allows {ATTRIBUTES_MAX} a message, of which Dynein needs "
             f"{own_attributes_count(named=named, base64=base64_body)} for this job.",
             f"Send at most {count_max}.",
         )
@@ -102,7 +104,7 @@ def attributes(user: Mapping[str, Attribute], *, named: bool, base64_body: bool)
 
 
 def sizes(field: str, *, message_bytes: int, record_bytes: int, message_bytes_max: int, scheduled: bool) -> None:
-    """The job fits everywhere it may have to go. ``field`` is the part of it that is biggest by nature: the body."""
+    """The job fits everywhere it may have to go. ``field`` gets the error: the body, as the largest part of a job."""
     _fits(field, "the message with its attributes", message_bytes, message_bytes_max)
     if not scheduled:
         return
@@ -125,13 +127,13 @@ def _attribute_name(field: str, name: str) -> None:
     if len(name) > NAME_CHARS_MAX or not _ATTRIBUTE_NAME.fullmatch(name):
         raise InvalidField(
             field,
-            "is not an attribute name that SQS takes.",
+            "is not an attribute name that SQS accepts.",
             f"Use 1 to {NAME_CHARS_MAX} letters, digits, - and _, with single periods between them.",
         )
     if name.lower().startswith(("aws.", "amazon.")):
-        raise InvalidField(field, "begins with a prefix that AWS keeps for itself.", "Choose another name.")
+        raise InvalidField(field, "begins with a prefix that is reserved for AWS.", "Choose another name.")
     if name.lower().startswith(PREFIX):
-        raise InvalidField(field, f"begins with {PREFIX}, which Dynein keeps for itself.", "Choose another name.")
+        raise InvalidField(field, f"begins with {PREFIX}, which is reserved for Dynein.", "Choose another name.")
 
 
 def _attribute_value(field: str, attribute: Attribute) -> None:
@@ -139,7 +141,7 @@ def _attribute_value(field: str, attribute: Attribute) -> None:
     if kind is None or len(attribute.type) > NAME_CHARS_MAX:
         raise InvalidField(
             f"{field}.type",
-            "is not a type that SQS takes.",
+            "is not a type that SQS accepts.",
             'Send "String", "Number" or "Binary", with a label of your own after a period if you like.',
         )
     if kind[1] == "Binary":
@@ -149,7 +151,7 @@ def _attribute_value(field: str, attribute: Attribute) -> None:
     if kind[1] == "Number" and not _is_number(attribute.value):
         raise InvalidField(
             field,
-            "is not a Number that SQS takes.",
+            "is not a Number that SQS accepts.",
             f"Send at most {_NUMBER_DIGITS_MAX} digits, between 1e-128 and 1e+126 in size; or use the type String.",
         )
 

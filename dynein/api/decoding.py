@@ -1,4 +1,4 @@
-"""From bytes to requests. A mistake is told with the field's name and, for a misspelt one, the right spelling."""
+"""From bytes to requests. An error names the field and, for a misspelt one, the right spelling."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def decode_prepare(raw: bytes) -> PrepareRequest:
 
 
 def decode_batch(raw: bytes) -> Sequence[bytes | Raw]:
-    """The jobs of a batch, each still to be decoded by itself, so that a bad one does not fail the others."""
+    """The jobs of a batch, each still to be decoded separately, so that a bad one does not fail the others."""
     try:
         return _decode(_BATCH, raw, _Batch.__struct_fields__).jobs
     except MalformedJson:
@@ -107,9 +107,9 @@ def _path(prefix: str, name: str) -> str:
 
 
 def _split_batch(raw: bytes) -> list[bytes] | None:
-    r"""The items of a batch that `msgspec` refuses as a whole but a laxer reader can tell apart; else ``None``.
+    r"""The items of a batch that `msgspec` refuses as a whole but a more lenient reader can separate; else ``None``.
 
-    It happens when one job has a lone surrogate (``"\ud800"``), which is JSON by its grammar and yet no text.
+    It happens when one job has a lone surrogate (``"\ud800"``): the JSON grammar allows it, but it is no valid text.
     """
     items: list[bytes] = []
     try:

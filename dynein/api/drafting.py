@@ -1,4 +1,4 @@
-"""From a request to a job that is ready to leave: checked, placed, signed and encoded. No I/O."""
+"""From a request to a job that is ready to be sent: checked, with a policy and a token, encoded. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import UNSET
 from dynein.api import checks
 from dynein.api.decoding import decode_attribute
 from dynein.api.due_time import MS_PER_DAY
-from dynein.api.policy import KIND_OF, When, due_at_ms, due_by_token_ms, place
+from dynein.api.policy import KIND_OF, When, choose_policy, due_at_ms, due_by_token_ms
 from dynein.api.schemas import JobRequest
 from dynein.core.delivered_message import has_room_for_traceparent, outgoing_bytes
 from dynein.core.job import Attribute, Job, Policy, encode_job
@@ -19,6 +19,7 @@ from dynein.core.keys import TriggerKey
 from dynein.core.queues import Destination
 from dynein.core.trace_context import parse_traceparent
 from dynein.errors import InvalidField, InvalidToken
+from dynein.settings import Settings
 
 PREPARED_VALID_MS = MS_PER_DAY
 """How long after its due time a prepared token still creates its job. The claim that makes a second create harmless
@@ -26,7 +27,7 @@ stays in the table for 15 days from the due time, and an inbound message lives f
 
 
 class Draft(NamedTuple):
-    """A job ready to leave."""
+    """A job ready to be sent."""
 
     token: str
     policy: Policy
@@ -38,34 +39,29 @@ class Draft(NamedTuple):
     """The job as `dynein.core.job.encode_job` wrote it; empty unless it is SCHEDULED."""
 
 
-class Bounds(NamedTuple):
-    """The settings that limit a job."""
-
-    message_bytes_max: int
-    delay_max_days: int
-
-
 def draft(
     request: JobRequest,
     destination: Destination,
     now_ms: int,
     key: TriggerKey,
     signer: TokenSigner,
-    bounds: Bounds,
+    settings: Settings,
     traceparent: str | None = None,
 ) -> Draft:
-    """Check and place ``request``. ``key`` has the id and shard for a new job; a prepared token brings its own.
+    """Check ``request`` and choose its policy. ``key``: id and shard of a new job; a prepared token has its own.
 
-    ``traceparent``: the trace context it came with, unless it has one of its own. Raises `InvalidField`.
+    ``traceparent``: the trace context of the HTTP request; one in ``request`` itself takes precedence.
+
+    Raises `InvalidField`.
     """
     job, field = _job(request, destination, traceparent)
     prepared = _prepared(request.token, signer, now_ms) if request.token is not None else None
     when = When(request.run_at, request.delay)
     if prepared is None:
-        due_ms = due_at_ms(when, now_ms, delay_max_days=bounds.delay_max_days)
+        due_ms = due_at_ms(when, now_ms, delay_max_days=settings.delay_max_days)
     else:
         due_ms = due_by_token_ms(when, prepared.key.due_at_ms)
-    policy = place(
+    policy = choose_policy(
         request.policy or Policy.AUTO,
         due_ms,
         now_ms,
@@ -76,15 +72,15 @@ def draft(
     new = TriggerKey(due_ms, key.job_id, key.shard)
     token = request.token or signer.sign(JobRef(KIND_OF[policy], new))
     try:
-        return _sized(Draft(token, policy, due_ms, job, 0, b""), field, bounds)
+        return _sized(Draft(token, policy, due_ms, job, 0, b""), field, settings)
     except InvalidField:
         if job.traceparent is None:
             raise
         untraced = msgspec.structs.replace(job, traceparent=None)
-        return _sized(Draft(token, policy, due_ms, untraced, 0, b""), field, bounds)
+        return _sized(Draft(token, policy, due_ms, untraced, 0, b""), field, settings)
 
 
-def _sized(new: Draft, field: str, bounds: Bounds) -> Draft:
+def _sized(new: Draft, field: str, settings: Settings) -> Draft:
     """The draft with its sizes and its record. Raises `InvalidField` for ``field`` when it is too large."""
     size = outgoing_bytes(new.job, new.due_at_ms)
     scheduled = new.policy is Policy.SCHEDULED
@@ -93,7 +89,7 @@ def _sized(new: Draft, field: str, bounds: Bounds) -> Draft:
         field,
         message_bytes=size,
         record_bytes=len(record),
-        message_bytes_max=bounds.message_bytes_max,
+        message_bytes_max=settings.message_bytes_max,
         scheduled=scheduled,
     )
     return Draft(new.token, new.policy, new.due_at_ms, new.job, size, record)
@@ -129,7 +125,7 @@ def _job(request: JobRequest, destination: Destination, traceparent: str | None)
 
 
 def _body(request: JobRequest) -> tuple[str, str]:
-    """The body's text, and the field that had it."""
+    """The body's text, and the field it came in."""
     body, json, body_base64 = request.body, request.json, request.body_base64
     if (body is not None) + (json is not UNSET) + (body_base64 is not None) != 1:
         raise _not_one_body(request)
@@ -183,5 +179,5 @@ def _prepared(token: str, signer: TokenSigner, now_ms: int) -> JobRef:
     if ref.kind is not TokenKind.PREPARED:
         raise InvalidField("token", "belongs to a job that exists.", fix)
     if now_ms > ref.key.due_at_ms + PREPARED_VALID_MS:
-        raise InvalidField("token", "was prepared for a time that is more than a day past.", fix)
+        raise InvalidField("token", "was prepared for a time that is more than a day ago.", fix)
     return ref

@@ -17,7 +17,7 @@ MS_PER_DAY = 86_400_000
 DELAY_CHARS_MAX = 64
 """Longest text of a delay or a time."""
 EPOCH_MS_MIN = 100_000_000_000
-"""Smaller numbers are epoch *seconds* by mistake (this one is 3 March 1973): sent at once, they would do harm."""
+"""Smaller numbers are epoch *seconds* by mistake (this one is 3 March 1973), and must not mean a job due now."""
 
 _UNIT_MS = {
     "ms": 1,
@@ -155,7 +155,7 @@ def _parse_rfc3339(text: str) -> int:
         raise InvalidField("run_at", "is not a date and time that exists.", _RUN_AT_FIX) from error
     seconds = (naive - _EPOCH) // dt.timedelta(seconds=1) + leap - offset_min * 60
     at_ms = seconds * MS_PER_S + (_up(Decimal("0." + fraction) * MS_PER_S) if fraction else 0)
-    return max(at_ms, 0)  # before 1970: past all the same
+    return max(at_ms, 0)  # before 1970: in the past, like 1970
 
 
 def _up(milliseconds: Decimal) -> int:

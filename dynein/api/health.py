@@ -19,17 +19,17 @@ from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock
 
 READINESS_TTL_S = 2.0
-"""How long an answer of `Readiness` is given again, so that probes cost next to nothing."""
+"""How long a result of `Readiness` is reused, so that frequent probes cost little."""
 
 
 class Phase(Enum):
-    """Where a process is in its life."""
+    """A phase of a process's life."""
 
     SERVING = "serving"
     LINGERING = "lingering"
-    """Not ready any more, but still taking jobs, until load balancers have noticed."""
+    """Not ready any more, but still accepting jobs, until load balancers have noticed."""
     DRAINING = "draining"
-    """Takes no new jobs; finishes those it has."""
+    """Accepts no new jobs; finishes those it has."""
 
 
 _NEXT = {
@@ -56,7 +56,7 @@ class Lifecycle:
         return self.phase is Phase.DRAINING
 
     def linger(self) -> None:
-        """Say not ready, and go on."""
+        """Become not ready, and go on."""
         self._go(Phase.LINGERING)
 
     def drain(self) -> None:
@@ -69,7 +69,7 @@ class Lifecycle:
 
 
 class Readiness:
-    """Can this process do its work? Call it for the reasons why not; an empty list is a yes."""
+    """Can this process do its work? Call it for the reasons why not; an empty list means ready."""
 
     def __init__(
         self, queues: Queues, shards: ShardRecords, inbound_url: str, clock: Clock, lifecycle: Lifecycle
@@ -79,15 +79,15 @@ class Readiness:
         self._inbound_url = inbound_url
         self._clock = clock
         self._lifecycle = lifecycle
-        self._asking = asyncio.Lock()
+        self._checking = asyncio.Lock()
         self._reasons: list[str] = []
         self._valid_until = float("-inf")
 
     async def __call__(self) -> list[str]:
-        """The reasons. Concurrent probes share one look, and its answer is kept for `READINESS_TTL_S`."""
+        """The reasons. Concurrent probes share one check, whose result is kept for `READINESS_TTL_S`."""
         if not self._lifecycle.ready:
             return ["shutting down"]
-        async with self._asking:
+        async with self._checking:
             if self._clock.monotonic() >= self._valid_until:
                 checks = (_failure("SQS", self._reach_sqs()), _failure("DynamoDB", self._reach_table()))
                 self._reasons = [reason for reason in await asyncio.gather(*checks) if reason is not None]
@@ -110,7 +110,7 @@ async def _failure(service: str, check: Awaitable[str | None]) -> str | None:
     return None if reason is None else f"{service}: {reason}"
 
 
-def ops_routes(readiness: Callable[[], Awaitable[list[str]]], telemetry: Telemetry) -> list[Route]:
+def health_routes(readiness: Callable[[], Awaitable[list[str]]], telemetry: Telemetry) -> list[Route]:
     """``/healthz``, ``/readyz`` and ``/metrics``."""
 
     async def healthz(_: Request) -> Response:

@@ -1,4 +1,4 @@
-"""What comes before a route and after it: request bodies within bounds, request ids, and no answer without a form."""
+"""Around every route: bounded request bodies, request ids, and a problem document for every failure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dynein.api.caller import caller_of, identify
 from dynein.api.problems import RequestTooLarge, UnsupportedMediaType, problem_of, respond
-from dynein.api.request_metrics import RequestMeter
+from dynein.api.request_metrics import RequestMetrics
 from dynein.errors import Overloaded
 from dynein.observability.events.api import REQUEST_ANSWERED, REQUEST_FAILED
 
 BODIES_MAX = 16
 """Request bodies in memory at once, counted in bodies of the largest size allowed. Past it: 503."""
 _BODY_COST_MIN_BYTES = 4096
-"""What even the smallest request in hand takes."""
+"""What even the smallest request takes while it is being handled."""
 _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json(?:\s*;.*)?", re.ASCII | re.IGNORECASE)
 
 
@@ -33,7 +33,7 @@ class Intake:
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """The body, which counts as held until the request is answered.
+        """The body, which counts as held until the response is sent.
 
         Raises `RequestTooLarge`, `UnsupportedMediaType` or `Overloaded`.
         """
@@ -45,7 +45,7 @@ class Intake:
         try:
             chunks: list[bytes] = []
             size = 0
-            # Counted as it comes: a declared length may be missing, or a lie.
+            # Counted as it is received: a declared length may be missing or wrong.
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > self._request_bytes_max:
@@ -59,7 +59,7 @@ class Intake:
 
     def _hold(self, more_bytes: int) -> int:
         if self._held_bytes + more_bytes > self._held_bytes_max:
-            raise Overloaded(f"{self._held_bytes_max} bytes of requests are in hand already")
+            raise Overloaded(f"{self._held_bytes_max} bytes of requests are being handled already")
         self._held_bytes += more_bytes
         return more_bytes
 
@@ -70,10 +70,10 @@ class Intake:
 
 
 def _check_media_type(request: Request) -> None:
-    """Any content type will do from a program (``curl -d`` sends a form's), but not from a web page.
+    """A program may send any content type (``curl -d`` sends a form's), a web page only JSON.
 
-    A page may send forms anywhere without asking, with the address of a Dynein on localhost for instance; JSON only
-    after a preflight, which we do not grant.
+    Browsers let a page send forms to any address, such as a Dynein on localhost, but JSON only after a preflight
+    request, which we do not allow.
     """
     content_type = request.headers.get("content-type", "")
     from_browser = "origin" in request.headers or "sec-fetch-site" in request.headers
@@ -82,18 +82,18 @@ def _check_media_type(request: Request) -> None:
 
 
 class Envelope:
-    """ASGI middleware: a request id on every answer (see `identify`), problem documents for the unforeseen, a count."""
+    """ASGI middleware: request ids (see `identify`), problem documents for unexpected errors, metrics."""
 
-    def __init__(self, app: ASGIApp, meter: RequestMeter) -> None:
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
         self._app = app
-        self._meter = meter
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = self._meter.now()
+        began = self._metrics.now()
         request_id = identify(scope).request_id
         assert request_id is not None
         status = 0
@@ -104,7 +104,7 @@ class Envelope:
                 status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
                 if REQUEST_ANSWERED.enabled:
-                    _log_answer(scope, message["status"])
+                    _log_response(scope, message["status"])
             await send(message)
 
         try:
@@ -116,10 +116,10 @@ class Envelope:
             await respond(problem_of(error, scope["path"]))(scope, receive, send_with_id)
         finally:
             if status:
-                self._meter.answered(scope, status, began)
+                self._metrics.responded(scope, status, began)
 
 
-def _log_answer(scope: Scope, status: int) -> None:
+def _log_response(scope: Scope, status: int) -> None:
     caller = caller_of(scope)
     REQUEST_ANSWERED.log(
         method=scope["method"],

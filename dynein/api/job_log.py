@@ -1,4 +1,4 @@
-"""What the log says about jobs as they come in and as they are changed."""
+"""Log lines about jobs that are submitted, cancelled and moved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dynein.observability.events.api import (
 
 
 def accepted(drafts: Iterable[Draft], caller: Caller) -> None:
-    """SQS has acknowledged these. Ask first whether `JOB_ACCEPTED` is logged at all: gathering them costs too."""
+    """SQS has acknowledged these. Check `JOB_ACCEPTED.enabled` before: collecting the drafts costs CPU too."""
     for job in drafts:
         JOB_ACCEPTED.log(
             token=job.token,
@@ -34,7 +34,7 @@ def accepted(drafts: Iterable[Draft], caller: Caller) -> None:
 
 
 def refused(error: DyneinError, caller: Caller, *, queue: str | None = None, token: str | None = None) -> None:
-    """A job is wrong, as far as it could be read."""
+    """A job is wrong. Queue and token are known if it could be decoded."""
     if JOB_REFUSED.enabled:
         JOB_REFUSED.log(
             code=problem_of(error, "").code,
@@ -48,7 +48,7 @@ def refused(error: DyneinError, caller: Caller, *, queue: str | None = None, tok
 
 
 def turned_away(errors: Iterable[DyneinError], caller: Caller) -> None:
-    """Nothing is wrong with these jobs, and they were not taken: a line for each kind of failure."""
+    """Nothing is wrong with these jobs, but they were not accepted: a line for each kind of failure."""
     by_code: dict[str, list[DyneinError]] = {}
     for error in errors:
         if not isinstance(error, Rejected):
@@ -58,12 +58,12 @@ def turned_away(errors: Iterable[DyneinError], caller: Caller) -> None:
 
 
 def cancelled(token: str, due_at_ms: int, caller: Caller) -> None:
-    """A cancel was promised."""
+    """A job will not be delivered."""
     JOB_CANCELLED.log(token=token, due_at_ms=due_at_ms, request_id=caller.request_id)
 
 
 def moved(job: MovedJob, caller: Caller) -> None:
-    """A job has another time."""
+    """A job has another due time."""
     JOB_MOVED.log(
         token=job.token,
         previous_token=job.previous_token,
@@ -73,5 +73,5 @@ def moved(job: MovedJob, caller: Caller) -> None:
 
 
 def not_changed(what: str, token: str, error: Conflict, due_at_ms: int, caller: Caller) -> None:
-    """A cancel or move came too late, or a second time."""
+    """A cancel or move came too late, or for the second time."""
     JOB_NOT_CHANGED.log(what=what, token=token, code=error.code, due_at_ms=due_at_ms, request_id=caller.request_id)

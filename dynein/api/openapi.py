@@ -1,18 +1,16 @@
-"""The OpenAPI document: schemas from the msgspec types (`openapi_schemas`), operations from this page.
+"""The OpenAPI document: schemas from the msgspec types (`openapi_schemas`), operations written out here.
 
-Written out by hand rather than derived from the routes, since those take and give bytes. A test holds the two together,
-and schemathesis drives the running application with it.
+Written by hand rather than derived from the routes, since those handle bytes. A test checks that the two agree, and
+schemathesis tests the running application against it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from dynein import __version__
-from dynein.api.openapi_schemas import BATCH_REQUEST, REF, component_schemas
-from dynein.api.problems import CATALOGUE, PROBLEM_JSON, make
+from dynein.api.openapi_operations import json_body, json_response, operation, text_response
+from dynein.api.openapi_schemas import BATCH_REQUEST, component_schemas
 from dynein.api.schemas import DUE_EXAMPLE, DUE_MS_EXAMPLE, TOKEN_EXAMPLE, TRACEPARENT_EXAMPLE
 from dynein.core.trace_context import TRACEPARENT
 from dynein.settings import Settings
@@ -20,20 +18,19 @@ from dynein.settings import Settings
 _DESCRIPTION = """\
 The right message, to the right queue, at the right time.
 
-`POST /v1/jobs` takes a job; at its due time its body is on its destination SQS queue, exactly as submitted, for any
+`POST /v1/jobs` accepts a job; at its due time its body is on its destination SQS queue, exactly as submitted, for any
 consumer. A 2xx means that SQS has acknowledged the job. Errors are problem documents (RFC 9457) that name the field and
-the fix. Every answer has an `x-request-id`: yours, if you send one of up to 128 visible ASCII characters.
+the fix. Every response has an `x-request-id`: yours, if you send one of up to 128 visible ASCII characters.
 
-**Retrying.** A job that was answered with 429 may be sent again. So may one that was answered with 503; where its
-`detail` says that the job may have been accepted all the same, a repeat can deliver it twice. To exclude that, take a
-token first (`POST /v1/tokens`) and send the job with it, as often as need be.
+**Retrying.** After a 429, a job may be sent again. After a 503 too; but if the `detail` says that the job may have been
+accepted all the same, sending it again can deliver it twice. To prevent that, take a token first (`POST /v1/tokens`)
+and submit the job with it, as often as needed.
 
-**Tracing.** The W3C trace context of the header `traceparent` comes with the delivered message, as its attribute
-`traceparent`: link the consumer's span to it. It never makes a job fail: it is ignored when it is not valid, when the
-job brings an attribute of that name, and when there is no room for it among SQS's ten attributes or in the size limit.
+**Tracing.** The W3C trace context of the header `traceparent` is delivered with the message, as its attribute
+`traceparent`: link the consumer's span to it. It never makes a job fail: it is ignored if it is not valid, if the job
+has an attribute of that name, and if there is no room for it among SQS's ten attributes or within the size limit.
 """
-_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait."}}
-_LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The job: GET, DELETE or PATCH it there."}}
+_LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The job's path, for GET, DELETE and PATCH."}}
 _TRACEPARENT = {
     "name": TRACEPARENT,
     "in": "header",
@@ -94,76 +91,77 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
         "name": "token",
         "in": "path",
         "required": True,
-        "description": "The job's token. One that this deployment did not sign is answered with 404.",
+        "description": "The job's token. The response is 404 for one that this deployment did not sign.",
         "schema": {"type": "string"},
         "example": TOKEN_EXAMPLE,
     }
     submit_problems = ("invalid-field", "unknown-queue", "refused-by-sqs", "draining", *_AWS, *_WITH_BODY)
     return {
         "/v1/jobs": {
-            "post": _operation(
+            "post": operation(
                 "submitJob",
                 "Submit a job",
-                "Answered once SQS has acknowledged the job. Unknown fields are refused: a misspelt `delay` must not "
-                "send at once.",
-                body=_json_body("JobRequest", _JOB_EXAMPLES),
-                answers={"202": _json_answer("Accepted", "Accepted", _ACCEPTED_EXAMPLE, _LOCATION)},
+                "The response comes once SQS has acknowledged the job. Unknown fields are refused: with a misspelt "
+                "`delay` a job would be sent now.",
+                body=json_body("JobRequest", _JOB_EXAMPLES),
+                responses={"202": json_response("Accepted", "Accepted", _ACCEPTED_EXAMPLE, _LOCATION)},
                 problems=submit_problems,
                 parameters=[_TRACEPARENT],
             )
         },
         "/v1/jobs/batch": {
-            "post": _operation(
+            "post": operation(
                 "submitJobs",
                 f"Submit up to {settings.batch_jobs_max} jobs",
-                "The answer is 200 if the request as a whole could be read; `results` has what came of each job, in "
-                "order. One bad job never fails another.",
-                body=_json_body(
+                "The response is 200 if the request as a whole could be read; `results` has the outcome of each job, "
+                "in order. A job that is refused does not affect the others.",
+                body=json_body(
                     BATCH_REQUEST,
                     {"two": {"value": {"jobs": [_JOB_EXAMPLES["soon"]["value"], _JOB_EXAMPLES["json"]["value"]]}}},
                 ),
-                answers={"200": _json_answer("BatchAnswer", "What came of each job")},
+                responses={"200": json_response("BatchAnswer", "The outcome of each job")},
                 problems=("invalid-field", "draining", *_WITH_BODY),
                 parameters=[_TRACEPARENT],
             )
         },
         "/v1/tokens": {
-            "post": _operation(
+            "post": operation(
                 "prepareToken",
                 "Prepare a token for a job",
-                "Store the token, then submit the job with it, as often as you need to be sure: it is delivered once. "
-                "The token fixes the due time, and can be used until a day after it. Such a job is SCHEDULED. "
-                "Nothing is stored by this call.",
-                body=_json_body("PrepareRequest", {"later": {"value": {"delay": "3d 4h"}}}, required=False),
-                answers={"200": _json_answer("Prepared", "The token")},
+                "Store the token, then submit the job with it, as often as needed until it is accepted: the job is "
+                "delivered once. The token fixes the due time, and can be used until a day after it. Such a job is "
+                "SCHEDULED. Nothing is stored by this call.",
+                body=json_body("PrepareRequest", {"later": {"value": {"delay": "3d 4h"}}}, required=False),
+                responses={"200": json_response("Prepared", "The token")},
                 problems=("invalid-field", "draining", *_WITH_BODY),
             )
         },
         "/v1/jobs/{token}": {
             "parameters": [token],
-            "get": _operation(
+            "get": operation(
                 "getJob",
-                "Say where a job is",
-                "A job that has been delivered leaves no trace: `released` or `handed_to_sqs` is all that can be said.",
-                answers={"200": _json_answer("JobStatus", "Where it is")},
+                "Get the state of a job",
+                "Nothing is stored of a job that has been delivered: its state is then `released` or `handed_to_sqs`.",
+                responses={"200": json_response("JobStatus", "Its state")},
                 problems=("invalid-token", *_AWS, *_ALWAYS),
             ),
-            "delete": _operation(
+            "delete": operation(
                 "cancelJob",
                 "Cancel a job",
-                "200 only if the job will not be delivered, also when it is repeated. Some seconds before its due time "
-                "a job may be in somebody's hand: then the answer is 409 `too-late`, and it will be delivered.",
-                answers={"200": _json_answer("CancelledJob", "It will not be delivered")},
+                "200 only if the job will not be delivered, also when repeated. From some seconds before its due time, "
+                "a process may already have read the job to send it: then the response is 409 `too-late`, and the job "
+                "will be delivered.",
+                responses={"200": json_response("CancelledJob", "It will not be delivered")},
                 problems=("invalid-token", "too-late", "already-handed-to-sqs", "moved", *_AWS, *_ALWAYS),
             ),
-            "patch": _operation(
+            "patch": operation(
                 "moveJob",
                 "Move a job to another time",
-                "Atomic: the job is delivered once, at one of the two times. It gets a new token, and the old one "
-                "answers with where it went. A job that has been at that very millisecond before comes a few "
-                "milliseconds later; `due_at_ms` says when.",
-                body=_json_body("MoveRequest", {"later": {"value": {"delay": "1h"}}}),
-                answers={"200": _json_answer("MovedJob", "Moved", headers=_LOCATION)},
+                "Atomic: the job is delivered once, at one of the two times. It gets a new token; a look-up of the old "
+                "one returns it. A job that has had that due time before gets one a few milliseconds later: see "
+                "`due_at_ms`.",
+                body=json_body("MoveRequest", {"later": {"value": {"delay": "1h"}}}),
+                responses={"200": json_response("MovedJob", "Moved", headers=_LOCATION)},
                 problems=(
                     "invalid-token",
                     "invalid-field",
@@ -179,11 +177,11 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
             ),
         },
         "/problems/{code}": {
-            "get": _operation(
+            "get": operation(
                 "explainProblem",
-                "Say what a problem type means",
-                "Where the `type` of a problem document leads.",
-                answers={"200": _text_answer("What it means")},
+                "Explain a problem type",
+                "The path in the `type` of a problem document.",
+                responses={"200": text_response("What it means")},
                 problems=("not-found",),
             )
             | {
@@ -203,7 +201,7 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
 
 def _operation_paths() -> dict[str, Any]:
     def probe(operation_id: str, summary: str, status: str, problems: tuple[str, ...]) -> dict[str, Any]:
-        answer = {
+        response = {
             "description": summary,
             "content": {
                 "application/json": {
@@ -217,8 +215,8 @@ def _operation_paths() -> dict[str, Any]:
             },
         }
         return {
-            "get": _operation(
-                operation_id, summary, summary + ".", answers={"200": answer}, problems=problems, tag="operation"
+            "get": operation(
+                operation_id, summary, summary + ".", responses={"200": response}, problems=problems, tag="operation"
             )
         }
 
@@ -226,80 +224,13 @@ def _operation_paths() -> dict[str, Any]:
         "/healthz": probe("healthz", "The process is alive", "alive", ()),
         "/readyz": probe("readyz", "The process reaches SQS and the table", "ready", ("not-ready",)),
         "/metrics": {
-            "get": _operation(
+            "get": operation(
                 "metrics",
                 "Prometheus metrics",
                 "In the text exposition format.",
-                answers={"200": _text_answer("Metrics")},
+                responses={"200": text_response("Metrics")},
                 problems=(),
                 tag="operation",
             )
         },
     }
-
-
-def _operation(
-    operation_id: str,
-    summary: str,
-    description: str,
-    *,
-    answers: dict[str, Any],
-    problems: tuple[str, ...],
-    body: dict[str, Any] | None = None,
-    parameters: list[dict[str, Any]] | None = None,
-    tag: str = "jobs",
-) -> dict[str, Any]:
-    operation: dict[str, Any] = {
-        "operationId": operation_id,
-        "tags": [tag],
-        "summary": summary,
-        "description": description,
-        "responses": {**answers, **_problem_answers(problems)},
-    }
-    if body is not None:
-        operation["requestBody"] = body
-    if parameters is not None:
-        operation["parameters"] = parameters
-    return operation
-
-
-def _problem_answers(codes: tuple[str, ...]) -> dict[str, Any]:
-    answers: dict[str, Any] = {}
-    for code in sorted(codes, key=lambda code: CATALOGUE[code].status):
-        kind = CATALOGUE[code]
-        answer = answers.setdefault(
-            str(kind.status),
-            {
-                "description": "",
-                "content": {PROBLEM_JSON: {"schema": {"$ref": REF.format(name="Problem")}, "examples": {}}},
-            },
-        )
-        answer["description"] += f"* `{code}`: {kind.title}. {kind.meaning}\n"
-        example = msgspec.to_builtins(make(code, kind.meaning, "/v1/jobs"))
-        answer["content"][PROBLEM_JSON]["examples"][code] = {"summary": kind.title, "value": example}
-        if kind.status in {429, 503} or code == "not-stored-yet":
-            answer["headers"] = _RETRY_AFTER
-    return answers
-
-
-def _json_body(schema: str, examples: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
-    return {
-        "required": required,
-        "content": {"application/json": {"schema": {"$ref": REF.format(name=schema)}, "examples": examples}},
-    }
-
-
-def _json_answer(
-    schema: str, description: str, example: dict[str, Any] | None = None, headers: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": {"$ref": REF.format(name=schema)}}
-    if example is not None:
-        content["example"] = example
-    answer: dict[str, Any] = {"description": description, "content": {"application/json": content}}
-    if headers is not None:
-        answer["headers"] = headers
-    return answer
-
-
-def _text_answer(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"text/plain": {"schema": {"type": "string"}}}}

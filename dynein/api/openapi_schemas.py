@@ -1,4 +1,4 @@
-"""The schemas of the OpenAPI document: the msgspec types, plus the rules that types cannot say."""
+"""The schemas of the OpenAPI document: the msgspec types, plus the rules that types cannot express."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def component_schemas(*, batch_jobs_max: int) -> dict[str, Any]:
     schemas["MoveRequest"].update(_ONE_TIME)
     schemas[BATCH_REQUEST] = {
         "title": BATCH_REQUEST,
-        "description": "Jobs to submit. Each is checked and answered by itself.",
+        "description": "Jobs to submit. Each is checked separately and has an outcome of its own.",
         "type": "object",
         "required": ["jobs"],
         "additionalProperties": False,
@@ -107,7 +107,7 @@ def component_schemas(*, batch_jobs_max: int) -> dict[str, Any]:
                 "type": "array",
                 "maxItems": batch_jobs_max,
                 "items": {
-                    "description": "A `JobRequest`. One that is not gets a problem of its own; the others go ahead.",
+                    "description": "A `JobRequest`. Any other item gets a problem of its own; the others go ahead.",
                     "anyOf": [{"$ref": REF.format(name="JobRequest")}, {}],
                 },
             }

@@ -1,9 +1,9 @@
-"""Who holds a job until it is due. Pure: request, destination and now in, decision out.
+"""Chooses the schedule policy: what holds a job until it is due. Pure: request, destination and now in, decision out.
 
-AUTO, by rows from the top:
+AUTO, where the first row that applies decides:
 
 =============================================  =============
-the job                                        placement
+the job                                        policy
 =============================================  =============
 has a prepared token                           SCHEDULED
 is cancellable                                 SCHEDULED: what SQS holds cannot be taken back
@@ -12,7 +12,7 @@ is due within 900 s, on a standard queue       SQS_DELAYED
 is due later, or on a FIFO queue               SCHEDULED (FIFO queues take no delay for one message)
 =============================================  =============
 
-An explicit policy that cannot keep its promise is refused; it is never silently replaced by another.
+An explicit policy that is impossible for the job is refused; it is never silently replaced by another.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ POLICY_OF = {
 
 
 class When(NamedTuple):
-    """What a request says about time. At most one of the two is given."""
+    """The due time as a request has it. At most one of the two is given."""
 
     run_at: int | str | None
     delay: float | str | None
 
     @property
     def given(self) -> bool:
-        """Does it say anything?"""
+        """Is there one?"""
         return self.run_at is not None or self.delay is not None
 
 
 def due_at_ms(when: When, now_ms: int, *, delay_max_days: int) -> int:
-    """The due time: as asked for, but never before now, so that lateness counts from when we could first know.
+    """The due time: as asked for, but never before now, so that lateness counts from when the job was submitted.
 
     Raises `InvalidField` for ``run_at`` or ``delay``.
     """
@@ -75,7 +75,7 @@ def due_at_ms(when: When, now_ms: int, *, delay_max_days: int) -> int:
 
 
 def due_by_token_ms(when: When, token_due_at_ms: int) -> int:
-    """The due time of a job with a prepared token: the token's. Raises `InvalidField` if the job says another."""
+    """The due time of a job with a prepared token: the token's. Raises `InvalidField` if the job has another."""
     fix = f"Leave it out: the token fixes the due time at {format_rfc3339(token_due_at_ms)}."
     if when.delay is not None:
         raise InvalidField("delay", "was given with a prepared token.", fix)
@@ -84,8 +84,8 @@ def due_by_token_ms(when: When, token_due_at_ms: int) -> int:
     return token_due_at_ms
 
 
-def place(policy: Policy, due_ms: int, now_ms: int, *, fifo: bool, cancellable: bool, prepared: bool) -> Policy:
-    """The policy that the job gets: any but AUTO. Raises `InvalidField` for one that cannot be kept."""
+def choose_policy(policy: Policy, due_ms: int, now_ms: int, *, fifo: bool, cancellable: bool, prepared: bool) -> Policy:
+    """The policy that the job gets: any but AUTO. Raises `InvalidField` for one that is impossible."""
     wait_ms = due_ms - now_ms
     if policy is Policy.SCHEDULED or (policy is Policy.AUTO and (prepared or cancellable)):
         return Policy.SCHEDULED
@@ -100,7 +100,7 @@ def place(policy: Policy, due_ms: int, now_ms: int, *, fifo: bool, cancellable: 
 
 
 def _refusal(policy: Policy, wait_ms: int, *, fifo: bool, cancellable: bool, prepared: bool) -> tuple[str, str] | None:
-    """Why IMMEDIATE or SQS_DELAYED cannot be kept, and the fix."""
+    """Why IMMEDIATE or SQS_DELAYED is impossible, and the fix."""
     if prepared:
         return f"is {policy}, but a prepared token is always SCHEDULED.", _AUTO_OR_SCHEDULED
     if cancellable:
@@ -115,7 +115,7 @@ def _refusal(policy: Policy, wait_ms: int, *, fifo: bool, cancellable: bool, pre
 
 
 def delay_s(due_ms: int, now_ms: int) -> int:
-    """SQS's DelaySeconds for a message that leaves now: rounded up, so never early. May exceed what SQS takes."""
+    """SQS's DelaySeconds for a message that is sent now: rounded up, so never early. May exceed what SQS takes."""
     return max(0, -((now_ms - due_ms) // MS_PER_S))
 
 

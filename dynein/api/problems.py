@@ -1,7 +1,7 @@
 """Every way a request can fail, as an RFC 9457 problem document. The one place that maps `dynein.errors` to HTTP.
 
-``type`` is a path on this same server (``/problems/too-late``) where a person can read what it means; its last part is
-also in ``code``, for programs. ``field`` names what is wrong in the request, ``fix`` says what to send in its place.
+``type`` is a path on this same server (``/problems/too-late``), where its meaning can be read; its last part is also in
+``code``, for programs. ``field`` names what is wrong in the request, ``fix`` says what to send instead.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class RequestTooLarge(Rejected):
 
 
 class UnsupportedMediaType(Rejected):
-    """A browser sends a form where JSON is asked for."""
+    """A browser sent a form instead of JSON."""
 
 
 class SendRefused(Rejected):
@@ -70,12 +70,12 @@ CATALOGUE: Mapping[str, Kind] = {
     "already-handed-to-sqs": Kind(
         409,
         "SQS has the job",
-        "IMMEDIATE and SQS_DELAYED jobs cannot be cancelled or moved: SQS takes nothing back. Submit with "
-        "`cancellable: true` to keep a job where it can be.",
+        "IMMEDIATE and SQS_DELAYED jobs cannot be cancelled or moved: SQS does not give a message back. Submit a job "
+        "with `cancellable: true` to be able to.",
     ),
     "cancelled": Kind(409, "The job was cancelled", "A cancelled job cannot be moved. Submit it again."),
     "due-time-passed": Kind(
-        409, "The new due time is long past", "Nobody reads that part of the trigger store any more. Move it to now."
+        409, "The new due time is long past", "That part of the trigger store is no longer read. Move the job to now."
     ),
     "moved": Kind(409, "The job was moved", "It has another token now: `moved_to`. Use that one."),
     "not-stored-yet": Kind(
@@ -86,35 +86,40 @@ CATALOGUE: Mapping[str, Kind] = {
     "too-late": Kind(
         409,
         "Too late",
-        "The job is due, or so soon that it may be in somebody's hand. It was or will be delivered at its due time.",
+        "The job is due, or will be within seconds: a process may already have read it to send it. It was or will be "
+        "delivered at its due time.",
     ),
     "request-too-large": Kind(413, "Request too large", "Send fewer jobs in one request."),
     "unsupported-media-type": Kind(
         415, "Not sent as JSON", "A request from a web page must have the content type application/json."
     ),
-    "invalid-field": Kind(422, "A field is wrong", "`field` names it, `fix` says what to send. A retry fails alike."),
+    "invalid-field": Kind(
+        422, "A field is wrong", "`field` names it, `fix` says what to send instead. A retry fails in the same way."
+    ),
     "unknown-queue": Kind(
         422, "No such queue", "The destination queue does not exist, or Dynein's credentials may not see it."
     ),
-    "refused-by-sqs": Kind(422, "SQS refused the message", "`detail` has its code and words. A retry fails alike."),
+    "refused-by-sqs": Kind(
+        422, "SQS refused the message", "`detail` has its code and message. A retry fails in the same way."
+    ),
     "throttled": Kind(
         429,
-        "AWS asks to slow down",
+        "AWS throttles requests",
         "SQS or DynamoDB throttles. Nothing was accepted: try again after `Retry-After` seconds.",
     ),
-    "internal": Kind(500, "A bug in Dynein", "Please report it with the `x-request-id` of the answer."),
+    "internal": Kind(500, "A bug in Dynein", "Please report it with the `x-request-id` of the response."),
     "overloaded": Kind(
         503,
         "Too much at once",
-        "A bound of this process is reached. Nothing was accepted: try again after `Retry-After` seconds.",
+        "A limit of this process is reached. Nothing was accepted: try again after `Retry-After` seconds.",
     ),
     "draining": Kind(
-        503, "Shutting down", "This process takes no new jobs. Try again: another one, or its successor, answers."
+        503, "Shutting down", "This process accepts no new jobs. Try again: another process will respond."
     ),
     "unavailable": Kind(
         503,
-        "AWS does not answer",
-        "A call to SQS or DynamoDB failed or was not answered. `detail` says whether the job may have been accepted.",
+        "AWS does not respond",
+        "A call to SQS or DynamoDB failed or got no response. `detail` says whether the job may have been accepted.",
     ),
     "not-ready": Kind(503, "Not ready", "`detail` lists what this process cannot reach."),
 }
@@ -123,7 +128,7 @@ CATALOGUE: Mapping[str, Kind] = {
 class Problem(Struct, frozen=True, omit_defaults=True):
     """A problem document (RFC 9457)."""
 
-    type: Annotated[str, Meta(description="What kind of problem: a path on this server, to read about it.")]
+    type: Annotated[str, Meta(description="The kind of problem: a path on this server, where its meaning can be read.")]
     title: str
     status: int
     detail: Annotated[str, Meta(description="What happened this time.")]
@@ -133,12 +138,12 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     ]
     instance: Annotated[str | UnsetType, Meta(description="The request, and in a batch the job in it.")] = UNSET
     field: Annotated[str | UnsetType, Meta(description="The field that is wrong, as the caller wrote it.")] = UNSET
-    fix: Annotated[str | UnsetType, Meta(description="What to send in its place.")] = UNSET
+    fix: Annotated[str | UnsetType, Meta(description="What to send instead.")] = UNSET
     moved_to: Annotated[str | UnsetType, Meta(description="The token that the job has now.")] = UNSET
 
 
 def problem_of(error: Exception, instance: str) -> Problem:
-    """The document for ``error``. An exception that nobody foresaw is told without its text: that goes to the log."""
+    """The document for ``error``. That of an unexpected exception has no details: they go to the log."""
     if isinstance(error, InvalidField):
         return make("invalid-field", f"{error.field} {error.problem}", instance, field=error.field, fix=error.fix)
     if isinstance(error, UnknownQueue):
@@ -165,7 +170,7 @@ _CODES: tuple[tuple[type[DyneinError], str], ...] = (
     (Overloaded, "overloaded"),
     (Throttled, "throttled"),
 )
-"""The first that fits. Whatever else there is, an operator has to look at: ``unavailable``."""
+"""The first that fits. Any other error needs an operator: ``unavailable``."""
 
 
 def make(
@@ -183,19 +188,19 @@ def make(
 
 
 def headers_of(error: Exception) -> dict[str, str]:
-    """``Retry-After`` in whole seconds where a retry can help; ``Connection: close`` where the peer should leave."""
+    """``Retry-After`` in whole seconds where a retry can help; ``Connection: close`` where it should reconnect."""
     headers: dict[str, str] = {}
     if isinstance(error, Retryable):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     elif isinstance(error, Conflict) and error.code == "not-stored-yet":
         headers["retry-after"] = "1"
     elif isinstance(error, DyneinError) and not isinstance(error, Rejected):
-        headers["retry-after"] = "10"  # a person has to act
+        headers["retry-after"] = "10"  # operator action is required
     if isinstance(error, (Draining, RequestTooLarge)):
         headers["connection"] = "close"
     return headers
 
 
 def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """The document as an HTTP answer."""
+    """The document as an HTTP response."""
     return Response(msgspec.json.encode(problem), problem.status, headers=dict(headers or {}), media_type=PROBLEM_JSON)

@@ -1,4 +1,4 @@
-"""Counts and times HTTP requests by their route's template: a raw path would be a label for every token."""
+"""Counts and times HTTP requests by their route's template: with the raw path, every token would be a label value."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from starlette.types import Scope
 from dynein.observability.telemetry import OTHER, Telemetry
 
 
-class RequestMeter:
-    """Metrics of one application's ``routes``."""
+class RequestMetrics:
+    """Counts and times the requests to one application's ``routes``."""
 
     def __init__(self, routes: Sequence[BaseRoute], telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -24,11 +24,11 @@ class RequestMeter:
         self._timers: dict[str, Histogram] = {}
 
     def now(self) -> float:
-        """Seconds, for `answered`."""
+        """Seconds, for `responded`."""
         return asyncio.get_running_loop().time()
 
-    def answered(self, scope: Scope, status: int, began: float) -> None:
-        """Count a request whose answer has been sent."""
+    def responded(self, scope: Scope, status: int, began: float) -> None:
+        """Count a request whose response has been sent; ``began`` is when it arrived, by `now`."""
         route = self._template(scope)
         counter = self._counters.get((route, status))
         if counter is None:
@@ -39,7 +39,7 @@ class RequestMeter:
         self._timers[route].observe(self.now() - began)
 
     def _template(self, scope: Scope) -> str:
-        # The router notes the endpoint it chose. Where the router was passed by, the path is the template.
+        # The router stores the endpoint it chose. On the fast path there is none, and the path is the template.
         endpoint = scope.get("endpoint")
         if endpoint is not None:
             return self._templates.get(endpoint, OTHER)

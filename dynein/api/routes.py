@@ -1,4 +1,4 @@
-"""The endpoints: bytes in, `Submissions` in the middle, bytes out. What they promise is told in `openapi`."""
+"""The endpoints: bytes in, a call of `Submissions`, bytes out. `openapi` documents what they promise."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
     intake = Intake(settings.request_bytes_max)
 
     async def submit(request: Request) -> Response:
-        _check_taking(lifecycle)
+        _check_accepting(lifecycle)
         caller = caller_of(request.scope)
         async with intake.body(request) as raw:
             try:
@@ -41,10 +41,10 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
                 submissions.count_refused(error, caller)
                 raise
             accepted = await submissions.accept(job, caller)
-        return _answer(202, accepted, {"location": f"/v1/jobs/{accepted.token}"})
+        return _response(202, accepted, {"location": f"/v1/jobs/{accepted.token}"})
 
     async def submit_batch(request: Request) -> Response:
-        _check_taking(lifecycle)
+        _check_accepting(lifecycle)
         async with intake.body(request) as raw:
             items = decode_batch(raw)
             if len(items) > settings.batch_jobs_max:
@@ -54,25 +54,25 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
                     f"Send at most {settings.batch_jobs_max} in one request (setting batch_jobs_max).",
                 )
             outcomes = await _accept_batch(submissions, items, caller_of(request.scope))
-        return _batch_answer(outcomes)
+        return _batch_response(outcomes)
 
     async def prepare(request: Request) -> Response:
-        _check_taking(lifecycle)
+        _check_accepting(lifecycle)
         async with intake.body(request) as raw:
             prepared = await submissions.prepare(decode_prepare(raw))
-        return _answer(200, prepared)
+        return _response(200, prepared)
 
     async def get(request: Request) -> Response:
-        return _answer(200, await submissions.get(request.path_params["token"]))
+        return _response(200, await submissions.get(request.path_params["token"]))
 
     async def cancel(request: Request) -> Response:
-        return _answer(200, await submissions.cancel(request.path_params["token"], caller_of(request.scope)))
+        return _response(200, await submissions.cancel(request.path_params["token"], caller_of(request.scope)))
 
     async def move(request: Request) -> Response:
         async with intake.body(request) as raw:
             change = decode_move(raw)
             moved = await submissions.move(request.path_params["token"], change, caller_of(request.scope))
-        return _answer(200, moved, {"location": f"/v1/jobs/{moved.token}"})
+        return _response(200, moved, {"location": f"/v1/jobs/{moved.token}"})
 
     return [
         Route("/v1/jobs", submit, methods=["POST"]),
@@ -96,22 +96,22 @@ async def _explain_problem(request: Request) -> Response:
 async def _accept_batch(
     submissions: Submissions, items: Sequence[bytes | msgspec.Raw], caller: Caller
 ) -> list[Accepted | DyneinError]:
-    """What came of each job, those included that could not be read."""
+    """The outcome of each job, those included that could not be decoded."""
     outcomes: list[Accepted | DyneinError | None] = []
-    readable: list[JobRequest] = []
+    decoded: list[JobRequest] = []
     for item in items:
         try:
-            readable.append(decode_job(item))
+            decoded.append(decode_job(item))
         except DyneinError as error:
             submissions.count_refused(error, caller)
             outcomes.append(error)
         else:
             outcomes.append(None)
-    accepted = iter(await submissions.accept_many(readable, caller))
+    accepted = iter(await submissions.accept_many(decoded, caller))
     return [next(accepted) if outcome is None else outcome for outcome in outcomes]
 
 
-def _batch_answer(outcomes: Sequence[Accepted | DyneinError]) -> Response:
+def _batch_response(outcomes: Sequence[Accepted | DyneinError]) -> Response:
     results: list[BatchItem] = []
     accepted = 0
     headers: dict[str, str] = {}
@@ -124,13 +124,13 @@ def _batch_answer(outcomes: Sequence[Accepted | DyneinError]) -> Response:
         else:
             accepted += 1
             results.append(BatchItem(202, outcome.token, outcome.policy, outcome.due_at, outcome.due_at_ms))
-    return _answer(200, BatchAnswer(accepted, len(results) - accepted, results), headers)
+    return _response(200, BatchAnswer(accepted, len(results) - accepted, results), headers)
 
 
-def _check_taking(lifecycle: Lifecycle) -> None:
+def _check_accepting(lifecycle: Lifecycle) -> None:
     if lifecycle.draining:
         raise Draining("This process is shutting down; nothing was accepted.")
 
 
-def _answer(status: int, content: Any, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401 - any struct
+def _response(status: int, content: Any, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401 - any struct
     return Response(_ENCODER.encode(content), status, headers=headers, media_type="application/json")

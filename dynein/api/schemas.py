@@ -1,6 +1,6 @@
-"""What goes over the wire, as msgspec types: what `decoding` reads, and what the OpenAPI document is made from.
+"""Requests and responses as msgspec types: `decoding` reads them, and the OpenAPI document is made from them.
 
-Unknown fields are refused by name: a job with ``dealy`` must not be sent at once. ``null`` stands for a field left out,
+Unknown fields are refused by name: a job with ``dealy`` must not be sent now. ``null`` stands for a field left out,
 except in ``json``, where it is a value like any other.
 """
 
@@ -21,7 +21,7 @@ DUE_MS_EXAMPLE = 1896080400000
 RunAt = Annotated[
     int | str | None,
     Meta(
-        description="When: RFC 3339 with an offset, or milliseconds since 1970. In the past: at once. "
+        description="When it is due: RFC 3339 with an offset, or milliseconds since 1970. In the past: now. "
         "Excludes `delay`.",
         examples=["2030-01-31T09:00:00Z", DUE_MS_EXAMPLE],
     ),
@@ -63,21 +63,23 @@ class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, 
     policy: Annotated[
         Policy | None,
         Meta(
-            description="How it gets there. `AUTO` (the default) is IMMEDIATE without a delay, SQS_DELAYED up to 15 "
-            "minutes on a standard queue, and else SCHEDULED."
+            description="What holds the job until it is due. `AUTO` (the default) is IMMEDIATE without a delay, "
+            "SQS_DELAYED up to 15 minutes on a standard queue, and else SCHEDULED."
         ),
     ] = None
     cancellable: Annotated[
-        bool | None, Meta(description="Keep it where it can be cancelled and moved: SCHEDULED, whatever the delay.")
+        bool | None,
+        Meta(description="Make the job SCHEDULED, whatever the delay, so that it can be cancelled and moved."),
     ] = None
     name: Annotated[
-        str | None, Meta(description="A name to recognise it by, at most 256 characters; the attribute `dynein-name`.")
+        str | None,
+        Meta(description="A name to recognise the job by, at most 256 characters; the attribute `dynein-name`."),
     ] = None
     attributes: Annotated[
         dict[str, Raw] | None,
         Meta(
             description="Message attributes of your own. A text is a String, a number a Number; "
-            "or an object with `type` and `value`. SQS takes ten, of which Dynein needs two to four.",
+            "or an object with `type` and `value`. SQS allows ten, of which Dynein needs two to four.",
             examples=[{"trace": "abc-123", "attempt": 1, "photo": {"type": "Binary", "value": "/9j/4A=="}}],
         ),
     ] = None
@@ -89,12 +91,12 @@ class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, 
     ] = None
     token: Annotated[
         str | None,
-        Meta(description="A token from `POST /v1/tokens`. However often it is created, the job is delivered once."),
+        Meta(description="A token from `POST /v1/tokens`. However often it is submitted, the job is delivered once."),
     ] = None
     traceparent: Annotated[
         str | None,
         Meta(
-            description="W3C trace context of this job, in place of the header's: the attribute `traceparent` of the "
+            description="W3C trace context of this job, instead of the header's: the attribute `traceparent` of the "
             "delivered message. One that is not valid is ignored.",
             examples=[TRACEPARENT_EXAMPLE],
         ),
@@ -109,7 +111,7 @@ class MoveRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class PrepareRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """When the job that is to be created with this token will be due. Neither: now."""
+    """When the job that will be submitted with this token is due. With neither field: now."""
 
     run_at: RunAt = None
     delay: Delay = None
@@ -138,14 +140,14 @@ class Prepared(Struct, frozen=True):
 
 
 class JobStatus(Struct, frozen=True, omit_defaults=True):
-    """Where a job is."""
+    """The state of a job."""
 
     token: Token
     state: Annotated[
         str,
         Meta(
             description="`accepted`: on its way into the trigger store (a prepared token: or not created yet). "
-            "`scheduled`: stored until it is due. `dispatching`: in somebody's hand, about to be sent. "
+            "`scheduled`: stored until it is due. `dispatching`: read by a process that is about to send it. "
             "`released`: sent, or about to be. `held_by_sqs`: SQS delays it. `handed_to_sqs`: on its queue, or "
             "consumed. `cancelled`: will not be delivered. `moved`: lives on under the token in `moved_to`.",
             extra_json_schema={
@@ -165,7 +167,7 @@ class JobStatus(Struct, frozen=True, omit_defaults=True):
     policy: Policy
     due_at: DueAt
     due_at_ms: DueAtMs
-    cancellable: Annotated[bool, Meta(description="Would it have been cancelled, had this been a DELETE?")]
+    cancellable: Annotated[bool, Meta(description="Whether a DELETE would have cancelled it.")]
     queue: Annotated[str | UnsetType, Meta(description="Destination queue, while the trigger store has the job.")] = (
         UNSET
     )
@@ -190,12 +192,12 @@ class MovedJob(Struct, frozen=True):
 
 
 class BatchItem(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What came of one job of a batch: `token`, `policy` and the due time if it was accepted, else `problem`."""
+    """The outcome of one job of a batch: `token`, `policy` and the due time if it was accepted, else `problem`."""
 
     status: Annotated[
         int,
         Meta(
-            description="202, or what this job by itself would have been answered with. "
+            description="202, or the status that this job would have got in a request of its own. "
             "With 429 or 503, send it again later."
         ),
     ]
@@ -207,7 +209,7 @@ class BatchItem(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class BatchAnswer(Struct, frozen=True):
-    """What came of each job of a batch, in the order they were sent."""
+    """The outcome of each job of a batch, in the order they were sent."""
 
     accepted: Annotated[int, Meta(description="How many were accepted.")]
     refused: Annotated[int, Meta(description="How many were not.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dynein.api.caller import caller_of, note_caller
+from dynein.api.caller import caller_of, set_caller
 from dynein.observability.tracing import Tracing
 
 SUBMITS = frozenset({"/v1/jobs", "/v1/jobs/batch"})
@@ -24,16 +24,16 @@ class Traced:
             return
         caller = caller_of(scope)
         span = self._tracing.submitting(scope["path"], caller.request_id or "", caller.traceparent)
-        note_caller(scope, caller._replace(traceparent=span.traceparent, span=span))
+        set_caller(scope, caller._replace(traceparent=span.traceparent, span=span))
         status = 500
 
-        async def send_noting(message: Message) -> None:
+        async def send_and_keep_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_noting)
+            await self._app(scope, receive, send_and_keep_status)
         finally:
             span.end(status)

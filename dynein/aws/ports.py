@@ -19,11 +19,26 @@ def aws_ports(aws: Clients, layout: Layout, context: Context, settings: Settings
     clock, rng, telemetry, _ = context
     table = settings.table
     return Ports(
-        queues=SqsQueues(aws.sqs, telemetry),
+        queues=aws_queues(aws, context),
         triggers=DynamoTriggerStore(aws.dynamodb, table, clock, telemetry, layout.bucket_width_ms, rng=rng),
         shards=DynamoShardRecords(aws.dynamodb, table, clock, telemetry, rng=rng),
         roster=DynamoRoster(aws.dynamodb, table, clock, telemetry),
-        ledger=DynamoLedger(
-            aws.dynamodb, table, clock, telemetry, settings.ledger_window_s * 1000, slot=rng.randrange(SLOTS)
-        ),
+        ledger=aws_ledger(aws, context, settings),
+    )
+
+
+def aws_queues(aws: Clients, context: Context) -> SqsQueues:
+    """The queues alone, for what needs no table."""
+    return SqsQueues(aws.sqs, context.telemetry)
+
+
+def aws_ledger(aws: Clients, context: Context, settings: Settings) -> DynamoLedger:
+    """The ledger alone, for what needs neither queues nor the table's layout."""
+    return DynamoLedger(
+        aws.dynamodb,
+        settings.table,
+        context.clock,
+        context.telemetry,
+        settings.ledger_window_s * 1000,
+        slot=context.rng.randrange(SLOTS),
     )

@@ -1,4 +1,4 @@
-"""``dynein dev``: the whole service in one process on an embedded SQS and DynamoDB, and a consumer that shows arrivals.
+"""``dynein dev``: the whole service in one process on an embedded SQS and DynamoDB, and a consumer that shows messages.
 
 For trying things out; what it stores survives a restart (see `dynein.cli.engine`).
 """
@@ -12,7 +12,7 @@ import secrets
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from rich.text import Text
@@ -28,13 +28,14 @@ from dynein.errors import FatalError, Retryable
 from dynein.observability.events.process import CONSUMER_FAILED
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import SystemClock, sleep_unless
+from dynein.runtime.tasks import until
 from dynein.server.service import Service
 from dynein.settings import ROLES, Settings, load_settings
 
-SAMPLE_PATIENCE_S = 30.0
+SAMPLE_TIMEOUT_S = 30.0
 CONSUMER_PAUSE_S = 0.02
-"""The embedded engine notices a message for a long poll only at the next tenth of a second; short polls show when it
-really came. On AWS, use long polls."""
+"""With a long poll, the embedded engine returns a message only at the next tenth of a second; short polls show when it
+really arrived. On AWS, use long polls."""
 _SAMPLES: tuple[dict[str, Any], ...] = (
     {"name": "sample IMMEDIATE", "policy": "IMMEDIATE"},
     {"name": "sample AUTO", "policy": "AUTO", "delay": 1},
@@ -44,37 +45,39 @@ _SAMPLES: tuple[dict[str, Any], ...] = (
 )
 
 
+class DevOptions(NamedTuple):
+    """The command's options, by their names."""
+
+    host: str
+    port: int
+    engine_port: int
+    queue: str
+    engine: str
+    data: Path
+    consumer: bool
+    sample: bool
+    exit_after_sample: bool
+
+
 class Dev:
     """One ``dynein dev``."""
 
-    def __init__(
-        self,
-        *,
-        host: str,
-        port: int,
-        engine_port: int,
-        queue: str,
-        engine: str,
-        data: Path,
-        consumer: bool,
-        sample: bool,
-        exit_after_sample: bool,
-    ) -> None:
-        self._queue = queue
-        self._consumer = consumer
-        self._sample = sample and consumer
-        self._exit_after_sample = exit_after_sample
-        self._engine = EmbeddedEngine(engine=engine, host=host, port=engine_port, data_dir=data / "engine")
-        self._data = data
+    def __init__(self, options: DevOptions) -> None:
+        self._options = options
+        self._queue = options.queue
+        self._sample = options.sample and options.consumer
+        self._engine = EmbeddedEngine(
+            engine=options.engine, host=options.host, port=options.engine_port, data_dir=options.data / "engine"
+        )
         self._seen: set[str] = set()
         self._arrived = asyncio.Event()
-        self.settings = _settings(host, port, self._engine.endpoint_url, data)
+        self.settings = _settings(options.host, options.port, self._engine.endpoint_url, options.data)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Everything, until ``stopping`` is set."""
         settings = self.settings
         clock = SystemClock()
-        # The embedded engine takes any credentials; the SDK insists on some.
+        # The embedded engine accepts any credentials; the SDK requires some.
         for name, value in CREDENTIALS.items():
             os.environ.setdefault(name, value)
         service = Service(settings, list(ROLES))
@@ -88,14 +91,8 @@ class Dev:
             serving = asyncio.ensure_future(self._serve(service, stopping))
             consuming = asyncio.ensure_future(self._consume(queues, destination.url, clock, stopping))
             sampling = asyncio.ensure_future(self._samples(service, stopping))
-            waiting = [serving, consuming, sampling]
             try:
-                while not serving.done():
-                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                    for task in waiting:
-                        if task.done():
-                            task.result()
-                    waiting = [task for task in waiting if not task.done()]
+                await until(serving, (consuming, sampling))
             finally:
                 stopping.set()
                 for task in (consuming, sampling):
@@ -104,11 +101,11 @@ class Dev:
         out.print("stopped", style="dim")
 
     async def _serve(self, service: Service, stopping: asyncio.Event) -> None:
-        telling = asyncio.ensure_future(_tell(stopping))
+        announcing = asyncio.ensure_future(_announce_stop(stopping))
         try:
             await service.run(stopping)
         finally:
-            telling.cancel()
+            announcing.cancel()
 
     async def _samples(self, service: Service, stopping: asyncio.Event) -> None:
         await service.started.wait()
@@ -121,36 +118,36 @@ class Dev:
                 await self._all_arrived(expected)
             except (FatalError, httpx.HTTPError) as error:
                 if stopping.is_set():
-                    return  # no wonder
+                    return  # the service is stopping: requests fail
                 raise FatalError(str(error)) from error
         _print_ready(url, self.settings, self._queue)
-        if self._exit_after_sample:
+        if self._options.exit_after_sample:
             stopping.set()
 
     async def _submit(self, api: httpx.AsyncClient, sample: dict[str, Any]) -> str:
         job = {"queue": self._queue, "json": {"hello": sample["name"]}, **sample}
-        answer = await api.post("/v1/jobs", json=job)
-        if not answer.is_success:
-            raise FatalError(f"the sample job was refused: {answer.text}")
-        accepted = answer.json()
+        response = await api.post("/v1/jobs", json=job)
+        if not response.is_success:
+            raise FatalError(f"the sample job was refused: {response.text}")
+        accepted = response.json()
         due = clock_time(accepted["due_at_ms"])
         out.print(Text.assemble((f"{due}  due  ", "dim"), (f"{sample['name']:<22}", "bold"), f" {accepted['policy']}"))
         return str(accepted["token"])
 
     async def _all_arrived(self, expected: set[str]) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SAMPLE_PATIENCE_S):
+            async with asyncio.timeout(SAMPLE_TIMEOUT_S):
                 while not expected <= self._seen:
                     self._arrived.clear()
                     await self._arrived.wait()
                 return
         missing = len(expected - self._seen)
         raise FatalError(
-            f"{missing} of the sample jobs did not arrive within {SAMPLE_PATIENCE_S:.0f} s; see the log above"
+            f"{missing} of the sample jobs did not arrive within {SAMPLE_TIMEOUT_S:.0f} s; see the log above"
         )
 
     async def _consume(self, queues: SqsQueues, url: str, clock: SystemClock, stopping: asyncio.Event) -> None:
-        if not self._consumer:
+        if not self._options.consumer:
             return
         out.print("a sample consumer shows what arrives: when, where, how late, name, body", style="dim")
         while not stopping.is_set():
@@ -161,7 +158,7 @@ class Dev:
                 async for arrived in arrivals:
                     out.print(arrival_line(arrived))
                     self._note(arrived)
-            except Retryable as error:  # the machine was asleep, say
+            except Retryable as error:  # the machine was suspended, for example
                 CONSUMER_FAILED.log(error)
                 await sleep_unless(stopping, clock, 1.0)
 
@@ -171,7 +168,7 @@ class Dev:
             self._arrived.set()
 
 
-async def _tell(stopping: asyncio.Event) -> None:
+async def _announce_stop(stopping: asyncio.Event) -> None:
     await stopping.wait()
     out.print("stopping; Ctrl-C again ends it at once", style="dim")
 
@@ -180,7 +177,7 @@ def _settings(host: str, port: int, endpoint: str, data: Path) -> Settings:
     """What ``dynein dev`` needs; the environment may set anything else."""
     defaults: dict[str, Any] = {
         "log_level": "WARNING",
-        # Nobody likes to wait after Ctrl-C: draining waits for a receive, and for jobs in hand that are due soon.
+        # Keeps Ctrl-C quick: draining waits for a receive, and for buffered jobs that are due soon.
         "receive_wait_s": 1,
         "drain_s": 5,
         "shard_count": 4,
@@ -216,7 +213,7 @@ def _print_ready(url: str, settings: Settings, queue: str) -> None:
 
 
 def _command() -> str:
-    """The command line as this reader can call it: an environment's script is seldom on the path."""
+    """How to call the command line from here: a virtual environment's script is often not on the path."""
     if shutil.which("dynein") is not None:
         return "dynein"
     script = Path(sys.argv[0])

@@ -4,8 +4,8 @@ Two engines: *roto* keeps its data in a directory, so that a restart keeps every
 where roto has no binary.
 
 The child is in a process group of its own, since a Ctrl-C at the terminal goes to the whole foreground group and must
-not end the engine before the service has drained. It is then ours to end: on leaving the context, at exit of the
-interpreter, and on Linux by the kernel should we be killed.
+not end the engine before the service has drained. We have to end it ourselves then: on leaving the context, at exit
+of the interpreter, and on Linux through the kernel if we are killed.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from dynein.runtime.clock import Clock, SystemClock
 
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "dynein", "AWS_SECRET_ACCESS_KEY": "dynein"}
-"""Neither engine checks them; the SDK insists on some."""
+"""Neither engine checks them; the SDK requires some."""
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
 TAKEOVER_TIMEOUT_S = 3.0
-"""How long the engine of a killed ``dynein dev`` may take to leave its data directory."""
+"""How long the engine of a killed ``dynein dev`` may take to unlock its data directory."""
 _POLL_S = 0.02
 _LOG_LINES = 5
 
 EngineName = Literal["roto", "moto", "auto"]
 
-# Runs in between, on Linux: asks the kernel for SIGTERM at its parent's death, then becomes the engine. In a process of
+# Runs first, on Linux: asks the kernel for SIGTERM at its parent's death, then becomes the engine. In a process of
 # its own, because code between fork and exec (`preexec_fn`) may deadlock when the parent has threads.
 _TIE_TO_PARENT = """
 import ctypes, os, signal, sys
@@ -58,9 +58,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 class EmbeddedEngine:
     """Runs an engine while its context is open.
 
-    ``engine``: ``auto`` takes roto if it is installed, else moto. ``port`` 0 takes a free one. ``data_dir`` is made if
-    need be; it holds the engine's log too. Entering raises `FatalError` when the port or the directory is in use, when
-    the engine is not installed, or when it does not start.
+    ``engine``: ``auto`` takes roto if it is installed, else moto. ``port`` 0 takes a free one. ``data_dir`` is created
+    if needed; it holds the engine's log too. Entering raises `FatalError` when the port or the directory is in use,
+    when the engine is not installed, or when it does not start.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class EmbeddedEngine:
 
     @property
     def endpoint_url(self) -> str:
-        """Where both services answer."""
+        """Where both services are reached."""
         return f"http://{_in_url(self._host)}:{self._port}"
 
     @property
@@ -99,8 +99,8 @@ class EmbeddedEngine:
 
     @property
     def description(self) -> str:
-        """One line for people: engine, address, and what becomes of the data."""
-        data = f"data in {self._data_dir}" if self.keeps_data else "nothing is kept over a restart"
+        """One line of text: engine, address, and where the data is kept."""
+        data = f"data in {self._data_dir}" if self.keeps_data else "nothing is kept after a restart"
         package = {"roto": "roto-aws"}.get(self.name, self.name)
         try:
             named = f"{self.name} {version(package)}"
@@ -115,7 +115,7 @@ class EmbeddedEngine:
             self._lock = await self._take_data_dir()
             self._port = _free_port(self._host, self._port)
             self._start(command)
-            await self._until_it_answers()
+            await self._until_it_responds()
         except BaseException:
             await self._stop()
             raise
@@ -139,7 +139,7 @@ class EmbeddedEngine:
         return self._data_dir / "engine.log"
 
     async def _take_data_dir(self) -> IO[bytes]:
-        """An exclusive lock that the child inherits: it lasts until the last of us two has gone."""
+        """An exclusive lock that the child inherits: it lasts until both processes have ended."""
         lock = (self._data_dir / "lock").open("ab")
         deadline = self._clock.monotonic() + TAKEOVER_TIMEOUT_S
         while True:
@@ -171,19 +171,19 @@ class EmbeddedEngine:
             )
         atexit.register(self.kill)
 
-    async def _until_it_answers(self) -> None:
+    async def _until_it_responds(self) -> None:
         assert self._child is not None
         deadline = self._clock.monotonic() + START_TIMEOUT_S
         while self._clock.monotonic() < deadline:
             status = self._child.poll()
             if status is not None:
-                raise FatalError(f"{self.name} ended at once (exit status {status}). {self._last_words()}")
-            if await _answers(self._host, self._port):
+                raise FatalError(f"{self.name} ended at once (exit status {status}). {self._log_tail()}")
+            if await _responds(self._host, self._port):
                 return
             await self._clock.sleep(_POLL_S)
-        raise FatalError(f"{self.name} did not answer within {START_TIMEOUT_S:.0f} s. {self._last_words()}")
+        raise FatalError(f"{self.name} did not respond within {START_TIMEOUT_S:.0f} s. {self._log_tail()}")
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         lines = self._log_file.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join([f"From {self._log_file}:", *lines])
 
@@ -227,7 +227,7 @@ def _options(name: str, host: str, port: int, data_dir: Path) -> list[str]:
 
 
 def _free_port(host: str, port: int) -> int:
-    """``port`` if it can be had, a free one for 0. Raises `FatalError`."""
+    """``port`` if it is free, any free one for 0. Raises `FatalError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -241,8 +241,8 @@ def _free_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-async def _answers(host: str, port: int) -> bool:
-    """Whether something there speaks HTTP."""
+async def _responds(host: str, port: int) -> bool:
+    """Whether an HTTP server is there."""
     try:
         async with asyncio.timeout(1):
             reader, writer = await asyncio.open_connection(host, port)

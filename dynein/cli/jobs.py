@@ -1,4 +1,4 @@
-"""The commands about single jobs: ``submit``, ``get``, ``cancel`` and ``move``. They ask the HTTP API."""
+"""The commands about single jobs: ``submit``, ``get``, ``cancel`` and ``move``. They call the HTTP API."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dynein.server.failure import print_sentence
 from dynein.settings import URL_VARIABLE
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, for programs.")]
-ApiUrl = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="Where the Dynein API is.")]
+ApiUrl = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="URL of the Dynein API.")]
 DEFAULT_URL = "http://127.0.0.1:8080"
 REQUEST_TIMEOUT_S = 30
 
 
 def usage_error(sentence: str) -> NoReturn:
-    """The command line itself is wrong: exit code 2."""
+    """The command line itself is wrong: exits 2."""
     print_sentence(sentence)
     raise typer.Exit(2)
 
@@ -42,9 +42,9 @@ def submit(
     ] = None,
     group: Annotated[str | None, typer.Option(help="Message group id, for FIFO queues.")] = None,
     cancellable: Annotated[
-        bool, typer.Option("--cancellable", help="Keep it where it can be cancelled until seconds before it is due.")
+        bool, typer.Option("--cancellable", help="Allow cancelling and moving it until seconds before it is due.")
     ] = False,
-    token: Annotated[str | None, typer.Option(help="A prepared token, so that this can be retried.")] = None,
+    token: Annotated[str | None, typer.Option(help="A prepared token, so that a repeat is safe.")] = None,
     url: ApiUrl = DEFAULT_URL,
     json: Json = False,
 ) -> None:
@@ -70,7 +70,7 @@ def submit(
 def get(
     token: Annotated[str, typer.Argument(help="The job's token.")], *, url: ApiUrl = DEFAULT_URL, json: Json = False
 ) -> None:
-    """Say where a job is."""
+    """Show the state of a job."""
     _call("GET", url, f"/v1/jobs/{token}", json=json)
 
 
@@ -79,7 +79,7 @@ def cancel(
 ) -> None:
     """Cancel a job.
 
-    Succeeds only if it will not be delivered; otherwise says why, and exits 1.
+    Succeeds only if the job will not be delivered; otherwise prints why, and exits 1.
     """
     _call("DELETE", url, f"/v1/jobs/{token}", json=json)
 
@@ -94,34 +94,34 @@ def move(
 ) -> None:
     """Move a scheduled job to another time.
 
-    Prints its new token: the old one is no longer its name.
+    Prints its new token, which replaces the old one.
     """
     change = _given(delay=_number_or_text(delay), run_at=_number_or_text(at))
     _call("PATCH", url, f"/v1/jobs/{token}", change, json=json)
 
 
 def _call(method: str, url: str, path: str, body: dict[str, Any] | None = None, *, json: bool) -> None:
-    """Ask the API and print its answer: for programs just as it is, a refusal too. Exits 1 on a refusal."""
+    """Call the API and print the response; with ``json`` unchanged, also a problem. Exits 1 on a problem."""
     import httpx  # noqa: PLC0415 - not needed by the other commands
 
     if "://" not in url:
         url = f"http://{url}"
     try:
-        answer = httpx.request(method, url.rstrip("/") + path, json=body, timeout=REQUEST_TIMEOUT_S)
+        response = httpx.request(method, url.rstrip("/") + path, json=body, timeout=REQUEST_TIMEOUT_S)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         usage_error(f"--url {url}: {error}")
     except httpx.TimeoutException:
-        _fail(f"{url} has not answered within {REQUEST_TIMEOUT_S} s. It may have done what was asked all the same")
+        _fail(f"{url} did not respond within {REQUEST_TIMEOUT_S} s. The request may have taken effect all the same")
     except httpx.HTTPError as error:
-        _fail(f"{url} does not answer ({error}). Is `dynein serve` or `dynein dev` running there? See --url")
+        _fail(f"{url} does not respond ({error}). Is `dynein serve` or `dynein dev` running there? See --url")
     decoded: Any = None
     with contextlib.suppress(ValueError):
-        decoded = answer.json()
+        decoded = response.json()
     if not isinstance(decoded, dict) or ("token" not in decoded and "detail" not in decoded):
-        _fail(f"what answers at {url} is no Dynein API (HTTP status {answer.status_code}). See --url")
+        _fail(f"the server at {url} is not a Dynein API (HTTP status {response.status_code}). See --url")
     if json:
         print_json(decoded)
-    if not answer.is_success:
+    if not response.is_success:
         _fail(problem_sentence(decoded))
     if not json:
         print_job(decoded, SystemClock().now_ms())

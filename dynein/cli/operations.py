@@ -1,42 +1,72 @@
-"""What an operator runs once against a deployment: audit, redrive, ledger; with their clients built and closed."""
+"""What an operator runs against a deployment, with its clients opened and closed, and its progress shown."""
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from dynein.admin import redrive
 from dynein.admin.audit import Report, audit, requeue_by
+from dynein.admin.redrive_selection import Selection
+from dynein.admin.tail import Arrived, tail
+from dynein.aws.bootstrap import Step, bootstrap
 from dynein.aws.clients import clients
 from dynein.aws.dynamodb.layout import verify_layout
-from dynein.aws.dynamodb.ledger import DynamoLedger
-from dynein.aws.dynamodb.shards import DynamoShardRecords
-from dynein.aws.dynamodb.triggers import DynamoTriggerStore
-from dynein.aws.sqs import SqsQueues
+from dynein.aws.ports import aws_ledger, aws_ports, aws_queues
 from dynein.cli.output import err
 from dynein.core.ledger import Row, rows
 from dynein.delivery.destinations import Destinations
 from dynein.ledger.process import closing_by
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import SystemClock
+from dynein.runtime.context import Context
 from dynein.settings import Settings
+
+_TAIL_WAIT_S = 1
+"""Ctrl-C waits for the receive under way: cancelled, it would keep the messages it receives invisible for a while."""
+
+
+async def run_bootstrap(settings: Settings) -> Sequence[Step]:
+    """``dynein bootstrap``."""
+    async with clients(settings) as aws:
+        return await bootstrap(aws.sqs, aws.dynamodb, settings, SystemClock())
+
+
+async def run_tail(
+    settings: Settings, queue: str, show: Callable[[Arrived], None], stopping: asyncio.Event, *, keep: bool
+) -> None:
+    """``dynein tail``, until ``stopping`` is set; ``show`` is called with each message."""
+    context = _context()
+    async with clients(settings) as aws:
+        queues = aws_queues(aws, context)
+        destination = await queues.resolve(queue)
+        doing = "showing, and giving back, what is on" if keep else "consuming"
+        err.print(Text(f"{doing} {destination.url}; Ctrl-C stops", style="dim"))
+        arrivals = tail(
+            queues, destination.url, queue, context.clock, keep=keep, stopping=stopping, wait_s=_TAIL_WAIT_S
+        )
+        async for arrived in arrivals:
+            show(arrived)
 
 
 async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet: bool) -> Report:
     """``dynein audit``; shows its progress on a terminal, unless ``quiet``."""
-    clock, telemetry = SystemClock(), Telemetry()
+    context = _context()
     async with clients(settings) as aws:
-        layout = await verify_layout(aws.dynamodb, settings, clock, telemetry)
-        store = DynamoTriggerStore(aws.dynamodb, settings.table, clock, telemetry, layout.bucket_width_ms)
-        shards = DynamoShardRecords(aws.dynamodb, settings.table, clock, telemetry)
-        queues = SqsQueues(aws.sqs, telemetry)
-        directory = Destinations(queues, clock, ttl_s=settings.destination_cache_s)
-        requeue = requeue_by(queues, directory, settings.inbound_queue) if repair else None
-        with Progress(console=err, transient=True, disable=_unseen(quiet=quiet)) as progress:
+        layout = await verify_layout(aws.dynamodb, settings, context.clock, context.telemetry)
+        ports = aws_ports(aws, layout, context, settings)
+        destinations = Destinations(ports.queues, context.clock, ttl_s=settings.destination_cache_s)
+        requeue = requeue_by(ports.queues, destinations, settings.inbound_queue) if repair else None
+        with Progress(console=err, transient=True, disable=_hidden(quiet=quiet)) as progress:
             task = progress.add_task("reading time buckets", total=None)
             return await audit(
-                store,
-                shards,
-                clock,
+                ports.triggers,
+                ports.shards,
+                context.clock,
                 overdue_s=overdue_s,
                 requeue=requeue,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
@@ -44,43 +74,45 @@ async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet
 
 
 async def run_redrive(
-    settings: Settings, *, queue: str | None, reason: str | None, letters_max: int, quiet: bool
+    settings: Settings, selection: Selection, *, dead_letters_max: int, quiet: bool
 ) -> redrive.Report:
     """``dynein redrive``; shows its progress on a terminal, unless ``quiet``."""
-    clock, telemetry = SystemClock(), Telemetry()
+    context = _context()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     async with clients(settings) as aws:
-        queues = SqsQueues(aws.sqs, telemetry)
-        with Progress(*columns, console=err, transient=True, disable=_unseen(quiet=quiet)) as progress:
+        queues = aws_queues(aws, context)
+        with Progress(*columns, console=err, transient=True, disable=_hidden(quiet=quiet)) as progress:
             task = progress.add_task("reading the dead-letter queue", total=None)
 
             def show(so_far: redrive.Report) -> None:
                 failed = sum(so_far.failed.values())
-                seen = f"{so_far.examined} letters: {so_far.redriven} redriven, {failed} failed"
+                seen = f"{so_far.examined} dead letters: {so_far.redriven} redriven, {failed} failed"
                 progress.update(task, description=f"{seen}, {so_far.skipped} not selected")
 
             return await redrive.redrive(
                 queues,
-                Destinations(queues, clock, ttl_s=settings.destination_cache_s),
-                clock,
-                dead_letter_queue=settings.dead_letter_queue,
-                inbound_queue=settings.inbound_queue,
-                selection=redrive.Selection(queue=queue, reason=reason),
-                letters_max=letters_max,
-                message_bytes_max=settings.message_bytes_max,
+                Destinations(queues, context.clock, ttl_s=settings.destination_cache_s),
+                context.clock,
+                settings,
+                selection=selection,
+                dead_letters_max=dead_letters_max,
                 on_progress=show,
             )
 
 
 async def run_ledger(settings: Settings, *, hours: float) -> list[Row]:
     """``dynein ledger``: the windows closed within the last ``hours``, and those that are open and have begun."""
-    clock, closing = SystemClock(), closing_by(settings)
+    context, closing = _context(), closing_by(settings)
     async with clients(settings) as aws:
-        store = DynamoLedger(aws.dynamodb, settings.table, clock, Telemetry(), closing.window_ms)
-        now_ms = clock.now_ms()
+        now_ms = context.clock.now_ms()
         from_ms, _ = closing.closed(now_ms, round(hours * 3_600_000))
-        return rows(await store.read(from_ms, now_ms + 1), closing, now_ms)
+        windows = await aws_ledger(aws, context, settings).read(from_ms, now_ms + 1)
+        return rows(windows, closing, now_ms)
 
 
-def _unseen(*, quiet: bool) -> bool:
+def _context() -> Context:
+    return Context(SystemClock(), random.Random(), Telemetry())  # noqa: S311 - jitter, nothing secret
+
+
+def _hidden(*, quiet: bool) -> bool:
     return quiet or not err.is_terminal

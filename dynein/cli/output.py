@@ -1,7 +1,7 @@
-"""What the command line prints: one shape for people, one for programs (``--json``: an object a line).
+"""What the command line prints: text for people, or with ``--json`` an object a line for programs.
 
 Results go to standard output; errors, progress and remarks to standard error. Lines are never wrapped, so that a token
-can be copied and a pipe gets one line for each thing. Colours are left out where the output is no terminal.
+can be copied and a pipe gets one line for each item. Without a terminal there are no colours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OPTIONS = {
     "queue": "queue",
     "run_at": "--at",
 }
-"""Fields of a request that the command line has other names for; any other is an option of the same name."""
+"""Fields of a request whose name on the command line differs; any other is an option of the same name."""
 _MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
 _NOW_MS = 50
 _BODY_CHARS = 60
@@ -54,7 +54,7 @@ def print_fields(fields: Mapping[str, Any]) -> None:
 
 
 def print_job(job: Mapping[str, Any], now_ms: int) -> None:
-    """The API's answer about a job; the due time once, with how far away it is."""
+    """The API's response about a job; the due time once, with how far away it is."""
     fields = {name: value for name, value in job.items() if name != "due_at_ms"}
     if "due_at_ms" in job:
         fields["due_at"] = f"{job['due_at']} ({from_now(job['due_at_ms'] - now_ms)})"
@@ -62,7 +62,7 @@ def print_job(job: Mapping[str, Any], now_ms: int) -> None:
 
 
 def from_now(ms: int) -> str:
-    """How far away a moment is, to the precision that matters: ``in 20.0 s``, ``3 h 5 min ago``, ``now``."""
+    """How far away a moment is, in rounded units: ``in 20.0 s``, ``3 h 5 min ago``, ``now``."""
     distance = abs(ms)
     if distance < _NOW_MS:
         return "now"
@@ -80,7 +80,7 @@ def from_now(ms: int) -> str:
 
 
 def problem_sentence(problem: Mapping[str, Any]) -> str:
-    """A problem document of the API, as one who used the command line would want to read it."""
+    """A problem document of the API as one sentence, in the terms of the command line."""
     detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {problem.get('status')}")
     field = problem.get("field")
     if field and detail.startswith(f"{field} "):
@@ -108,7 +108,7 @@ def clock_time(at_ms: int) -> str:
 
 
 def arrival_line(arrived: Arrived) -> Text:
-    """One delivery: when, where, how late, what."""
+    """One message: when it arrived, where, how late, and what it is."""
     late = arrived.late_ms
     if late is None:
         lateness, style = "not a job", "dim"
@@ -153,9 +153,9 @@ _LEDGER_COLUMNS = ("accepted", "moved in", "moved out", "delivered", "cancelled"
 
 
 def print_ledger(rows: Sequence[Row], *, gap_jobs: int, surplus_jobs: int) -> None:
-    """The ledger: a line for each window, and what the closed ones say together."""
+    """The ledger: a line for each window, and the balance of the closed ones."""
     if not rows:
-        out.print("no jobs were counted in this time")
+        out.print("no jobs were counted in these hours")
         return
     out.print(Text(f"{'due (UTC)':<24}" + "".join(f"{name:>14}" for name in _LEDGER_COLUMNS), style="dim"))
     for row in rows:
@@ -165,8 +165,8 @@ def print_ledger(rows: Sequence[Row], *, gap_jobs: int, surplus_jobs: int) -> No
     closed = sum(row.closed for row in rows)
     balanced = gap_jobs == 0 and surplus_jobs == 0
     style = "green" if balanced else "red" if gap_jobs else "yellow"
-    verdict = "balanced" if balanced else f"{_many(gap_jobs, 'job')} missing, {surplus_jobs} too many"
-    out.print(Text.assemble((verdict, style), f" in {_many(closed, 'closed window')}"))
+    balance = "balanced" if balanced else f"{_many(gap_jobs, 'job')} missing, {surplus_jobs} too many"
+    out.print(Text.assemble((balance, style), f" in {_many(closed, 'closed window')}"))
 
 
 def _balance(row: Row) -> tuple[str, str]:
@@ -186,7 +186,7 @@ _STOPPED = {
     "empty": "",
     "came_round": "",
     "max": ". Stopped at --max: there may be more, run it again",
-    "held_max": ". Stopped: too many letters that are not selected are in the way; redrive those first",
+    "held_max": ". Stopped: too many dead letters that are not selected; redrive those first",
 }
 
 

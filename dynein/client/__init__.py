@@ -12,17 +12,16 @@
 What it adds to a plain HTTP request:
 
 * Connections are kept, and shared by threads or tasks.
-* A request that was turned away (429, 503, nobody answers) is repeated for ``patience_s``, with pauses that grow, that
-  are jittered, and that last at least as long as the API asked for.
-* Where there is doubt whether a job was accepted (no answer came), a submit is repeated only if that cannot deliver it
-  twice, which a token taken beforehand makes sure of: ``once=True`` takes one. Else it raises `Unanswered`.
-* `Client.submit_many` cuts any number of jobs into batches and says of each what came of it.
+* A request that was turned away (429, 503, no connection) is repeated for ``patience_s``, with growing, jittered pauses
+  of at least the API's ``Retry-After``.
+* If it is uncertain whether a job was accepted (no response), a submit is repeated only if that cannot deliver the job
+  twice. A token taken beforehand makes sure of that: ``once=True`` takes one. Otherwise `Unanswered` is raised.
+* `Client.submit_many` splits any number of jobs into batches and returns the outcome of each.
 
-A consumer needs nothing of ours; one in Python may read its messages with `Delivery`.
+A consumer needs no library of Dynein's; one in Python may read its messages with `Delivery`.
 
-The pieces: `jobs` (what is sent and what comes back), `delivery` (what is delivered), `errors`, `exchange` (one request
-and its repeats) and `flows` (one function for each thing to do), all of them pure; `blocking` and `asynchronous` do the
-I/O.
+The modules: `jobs` (requests and results), `delivery` (delivered messages), `errors`, `exchange` (one request and its
+repeats) and `flows` (a function for each operation), all of them pure; `blocking` and `asynchronous` do the I/O.
 """
 
 from dynein.client.asynchronous import AsyncClient

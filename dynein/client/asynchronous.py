@@ -1,4 +1,4 @@
-"""The client for code on an event loop."""
+"""The client for asyncio."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Self, TypeVar
 import aiohttp
 
 from dynein.client import flows
-from dynein.client.exchange import Answer, Call, NoAnswer, Pause, Steps
+from dynein.client.exchange import Call, NoResponse, Pause, Response, Steps
 from dynein.client.flows import Outcome
 from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, When
-from dynein.client.options import CONNECTIONS_MAX, PATIENCE_S, TIMEOUT_S, Options, answer_of
+from dynein.client.options import CONNECTIONS_MAX, PATIENCE_S, TIMEOUT_S, Options, response_of
 
 ResultT = TypeVar("ResultT")
 
 
 class AsyncClient:
-    """`dynein.client.Client`, awaited. Made anywhere, used on one event loop: ``async with`` it, or `close` it."""
+    """`dynein.client.Client` for asyncio, used on one event loop: ``async with`` it, or `close` it."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class AsyncClient:
         await self.close()
 
     async def _drive(self, steps: Steps[ResultT]) -> ResultT:
-        reply: Answer | NoAnswer | None = None
+        reply: Response | NoResponse | None = None
         while True:
             try:
                 step = steps.send(reply)
@@ -85,11 +85,11 @@ class AsyncClient:
             else:
                 reply = await self._send(step)
 
-    async def _send(self, call: Call) -> Answer | NoAnswer:
-        if self._session is None:  # not before there is an event loop
+    async def _send(self, call: Call) -> Response | NoResponse:
+        if self._session is None:  # it needs a running event loop
             self._session = aiohttp.ClientSession(
                 headers=self._options.headers,
-                # Not a total: waiting for one of the connections would count, and a request not sent be in doubt.
+                # Not a total: it would include waiting for a free connection, and a request not sent would be in doubt.
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self._options.timeout_s, sock_read=self._options.timeout_s
                 ),
@@ -97,10 +97,10 @@ class AsyncClient:
             )
         url = self._options.url + call.path
         try:
-            async with self._session.request(call.method, url, data=call.body, allow_redirects=False) as answer:
-                return answer_of(answer.status, answer.headers, await answer.read())
+            async with self._session.request(call.method, url, data=call.body, allow_redirects=False) as response:
+                return response_of(response.status, response.headers, await response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return NoAnswer(sent=False, why=f"{self._options.url} cannot be reached: {error}")
+            return NoResponse(sent=False, why=f"{self._options.url} cannot be reached: {error}")
         except (aiohttp.ClientError, TimeoutError) as error:
             why = str(error) or type(error).__name__
-            return NoAnswer(sent=True, why=f"{self._options.url} did not answer: {why}")
+            return NoResponse(sent=True, why=f"{self._options.url} did not respond: {why}")

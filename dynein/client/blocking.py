@@ -1,4 +1,4 @@
-"""The client for code that waits."""
+"""The client for blocking code."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Self, TypeVar
 import urllib3
 
 from dynein.client import flows
-from dynein.client.exchange import Answer, Call, NoAnswer, Steps, drive
+from dynein.client.exchange import Call, NoResponse, Response, Steps, drive
 from dynein.client.flows import Outcome
 from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, When
-from dynein.client.options import CONNECTIONS_MAX, PATIENCE_S, TIMEOUT_S, Options, answer_of
+from dynein.client.options import CONNECTIONS_MAX, PATIENCE_S, TIMEOUT_S, Options, response_of
 
 ResultT = TypeVar("ResultT")
 
 
 class Client:
-    """Calls the Dynein API at ``url``; threads may share it.
+    """Calls the Dynein API at ``url``. Threads may share it.
 
-    ``headers`` go with every request. An answer is waited for ``timeout_s``; a request that was turned away is repeated
-    for ``patience_s``. ``ssl_context`` is for an ``https`` URL whose certificate is of an authority of your own. Every
-    method raises `Refused`, `NotDone` and `Unanswered`, unless it says otherwise.
+    ``headers`` are sent with every request. ``timeout_s``: longest wait for a response; ``patience_s``: how long a
+    request that was turned away is repeated; ``ssl_context``: for an ``https`` URL with a certificate of your own
+    authority. Every method raises `Refused`, `NotDone` and `Unanswered`, unless its docstring says otherwise.
     """
 
     def __init__(
@@ -46,23 +46,23 @@ class Client:
         )
 
     def submit(self, job: Job, *, once: bool = False) -> Accepted:
-        """Submit a job. ``once``: take a token first, so that it can be repeated in doubt. Raises `ValueError` too."""
+        """Submit a job. ``once``: take a token first, so that it can be repeated safely. Raises `ValueError` too."""
         return self._drive(flows.submit(self._options.patience, job, once=once))
 
     def submit_many(self, jobs: Iterable[Job]) -> list[Outcome]:
-        """Submit any number of jobs; what came of each, in order. Raises only `ValueError`, and then sends none."""
+        """Submit any number of jobs; the outcome of each, in order. Raises only `ValueError`, and then sends none."""
         return self._drive(flows.submit_many(self._options.patience, list(jobs)))
 
     def prepare(self, *, run_at: When | None = None, delay: Delay | None = None) -> Prepared:
-        """A token for a job to be submitted soon (within a day of its due time), as often as need be."""
+        """A token for a job. Submit the job with it, as often as needed, until a day after its due time."""
         return self._drive(flows.prepare(self._options.patience, run_at, delay))
 
     def get(self, token: str) -> Status:
-        """Where a job is."""
+        """The state of a job."""
         return self._drive(flows.get(self._options.patience, token))
 
     def cancel(self, token: str) -> None:
-        """Cancel a job. When this returns, it will not be delivered; `Refused` says why that cannot be promised."""
+        """Cancel a job. When this returns, it will not be delivered; `Refused` says why that is too late."""
         self._drive(flows.cancel(self._options.patience, token))
 
     def move(self, token: str, *, run_at: When | None = None, delay: Delay | None = None) -> Moved:
@@ -82,14 +82,14 @@ class Client:
     def _drive(self, steps: Steps[ResultT]) -> ResultT:
         return drive(steps, self._send, time.sleep)  # noqa: TID251 - the caller's own thread waits
 
-    def _send(self, call: Call) -> Answer | NoAnswer:
+    def _send(self, call: Call) -> Response | NoResponse:
         url = self._options.url + call.path
         try:
-            answer = self._pool.request(call.method, url, body=call.body, redirect=False)
+            response = self._pool.request(call.method, url, body=call.body, redirect=False)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
-            return NoAnswer(sent=False, why=f"{self._options.url} cannot be reached: {error}")
+            return NoResponse(sent=False, why=f"{self._options.url} cannot be reached: {error}")
         except urllib3.exceptions.HTTPError as error:
             if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args):
-                return NoAnswer(sent=False, why=f"{self._options.url} has a certificate that is not trusted: {error}")
-            return NoAnswer(sent=True, why=f"{self._options.url} did not answer: {error}")
-        return answer_of(answer.status, answer.headers, answer.data)
+                return NoResponse(sent=False, why=f"{self._options.url} has a certificate that is not trusted: {error}")
+            return NoResponse(sent=True, why=f"{self._options.url} did not respond: {error}")
+        return response_of(response.status, response.headers, response.data)

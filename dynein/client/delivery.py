@@ -1,4 +1,4 @@
-"""A delivered message, as a consumer in Python may want to read it. Pure: how it was received is not looked at."""
+"""A delivered message, for consumers in Python. Pure: the consumer receives it with the SDK of its choice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Delivery(NamedTuple):
     """A job that has arrived. The body is bytes if it was submitted as bytes, and else text."""
 
     token: str
-    """The same for every delivery of a job: what a consumer remembers that must not do a job twice."""
+    """The same for every delivery of a job: a consumer that must not process a job twice stores it."""
     due_at_ms: int
     body: str | bytes
     name: str | None

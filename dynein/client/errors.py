@@ -1,4 +1,4 @@
-"""What can come of a call that did not succeed."""
+"""The errors of the client, by what is known about the request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from __future__ import annotations
 class ClientError(Exception):
     """Base of all errors of `dynein.client` but for a `ValueError` about an argument.
 
-    ``request_id`` is the answer's ``X-Request-Id``, by which the API's log tells of the request; ``None`` without one.
+    ``request_id`` is the response's ``X-Request-Id``, which is in the API's log lines about the request; ``None``
+    without a response.
     """
 
     def __init__(self, detail: str, *, request_id: str | None = None) -> None:
@@ -16,10 +17,10 @@ class ClientError(Exception):
 
 
 class Refused(ClientError):
-    """The API says no, and would say no again: a wrong field, an unknown token, a cancel that comes too late.
+    """The API refused the request, and would again: a wrong field, an unknown token, a cancel that comes too late.
 
-    ``code`` is one of its problem types (``/problems/too-late``: ``too-late``); ``field`` and ``fix`` say what to send
-    in place of what; ``moved_to`` is the token that the job has now.
+    ``code`` is one of its problem types (``/problems/too-late``: ``too-late``); ``field`` and ``fix`` say what is
+    wrong and what to send instead; ``moved_to`` is the token that the job has now.
     """
 
     def __init__(
@@ -43,12 +44,12 @@ class Refused(ClientError):
 
 
 class NotDone(ClientError):
-    """It was tried until patience ended, and has certainly not been done: nobody answers, or all are busy."""
+    """It was tried for ``patience_s`` and has certainly not been done: no connection, or the API is overloaded."""
 
 
 class Unanswered(ClientError):
-    """It may have been done or not: there was no answer, or one that says so.
+    """It may have been done or not: there was no response, or one that says so.
 
-    A submit ends like this at the first doubt, since a repeat might deliver twice; one with a prepared token is
-    repeated, and ends like this when patience does.
+    A submit raises this at once, since a repeat might deliver the job twice; one with a prepared token is repeated for
+    ``patience_s`` first.
     """

@@ -1,7 +1,7 @@
 """One request to the API, repeated as long as that makes sense. Pure: a generator that asks its driver for I/O.
 
-A driver sends a `Call` that it is given over HTTP and answers with an `Answer`, or with `NoAnswer`; it lets a `Pause`
-pass. So there is one course of events for blocking and asynchronous callers.
+It yields a `Call`, which the driver sends over HTTP, returning a `Response` or `NoResponse`; or a `Pause`, for which
+the driver sleeps. So blocking and asynchronous callers share this code.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dynein.runtime.backoff import pause_s
 
 ResultT = TypeVar("ResultT")
 NOTHING_WAS_ACCEPTED = frozenset({"draining", "not-ready", "overloaded", "throttled"})
-"""Problems with which the API says that a repeat cannot deliver twice."""
+"""Problems after which a repeat cannot deliver a job twice."""
 NOT_YET = frozenset({"not-stored-yet"})
-"""A refusal that time mends."""
+"""Refusals that end by themselves after a while."""
 _FIRST_PAUSE_S = 0.05
 _PAUSE_MAX_S = 2.0
 _QUOTED_BYTES = 200
 
 
 class Call(NamedTuple):
-    """A request. ``repeatable``: done twice, it comes to the same."""
+    """A request. ``repeatable``: done twice, it has the same effect as once."""
 
     method: str
     path: str
@@ -35,8 +35,8 @@ class Call(NamedTuple):
     repeatable: bool = True
 
 
-class Answer(NamedTuple):
-    """What came back."""
+class Response(NamedTuple):
+    """A response of the API, or of something in between."""
 
     status: int
     body: bytes
@@ -44,26 +44,28 @@ class Answer(NamedTuple):
     request_id: str | None = None
 
 
-class NoAnswer(NamedTuple):
-    """``sent``: the request may have reached somebody."""
+class NoResponse(NamedTuple):
+    """``sent``: the request may have reached the API."""
 
     sent: bool
     why: str
 
 
 class Pause(NamedTuple):
-    """Time to let pass."""
+    """Seconds to sleep."""
 
     seconds: float
 
 
-Steps = Generator[Call | Pause, Answer | NoAnswer | None, ResultT]
-"""What a driver drives."""
+Steps = Generator[Call | Pause, Response | NoResponse | None, ResultT]
+"""What a driver runs."""
 
 
-def drive(steps: Steps[ResultT], send: Callable[[Call], Answer | NoAnswer], sleep: Callable[[float], None]) -> ResultT:
-    """The driver for those that wait; `dynein.client.asynchronous` has the other."""
-    reply: Answer | NoAnswer | None = None
+def drive(
+    steps: Steps[ResultT], send: Callable[[Call], Response | NoResponse], sleep: Callable[[float], None]
+) -> ResultT:
+    """The driver for blocking callers; `dynein.client.asynchronous` has the other."""
+    reply: Response | NoResponse | None = None
     while True:
         try:
             step = steps.send(reply)
@@ -87,7 +89,7 @@ class Patience:
         self._failures = 0
 
     def pause(self, at_least_s: float) -> Pause | None:
-        """``None``: it has ended."""
+        """The next pause, or ``None`` when the time is up."""
         self._failures += 1
         backoff_s = pause_s(self._failures, first_s=_FIRST_PAUSE_S, max_s=_PAUSE_MAX_S, rng=self._rng)
         seconds = max(at_least_s, backoff_s)
@@ -105,7 +107,7 @@ class Problem(msgspec.Struct, frozen=True):
     moved_to: str | None = None
 
     def error(self, request_id: str | None) -> ClientError:
-        """What to raise for it."""
+        """The error to raise for it."""
         if self.code in NOTHING_WAS_ACCEPTED:
             return NotDone(self.detail, request_id=request_id)
         if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -121,15 +123,15 @@ class Problem(msgspec.Struct, frozen=True):
         )
 
 
-def exchange(call: Call, patience: Patience) -> Steps[Answer]:
-    """The answer, once there is one that says yes. Raises what the last try came to."""
+def exchange(call: Call, patience: Patience) -> Steps[Response]:
+    """The response of the first try that succeeds. Raises the error of the last try if none does."""
     while True:
-        answer = yield call
-        assert isinstance(answer, Answer | NoAnswer)
-        error, retry_after_s = _judge(answer)
+        response = yield call
+        assert isinstance(response, Response | NoResponse)
+        error, retry_after_s = _error_in(response)
         if error is None:
-            assert isinstance(answer, Answer)
-            return answer
+            assert isinstance(response, Response)
+            return response
         if not worth_repeating(error, repeatable=call.repeatable):
             raise error
         pause = patience.pause(retry_after_s)
@@ -139,39 +141,39 @@ def exchange(call: Call, patience: Patience) -> Steps[Answer]:
 
 
 def worth_repeating(error: ClientError, *, repeatable: bool) -> bool:
-    """May, and should, what came to this be tried again? ``repeatable``: done twice, it comes to the same."""
+    """May, and should, a call that ended with ``error`` be tried again? ``repeatable``: as in `Call`."""
     if isinstance(error, Refused):
         return error.code in NOT_YET
     return repeatable or isinstance(error, NotDone)
 
 
-def read(answer: Answer, expected: type[ResultT]) -> ResultT:
-    """What a successful answer says. Raises `Refused` when it is not what Dynein would say."""
+def read(response: Response, expected: type[ResultT]) -> ResultT:
+    """The content of a successful response. Raises `Refused` when it is not one of the Dynein API."""
     try:
-        return msgspec.json.decode(answer.body, type=expected)
+        return msgspec.json.decode(response.body, type=expected)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        problem = _not_dynein(answer)
-        raise problem.error(answer.request_id) from error
+        problem = _not_dynein(response)
+        raise problem.error(response.request_id) from error
 
 
-def _judge(answer: Answer | NoAnswer) -> tuple[ClientError | None, float]:
-    """What is wrong with it, and how long to leave the API alone."""
-    if isinstance(answer, NoAnswer):
-        return (Unanswered(answer.why) if answer.sent else NotDone(answer.why)), 0.0
-    if answer.status < HTTPStatus.MULTIPLE_CHOICES:
+def _error_in(response: Response | NoResponse) -> tuple[ClientError | None, float]:
+    """The error in it, if any, and the seconds to pause at least before another try."""
+    if isinstance(response, NoResponse):
+        return (Unanswered(response.why) if response.sent else NotDone(response.why)), 0.0
+    if response.status < HTTPStatus.MULTIPLE_CHOICES:
         return None, 0.0
-    return _problem(answer).error(answer.request_id), answer.retry_after_s
+    return _problem(response).error(response.request_id), response.retry_after_s
 
 
-def _problem(answer: Answer) -> Problem:
-    """Its problem document; one made up where somebody else answers, such as a load balancer."""
+def _problem(response: Response) -> Problem:
+    """Its problem document; a made-up one if something else responded, such as a load balancer."""
     try:
-        return msgspec.json.decode(answer.body, type=Problem)
+        return msgspec.json.decode(response.body, type=Problem)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _not_dynein(answer)
+        return _not_dynein(response)
 
 
-def _not_dynein(answer: Answer) -> Problem:
-    said = answer.body[:_QUOTED_BYTES].decode(errors="replace").strip()
-    detail = f"what answered with {answer.status} is not the Dynein API, but perhaps something before it: {said}"
-    return Problem(f"http-{answer.status}", detail, answer.status)
+def _not_dynein(response: Response) -> Problem:
+    quoted = response.body[:_QUOTED_BYTES].decode(errors="replace").strip()
+    detail = f"the response with status {response.status} is not from the Dynein API, perhaps from a proxy: {quoted}"
+    return Problem(f"http-{response.status}", detail, response.status)

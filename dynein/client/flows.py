@@ -1,4 +1,4 @@
-"""Each thing a client can do, as steps for a driver. Pure: see `dynein.client.exchange`."""
+"""A function for each operation of a client, as steps for a driver. Pure: see `dynein.client.exchange`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from dynein.client.errors import ClientError
-from dynein.client.exchange import Answer, Call, Patience, Pause, Problem, Steps, exchange, read, worth_repeating
+from dynein.client.exchange import Call, Patience, Pause, Problem, Response, Steps, exchange, read, worth_repeating
 from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, When, encode_job, encode_when
 from dynein.core.job import Policy
 
@@ -20,7 +20,7 @@ BATCH_BYTES_MAX = 8 * 1024 * 1024
 """Half of the API's default of ``request_bytes_max``."""
 NewPatience = Callable[[], Patience]
 Outcome = Accepted | ClientError
-"""What came of one job of many; an error is as it would have been raised for that job alone."""
+"""The outcome of one job of many; an error is the one that would be raised for that job alone."""
 
 
 class _BatchItem(msgspec.Struct):
@@ -38,8 +38,8 @@ class _Batch(msgspec.Struct):
 def prepare(new_patience: NewPatience, run_at: When | None, delay: Delay | None) -> Steps[Prepared]:
     """A token for a job that is yet to be submitted."""
     call = Call("POST", "/v1/tokens", msgspec.json.encode(encode_when(run_at, delay)))
-    answer = yield from exchange(call, new_patience())
-    return read(answer, Prepared)
+    response = yield from exchange(call, new_patience())
+    return read(response, Prepared)
 
 
 def submit(new_patience: NewPatience, job: Job, *, once: bool) -> Steps[Accepted]:
@@ -48,14 +48,14 @@ def submit(new_patience: NewPatience, job: Job, *, once: bool) -> Steps[Accepted
         prepared = yield from prepare(new_patience, job.run_at, job.delay)
         job = dataclasses.replace(job, token=prepared.token, run_at=None, delay=None)
     call = Call("POST", "/v1/jobs", encode_job(job), repeatable=job.token is not None)
-    answer = yield from exchange(call, new_patience())
-    return read(answer, Accepted)
+    response = yield from exchange(call, new_patience())
+    return read(response, Accepted)
 
 
 def get(new_patience: NewPatience, token: str) -> Steps[Status]:
-    """Where a job is."""
-    answer = yield from exchange(Call("GET", _path(token)), new_patience())
-    return read(answer, Status)
+    """The state of a job."""
+    response = yield from exchange(Call("GET", _path(token)), new_patience())
+    return read(response, Status)
 
 
 def cancel(new_patience: NewPatience, token: str) -> Steps[None]:
@@ -64,15 +64,15 @@ def cancel(new_patience: NewPatience, token: str) -> Steps[None]:
 
 
 def move(new_patience: NewPatience, token: str, run_at: When | None, delay: Delay | None) -> Steps[Moved]:
-    """Give a job another due time. With a delay a repeat would ask for another time: it is not repeated in doubt."""
+    """Give a job another due time. With a delay a repeat would ask for another time: it is not repeated if in doubt."""
     body = msgspec.json.encode(encode_when(run_at, delay))
     call = Call("PATCH", _path(token), body, repeatable=delay is None)
-    answer = yield from exchange(call, new_patience())
-    return read(answer, Moved)
+    response = yield from exchange(call, new_patience())
+    return read(response, Moved)
 
 
 def submit_many(new_patience: NewPatience, jobs: Sequence[Job]) -> Steps[list[Outcome]]:
-    """Many jobs, in as few requests as they fit into; jobs that were turned away for now are sent again."""
+    """Many jobs, in as few requests as possible; jobs that were turned away temporarily are sent again."""
     encoded = [encode_job(job) for job in jobs]
     sizes_bytes = [len(job) for job in encoded]
     repeatable = [job.token is not None for job in jobs]
@@ -83,8 +83,8 @@ def submit_many(new_patience: NewPatience, jobs: Sequence[Job]) -> Steps[list[Ou
         for numbers in batches(waiting, sizes_bytes):
             body = b'{"jobs":[' + b",".join(encoded[n] for n in numbers) + b"]}"
             call = Call("POST", "/v1/jobs/batch", body, repeatable=all(repeatable[n] for n in numbers))
-            came_of_them = yield from _submit_batch(call, len(numbers), patience)
-            outcomes.update(zip(numbers, came_of_them, strict=True))
+            batch_outcomes = yield from _submit_batch(call, len(numbers), patience)
+            outcomes.update(zip(numbers, batch_outcomes, strict=True))
         waiting = [n for n in waiting if _worth_repeating(outcomes[n], repeatable=repeatable[n])]
         pause: Pause | None = patience.pause(0.0) if waiting else None
         if pause is None:
@@ -110,18 +110,18 @@ def batches(numbers: Sequence[int], sizes_bytes: Sequence[int]) -> Iterator[list
 
 def _submit_batch(call: Call, jobs: int, patience: Patience) -> Steps[list[Outcome]]:
     try:
-        answer = yield from exchange(call, patience)
-        results = read(answer, _Batch).results
+        response = yield from exchange(call, patience)
+        results = read(response, _Batch).results
     except ClientError as error:
         return [error] * jobs
-    return [_outcome(item, answer) for item in results]
+    return [_outcome(item, response) for item in results]
 
 
-def _outcome(item: _BatchItem, answer: Answer) -> Outcome:
+def _outcome(item: _BatchItem, response: Response) -> Outcome:
     if item.status < HTTPStatus.BAD_REQUEST:
         return Accepted(item.token, item.due_at_ms, Policy(item.policy))
     assert item.problem is not None, item
-    return item.problem.error(answer.request_id)
+    return item.problem.error(response.request_id)
 
 
 def _worth_repeating(outcome: Outcome, *, repeatable: bool) -> bool:

@@ -1,4 +1,4 @@
-"""What goes to the API and what comes back, as a caller in Python has it. Pure."""
+"""Requests to the API and its results, as Python types. Pure."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Job:
     """A job to submit: ``Job("emails", json={"to": 42}, delay="15m")``. The fields are those of ``POST /v1/jobs``.
 
     The message body is either ``body`` (text; or bytes, which are delivered as base64) or ``json`` (whatever msgspec
-    can encode). With neither ``run_at`` nor ``delay`` it is due now. What is wrong with it is for the API to say; only
-    what could not even be written down is refused here, with a `ValueError` that names the field.
+    can encode). With neither ``run_at`` nor ``delay`` it is due now. The API validates it; only what
+    cannot be encoded is refused here, with a `ValueError` that names the field.
     """
 
     queue: str
@@ -81,12 +81,12 @@ class Moved(_Due, frozen=True):
 
 
 class Status(_Due, frozen=True):
-    """Where a job is. ``state`` is a word of the API's (``GET /v1/jobs/{token}`` in its ``/docs``)."""
+    """The state of a job. ``state`` is one of the API's (see ``GET /v1/jobs/{token}`` in its ``/docs``)."""
 
     state: str
     policy: Policy
     cancellable: bool
-    """Would it have been cancelled, had this been a cancel?"""
+    """Whether a cancel would have succeeded."""
     queue: str | None = None
     name: str | None = None
     moved_to: str | None = None

@@ -1,4 +1,4 @@
-"""What both clients are made with."""
+"""The options of both clients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from dynein import __version__
-from dynein.client.exchange import Answer, Patience
+from dynein.client.exchange import Patience, Response
 from dynein.runtime.clock import SystemClock
 
 TIMEOUT_S = 10.0
@@ -16,12 +16,12 @@ CONNECTIONS_MAX = 16
 
 
 class Options:
-    """See `dynein.client.Client`. Raises `ValueError` for a ``url`` that is none."""
+    """See `dynein.client.Client`. Raises `ValueError` for an invalid ``url``."""
 
     def __init__(self, url: str, headers: Mapping[str, str] | None, timeout_s: float, patience_s: float) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"url {url!r}: write http://HOST:PORT, where the Dynein API is")
+            raise ValueError(f"url {url!r}: write http://HOST:PORT, the URL of the Dynein API")
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         self.headers = {
@@ -38,10 +38,10 @@ class Options:
         return Patience(self._patience_s, self.clock.monotonic, self._rng)
 
 
-def answer_of(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """What came back, with the headers that matter."""
+def response_of(status: int, headers: Mapping[str, str], body: bytes) -> Response:
+    """A response, with the headers that matter."""
     try:
         retry_after_s = float(headers.get("retry-after", "0"))
     except ValueError:  # a date: allowed, and not what Dynein sends
         retry_after_s = 0.0
-    return Answer(status, body, retry_after_s, headers.get("x-request-id"))
+    return Response(status, body, retry_after_s, headers.get("x-request-id"))

@@ -54,12 +54,12 @@ async def receive(running: Fleet, url: str, within_s: float) -> dict[str, Any]:
     """The next message of a queue, consumed."""
     async with running.sqs() as sqs:
 
-        async def look() -> dict[str, Any] | None:
-            answer = await sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])
-            messages: list[Any] = list(answer.get("Messages", []))
+        async def received() -> dict[str, Any] | None:
+            response = await sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])
+            messages: list[Any] = list(response.get("Messages", []))
             return messages[0] if messages else None
 
-        message = await until(look, f"a message on {url}", within_s)
+        message = await until(received, f"a message on {url}", within_s)
         assert message is not None
         await sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     return message
@@ -70,7 +70,7 @@ def attribute(message: dict[str, Any], name: str) -> str:
 
 
 def fields(output: str) -> dict[str, str]:
-    """The lines of an answer for people."""
+    """The lines of an output for people."""
     assert "\x1b" not in output, "no colours in a pipe"
     pairs = (line.split(maxsplit=1) for line in output.splitlines())
     return {line[0]: line[1] for line in pairs}
@@ -139,7 +139,9 @@ async def test_a_jobs_whole_life_for_people(running: Fleet) -> None:
     found = fields(await running.command("get", token))
     assert (found["cancellable"], found["state"]) in {("yes", "accepted"), ("yes", "scheduled")}
     assert fields(await running.command("cancel", token)) == {"token": token, "state": "cancelled"}
-    assert fields(await running.command("cancel", token))["state"] == "cancelled", "again, for whoever lost the answer"
+    assert fields(await running.command("cancel", token))["state"] == "cancelled", (
+        "again, for a caller whose response was lost"
+    )
     assert fields(await running.command("get", token))["state"] == "cancelled"
     refused = await running.run("move", token, "--delay", "1h")
     assert refusal(refused) == "The job was cancelled before, and will not be delivered"
@@ -167,11 +169,11 @@ async def test_refusals_say_what_is_wrong_and_what_to_send(running: Fleet) -> No
     assert refusal(unknown).startswith("queue 'missing' does not exist or is not visible to Dynein's credentials. ")
     assert refusal(unreadable).startswith("--delay cannot read 'soon'. Send seconds")
     assert refusal(forged) == "No job has this token: a job token has 52 characters, this one has 3"
-    assert refusal(taken_back) == "The job is IMMEDIATE: SQS has it, and it cannot be cancelled"
+    assert refusal(taken_back) == "The job is IMMEDIATE: it was handed to SQS, and cannot be cancelled"
     assert refusal(bad_key, code=2) == "--attribute trace: write key=value"
-    assert refusal(nowhere).startswith("http://127.0.0.1:1 does not answer (")
+    assert refusal(nowhere).startswith("http://127.0.0.1:1 does not respond (")
     assert refusal(no_url, code=2).startswith("--url ftp://127.0.0.1: ")
-    assert refusal(not_ours).startswith(f"what answers at {running.endpoint} is no Dynein API")
+    assert refusal(not_ours).startswith(f"the server at {running.endpoint} is not a Dynein API")
 
 
 async def _cancel_immediate(running: Fleet) -> Any:
@@ -193,15 +195,15 @@ async def test_tail_shows_what_arrives_and_how_late(running: Fleet) -> None:
         assert (shown["token"], shown["name"], shown["body"]) == (due.token, "shown", "0")
         assert shown["due_at_ms"] == due.due_at_ms
         assert 0 <= shown["late_ms"] < 1_500
-        await sqs.send_message(QueueUrl=url, MessageBody="somebody else's")
+        await sqs.send_message(QueueUrl=url, MessageBody="not a job")
         shown = json.loads(await _line(tailing.stdout))
-        assert (shown["token"], shown["late_ms"], shown["body"]) == (None, None, "somebody else's")
+        assert (shown["token"], shown["late_ms"], shown["body"]) == (None, None, "not a job")
         began = monotonic()
         tailing.send_signal(signal.SIGINT)
         assert await tailing.wait() == 0
         assert monotonic() - began < 3
-        answer = await sqs.receive_message(QueueUrl=url)
-        assert "Messages" not in answer, "what was shown was consumed"
+        response = await sqs.receive_message(QueueUrl=url)
+        assert "Messages" not in response, "what was shown was consumed"
 
 
 async def test_tail_can_give_back_what_it_shows(running: Fleet) -> None:
@@ -240,20 +242,20 @@ async def test_jobs_whose_queue_was_deleted_go_to_the_dead_letter_queue_and_come
         async with running.sqs() as sqs:
             await sqs.delete_queue(QueueUrl=gone_url)
 
-            async def all_given_up() -> bool:
-                answer = await sqs.get_queue_attributes(
+            async def all_dead_lettered() -> bool:
+                response = await sqs.get_queue_attributes(
                     QueueUrl=dead_letters, AttributeNames=["ApproximateNumberOfMessages"]
                 )
-                return answer["Attributes"]["ApproximateNumberOfMessages"] == "6"
+                return response["Attributes"]["ApproximateNumberOfMessages"] == "6"
 
-            await until(all_given_up, "six dead letters", 20)
-            answer = await sqs.receive_message(
+            await until(all_dead_lettered, "six dead letters", 20)
+            response = await sqs.receive_message(
                 QueueUrl=dead_letters, MaxNumberOfMessages=10, VisibilityTimeout=0, MessageAttributeNames=["All"]
             )
-        reasons = {attribute(dict(letter), "dynein-reason") for letter in answer["Messages"]}
+        reasons = {attribute(dict(letter), "dynein-reason") for letter in response["Messages"]}
         assert all("gone" in reason and "does not exist" in reason for reason in reasons), reasons
         await healthy.settled(within_s=10)
-    assert healthy.latest() < 1_000, "a destination that fails holds nobody up"
+    assert healthy.latest() < 1_000, "a destination that fails delays no other"
 
     too_soon = await running.run("redrive")
     assert too_soon.code == 1
@@ -282,7 +284,7 @@ class Audits(NamedTuple):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
 async def audits(running: Fleet) -> AsyncIterator[Audits]:
-    """Begun before all tests: a repair waits for ten seconds before it believes what it saw."""
+    """Begun before all tests: a repair checks again after ten seconds."""
     await make_queue(running, "audited")
     token = await plant(running, queue="audited")
     found = await running.run("audit")
@@ -316,7 +318,7 @@ async def test_audit_of_a_healthy_fleet_is_clean(running: Fleet) -> None:
 
 
 async def plant(running: Fleet, *, queue: str) -> str:
-    """Put a trigger where no dispatcher will look again: an hour back, in a bucket that is retired. Its token."""
+    """Put a trigger where no dispatcher will read again: an hour back, in a bucket that is retired. Its token."""
     key = TriggerKey(now_ms() - 3_600_000, b"\x07" * JOB_ID_BYTES, 3)
     token = TokenSigner([SECRET.encode()]).sign(JobRef(TokenKind.SCHEDULED, key))
     opened = get_session().create_client(

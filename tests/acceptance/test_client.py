@@ -149,7 +149,7 @@ async def test_when_answers_are_lost_a_job_is_submitted_once_or_in_doubt(service
     async with client(service.proxy.url, patience_s=60) as do:
         prepared = await do("prepare", delay=1)
         service.proxy.weather = LOSES_ANSWERS
-        with pytest.raises(Unanswered, match="did not answer"):
+        with pytest.raises(Unanswered, match="did not respond"):
             await do("submit", Job(queue, body="in doubt"))
         lost = service.proxy.counts.answers_lost
         submitting = asyncio.ensure_future(do("submit", Job(queue, body="once", token=prepared.token)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dynein.api.health import ops_routes
+from dynein.api.health import health_routes
 from dynein.errors import InvalidSettings
 from dynein.observability.telemetry import Telemetry
 from dynein.settings import ROLES, Settings, load_settings
@@ -167,7 +167,7 @@ def test_probes_ask_for_what_is_served_where_it_is_served(directory: str, settin
     async def reasons() -> list[str]:
         return []
 
-    served = {route.path for route in ops_routes(reasons, Telemetry())}
+    served = {route.path for route in health_routes(reasons, Telemetry())}
     for _, pod in pods(render(directory)):
         settings = settings_of(directory, pod)
         only = container(pod)

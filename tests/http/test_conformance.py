@@ -1,7 +1,7 @@
 """The running application against its own OpenAPI document, by schemathesis.
 
 Every operation is called with data that fits the document and with data that does not. Checked are: no server error, no
-undeclared status, content type, header or answer; data that does not fit is refused.
+undeclared status, content type, header or body; data that does not fit is refused.
 """
 
 from __future__ import annotations

@@ -67,8 +67,9 @@ class Bounds:
     def _levels(self, innards: Innards) -> Iterator[Level]:
         settings = self._world.settings
         if innards.submissions is not None:
-            direct, inbound = innards.submissions._direct._lanes, innards.submissions._inbound._lanes
-            waiting = [lane.waiting for lane in direct.values()] + [lane.waiting for lane in inbound.values()]
+            sender = innards.submissions._sender
+            waiting = [lane.waiting for lane in sender._direct._lanes._lanes.values()]
+            waiting += [batcher.waiting for batcher in sender._inbound._batchers.values()]
             yield Level("submissions waiting for one queue", max(waiting, default=0), settings.submit_waiting_max)
         if innards.ingester is not None:
             held_max = max(settings.held_jobs_max, self.message_jobs_max)

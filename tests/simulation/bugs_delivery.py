@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from dynein.api import senders
+from dynein.api import direct_sender
 from dynein.core import due_job
 from dynein.core.due_job import Outcome
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
@@ -110,7 +110,7 @@ BUGS = (
     ),
     Mutation("send 300 ms early", DueTimer, "is_due", _early),
     Mutation("what an ingester holds is due by the second", NearJobs, "put", _rounded_to_seconds),
-    Mutation("round DelaySeconds down", senders, "delay_s", _delay_rounded_down),
+    Mutation("round DelaySeconds down", direct_sender, "delay_s", _delay_rounded_down),
     Mutation("take a job for sent once its lane has failed three times", Lane, "_deliver", _gives_up),
     Mutation("dead-letter without an acknowledgement", DeadLetterQueue, "_flush", _without_acknowledgement),
     Mutation("dead-letter at the first failure", Lane, "_over_budget", returns(value=True)),

@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from dynein.api import app, routes
-from dynein.api.stored_jobs import ExistingJobs
+from dynein.api.stored_jobs import StoredJobs
+from dynein.core.keys import TriggerKey
 from dynein.core.queues import Received
 from dynein.errors import DyneinError, Overloaded, Unavailable
 from dynein.ingest.admission import Admission
@@ -34,13 +35,20 @@ def _accept_before_acknowledged(original: Any) -> Any:
 
 
 def _cancels_anything(original: Any) -> Any:
-    async def cancel(self: ExistingJobs, ref: Any) -> None:
+    async def cancel(self: StoredJobs, ref: Any) -> None:
         try:
             await original(self, ref)
         except DyneinError:
             return
 
     return cancel
+
+
+def _back_to_a_key_it_left(original: Any) -> Any:  # noqa: ARG001 - it is replaced
+    async def free_key(_: StoredJobs, key: TriggerKey, due_ms: int) -> TriggerKey:
+        return key._replace(due_at_ms=due_ms)
+
+    return free_key
 
 
 def _nothing_was_accepted(original: Any) -> Any:
@@ -101,8 +109,9 @@ def _every_message(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 BUGS = (
     Mutation("202 although the inbound queue did not respond", WiredQueues, "send", _accept_before_acknowledged),
-    Mutation("200 for a cancel whatever the store returns", ExistingJobs, "_cancel", _cancels_anything),
-    Mutation("report that nothing was accepted when that is unknown", app, "problem_of", _nothing_was_accepted),
+    Mutation("respond to a cancel with 200 whatever its result", StoredJobs, "_cancel", _cancels_anything),
+    Mutation("a move goes back to a key that the job has left", StoredJobs, "_free_key", _back_to_a_key_it_left),
+    Mutation("report that nothing was accepted although it is unknown", app, "problem_of", _nothing_was_accepted),
     Mutation("return the results of a batch in another order", routes, "_accept_batch", _in_the_wrong_order),
     Mutation(
         "delete the inbound message before its jobs are stored", ReceivedMessages, "_finish", _delete_before_store

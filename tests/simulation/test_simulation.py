@@ -58,7 +58,7 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
     ("bug", "mix"),
     [
         ("202 although the inbound queue did not respond", ("request_lost",)),
-        ("report that nothing was accepted when that is unknown", ("answer_lost",)),
+        ("report that nothing was accepted although it is unknown", ("answer_lost",)),
         ("delete the inbound message before its jobs are stored", ("crash",)),
         ("hold a near job without raising the hold mark", ()),
         ("trust a lease to its end, as if a send took no time", ("partition", "slow")),

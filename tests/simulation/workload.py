@@ -56,6 +56,8 @@ class Workload:
                 self._start(self._batch(many, due_ms))
             elif roll < 0.15:
                 self._start(self._prepared())
+            elif roll < 0.2 and self.world.scenario.meddling:
+                self._start(self._away_and_back())
             else:
                 self._start(self._single())
 
@@ -133,6 +135,30 @@ class Workload:
             await pause(self.world.loop, self.rng.choice((0.0, 0.1, 3.0, 20.0)) * self.rng.random())
         if self.rng.random() < 0.4:
             await self._play_with(token)
+
+    async def _away_and_back(self) -> None:
+        """Have a job due just ahead of the marks and move it away; once its owner may read that far, move it back.
+
+        Then the owner may have read the tombstone that the job left there, and not yet the page after it.
+        """
+        world, rng = self.world, self.rng
+        token = await self._submit(self.jobs.make(policy=Policy.SCHEDULED, delay=30.0))
+        if token is None:
+            return
+        await pause(world.loop, 2.0 + rng.random() * 5.0)  # it is stored by then, most likely
+        shard = world.signer.verify(token).key.shard
+        ahead_ms = max(world.table.shards()[shard].cancel_mark_ms, world.now_ms()) + rng.choice((50, 200, 1_000))
+        left = await self._move(token, ahead_ms)
+        if left is None:
+            return
+        left_ms = world.signer.verify(left).key.due_at_ms
+        away = await self._move(left, left_ms + 15_000)
+        if away is None:
+            return
+        while world.table.shards()[shard].settled_mark_ms < left_ms and world.now_ms() < left_ms:
+            await pause(world.loop, 0.002)
+        await pause(world.loop, rng.random() * 3 * world.weather.latency_s)
+        await self._move(away, left_ms)
 
     async def _create(self, request: JobRequest) -> None:
         await self._submit(request)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dynein.admin import redrive as redrive_module
-from dynein.admin.redrive import NOT_DUE, Report, Selection, redrive
+from dynein.admin.redrive import NOT_DUE, Report, redrive
+from dynein.admin.redrive_selection import Selection
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import Entry, pack
 from dynein.core.job import Job, encode_job
@@ -17,6 +18,7 @@ from dynein.core.queues import OutgoingMessage, message_bytes
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.destinations import Destinations
 from dynein.errors import Throttled, Unavailable
+from dynein.settings import Settings
 from dynein.testing import FakeQueues, ManualClock
 
 DLQ, INBOUND = "dead", "inbound"
@@ -31,11 +33,12 @@ def token(number: int) -> str:
 class World:
     def __init__(self) -> None:
         self.clock = ManualClock()
+        self.settings = Settings(dead_letter_queue=DLQ, inbound_queue=INBOUND)
         self.queues = FakeQueues(self.clock)
         for name in ("a", "b", "c.fifo", DLQ, INBOUND):
             self.queues.create(name)
-        self.directory = Destinations(self.queues, self.clock, ttl_s=300.0)
-        self.dead_letters = DeadLetterQueue(self.queues, self.directory, DLQ)
+        self.destinations = Destinations(self.queues, self.clock, ttl_s=300.0)
+        self.dead_letters = DeadLetterQueue(self.queues, self.destinations, DLQ)
         self._jobs = 0
 
     async def add(
@@ -49,9 +52,10 @@ class World:
 
     async def redrive(self, **options: Any) -> Report:
         before = self.clock.monotonic()
-        options = {"dead_letter_queue": DLQ, "inbound_queue": INBOUND} | options
-        report = await self.clock.result_of(redrive(self.queues, self.directory, self.clock, **options))
-        assert self.clock.monotonic() - before < 60, "nothing was waited for but the last empty answers"
+        report = await self.clock.result_of(
+            redrive(self.queues, self.destinations, self.clock, self.settings, **options)
+        )
+        assert self.clock.monotonic() - before < 60, "nothing was waited for but the last empty responses"
         return report
 
     def bodies(self, queue: str) -> list[str]:
@@ -66,7 +70,7 @@ async def world() -> World:
     return World()
 
 
-async def test_a_job_letter_is_delivered_as_the_first_time(world: World) -> None:
+async def test_a_dead_lettered_job_is_delivered_as_the_first_time(world: World) -> None:
     sent = await world.add("a", "hello")
     report = await world.redrive()
     assert report == Report(examined=1, redriven=1, skipped=0, failed={}, stopped="empty")
@@ -88,7 +92,7 @@ async def test_jobs_go_to_their_own_destinations_fifo_ones_with_their_group_and_
     assert world.count("send", "a") <= 2, "by batch"
 
 
-async def test_an_inbound_letter_goes_back_to_the_inbound_queue(world: World) -> None:
+async def test_a_dead_lettered_inbound_message_goes_back_to_the_inbound_queue(world: World) -> None:
     body = pack([Entry(token(1), "create", encode_job(Job(queue="a", body="x")))])  # type: ignore[arg-type]
     await world.dead_letters.add_inbound(body, "not an inbound message")
     await world.queues.send(world.queues.url(DLQ), [OutgoingMessage(body, {})])  # as SQS's own redrive leaves it
@@ -113,17 +117,17 @@ async def test_an_empty_queue(world: World) -> None:
     assert await world.redrive() == Report(0, 0, 0, {}, "empty")
 
 
-async def test_one_empty_answer_does_not_mean_an_empty_queue(world: World) -> None:
+async def test_one_empty_response_does_not_mean_an_empty_queue(world: World) -> None:
     await world.add("a")
     held = await world.queues.receive(world.queues.url(DLQ), entries_max=1, wait_s=0, visibility_timeout_s=2)
-    assert held, "so the first answers of the redrive are empty"
+    assert held, "so the first responses of the redrive are empty"
     assert (await world.redrive()).redriven == 1
 
 
 # --- selection ------------------------------------------------------------------------------------------------------
 
 
-async def test_letters_not_selected_are_given_back_at_once(world: World) -> None:
+async def test_dead_letters_not_selected_are_given_back_at_once(world: World) -> None:
     for i in range(25):
         await world.add("a" if i % 2 else "b", str(i), reason="Throttled: slow" if i < 10 else "UnknownQueue: gone")
     report = await world.redrive(selection=Selection(queue="a", reason="Throttled"))
@@ -140,7 +144,7 @@ async def test_a_queue_is_selected_by_name_for_jobs_that_give_its_url(world: Wor
     assert (await world.redrive(selection=Selection(queue=world.queues.url("a")))).redriven == 1
 
 
-async def test_inbound_letters_are_for_no_destination(world: World) -> None:
+async def test_dead_lettered_inbound_messages_have_no_destination(world: World) -> None:
     body = pack([Entry(token(1), "create", encode_job(Job(queue=INBOUND, body="x")))])  # type: ignore[arg-type]
     await world.dead_letters.add_inbound(body, "poison")
     assert (await world.redrive(selection=Selection(queue=INBOUND))).skipped == 1
@@ -150,13 +154,13 @@ async def test_inbound_letters_are_for_no_destination(world: World) -> None:
 async def test_max_bounds_what_is_redriven(world: World) -> None:
     for i in range(30):
         await world.add("a", str(i))
-    report = await world.redrive(letters_max=13)
+    report = await world.redrive(dead_letters_max=13)
     assert report == Report(examined=13, redriven=13, skipped=0, failed={}, stopped="max")
     assert len(world.bodies("a")) == 13
     assert len(world.queues.peek(DLQ)) == 17
 
 
-async def test_letters_kept_invisible_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dead_letters_kept_invisible_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redrive_module, "HELD_MAX", 10)
     for i in range(30):
         await world.add("a", str(i))
@@ -168,7 +172,7 @@ async def test_letters_kept_invisible_are_bounded(world: World, monkeypatch: pyt
 # --- failures -------------------------------------------------------------------------------------------------------
 
 
-async def test_what_cannot_be_sent_stays_and_is_counted_by_why(world: World) -> None:
+async def test_what_cannot_be_sent_stays_and_is_counted_by_reason(world: World) -> None:
     await world.add("a", "1")
     await world.add("missing", "2")
     await world.add("missing", "3")
@@ -183,14 +187,14 @@ async def test_what_cannot_be_sent_stays_and_is_counted_by_why(world: World) -> 
     assert world.bodies(INBOUND) == []
 
 
-async def test_a_job_letter_without_token_or_due_time_stays(world: World) -> None:
+async def test_a_dead_letter_without_token_or_due_time_stays(world: World) -> None:
     await world.add("a")
     (message,) = world.queues.peek(DLQ)
     attributes = {name: value for name, value in message.attributes.items() if name != TOKEN_ATTRIBUTE}
     await world.queues.send(world.queues.url(DLQ), [OutgoingMessage(message.body, attributes)])
     report = await world.redrive()
     assert report.redriven == 1
-    assert report.failed == {"unreadable: the letter has lost its token or due time": 1}
+    assert report.failed == {"unreadable: the dead letter has no token or no due time": 1}
 
 
 async def test_only_entries_that_were_acknowledged_are_deleted(world: World) -> None:
@@ -203,8 +207,8 @@ async def test_only_entries_that_were_acknowledged_are_deleted(world: World) -> 
     assert len(world.queues.peek(DLQ)) == 1
 
 
-@pytest.mark.parametrize("error", [Throttled("slow down"), Unavailable("no answer")])
-async def test_a_send_that_failed_as_a_whole_leaves_every_letter(world: World, error: Exception) -> None:
+@pytest.mark.parametrize("error", [Throttled("slow down"), Unavailable("no response")])
+async def test_a_send_that_failed_as_a_whole_leaves_every_dead_letter(world: World, error: Exception) -> None:
     for i in range(3):
         await world.add("a", str(i))
     world.queues.faults.fail_next("send", error)
@@ -213,10 +217,10 @@ async def test_a_send_that_failed_as_a_whole_leaves_every_letter(world: World, e
     assert len(world.queues.peek(DLQ)) == 3
 
 
-async def test_a_letter_whose_delete_failed_is_not_sent_twice_in_one_run(world: World) -> None:
+async def test_a_dead_letter_whose_delete_failed_is_not_sent_twice_in_one_run(world: World) -> None:
     await world.add("a", "1")
     await world.add("b", "2")
-    world.queues.faults.fail_next("delete", Unavailable("no answer"))
+    world.queues.faults.fail_next("delete", Unavailable("no response"))
     report = await world.redrive()
     assert report.redriven == 2
     assert world.bodies("a") == ["1"]
@@ -224,17 +228,19 @@ async def test_a_letter_whose_delete_failed_is_not_sent_twice_in_one_run(world: 
     assert world.queues.peek(DLQ) == [], "not given back: it would be sent a second time"
 
 
-async def test_a_letter_that_comes_a_second_time_ends_the_run_and_is_deleted_if_it_was_sent(world: World) -> None:
+async def test_a_dead_letter_received_a_second_time_ends_the_run_and_is_deleted_if_it_was_sent(
+    world: World,
+) -> None:
     await world.add("a", "1")
     world.queues.faults.duplicate_next()
-    world.queues.faults.fail_next("delete", Unavailable("no answer"))
+    world.queues.faults.fail_next("delete", Unavailable("no response"))
     report = await world.redrive()
     assert (report.redriven, report.stopped) == (1, "came_round")
     assert world.bodies("a") == ["1"]
     assert world.queues.everything(DLQ) == []
 
 
-async def test_an_unselected_letter_that_comes_a_second_time_ends_the_run(world: World) -> None:
+async def test_an_unselected_dead_letter_that_is_received_a_second_time_ends_the_run(world: World) -> None:
     await world.add("a", "1")
     world.queues.faults.duplicate_next()
     report = await world.redrive(selection=Selection(queue="b"))
@@ -242,11 +248,11 @@ async def test_an_unselected_letter_that_comes_a_second_time_ends_the_run(world:
     assert len(world.queues.peek(DLQ)) == 1
 
 
-async def test_when_the_dead_letter_queue_fails_the_letters_in_hand_are_given_back(world: World) -> None:
+async def test_when_the_dead_letter_queue_fails_the_dead_letters_held_are_given_back(world: World) -> None:
     for i in range(15):
         await world.add("b", str(i))
     gate = world.queues.faults.hold_before_next("receive")
-    world.queues.faults.fail_next("receive", Unavailable("no answer"))
+    world.queues.faults.fail_next("receive", Unavailable("no response"))
     gate.open()
     with pytest.raises(Unavailable):
         await world.redrive(selection=Selection(queue="a"))
@@ -255,15 +261,16 @@ async def test_when_the_dead_letter_queue_fails_the_letters_in_hand_are_given_ba
 
 async def test_a_batch_stays_within_the_payload_limit(world: World) -> None:
     for i in range(6):
-        await world.add("a", str(i) * 500)
-    report = await world.redrive(message_bytes_max=1500)
+        await world.add("a", str(i) * 3000)
+    world.settings = Settings(dead_letter_queue=DLQ, inbound_queue=INBOUND, message_bytes_max=8192, pack_bytes_max=8192)
+    report = await world.redrive()
     assert report.redriven == 6
     sizes = [call.entries for call in world.queues.faults.calls if (call.verb, call.target) == ("send", "a")]
     (first, *_) = world.queues.peek("a")
-    assert sizes == [1500 // message_bytes(first.body, first.attributes)] * 3
+    assert sizes == [8192 // message_bytes(first.body, first.attributes)] * 3
 
 
-async def test_progress_is_told(world: World) -> None:
+async def test_progress_is_reported(world: World) -> None:
     for i in range(25):
         await world.add("a", str(i))
     seen: list[int] = []

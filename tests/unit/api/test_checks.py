@@ -157,7 +157,7 @@ def test_message_ids_that_sqs_does_not_take(value: str) -> None:
     st.text(max_size=3),
 )
 def test_what_passes_here_passes_a_second_reading_of_sqs_rules(user: dict[str, Attribute], group: str) -> None:
-    """The fakes have rules of their own, written from SQS's documentation by another hand."""
+    """The fakes have rules of their own, written from SQS's documentation independently of ours."""
     try:
         checks.attributes(user, named=False, base64_body=False)
         checks.message_id("message_group_id", group)

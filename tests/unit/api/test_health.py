@@ -29,7 +29,7 @@ async def test_what_cannot_be_reached_is_listed() -> None:
     assert alive.status_code == 200, "a restart would not help"
 
 
-async def test_an_answer_is_kept_for_a_moment() -> None:
+async def test_a_result_is_kept_for_a_moment() -> None:
     api = Api()
     api.queues.faults.fail_next("depth", Throttled("slow down"))
     assert await api.readiness() == ["SQS: slow down"]

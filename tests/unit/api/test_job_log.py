@@ -1,4 +1,4 @@
-"""What the log says of jobs on their way: one line for each decision, by token, and none at INFO while all is well."""
+"""Log lines about jobs: one for each decision, by token, and none at INFO while all is well."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _debug(caplog: pytest.LogCaptureFixture) -> None:
 
 async def ask(api: Api, method: str, path: str, content: Any = None) -> dict[str, Any]:
     async with api.http() as http:
-        answer = await http.request(method, path, json=content, headers=HEADERS)
-        assert answer.headers["x-request-id"] == "r-1"
-        body: dict[str, Any] = answer.json()
+        response = await http.request(method, path, json=content, headers=HEADERS)
+        assert response.headers["x-request-id"] == "r-1"
+        body: dict[str, Any] = response.json()
         return body
 
 
@@ -69,8 +69,8 @@ async def test_a_batch_has_a_line_for_each_job(caplog: pytest.LogCaptureFixture)
         {"queue": "demo"},
         {"queue": "demo", "body": "d"},
     ]
-    answer = await ask(Api(), "POST", "/v1/jobs/batch", {"jobs": jobs})
-    accepted = [result["token"] for result in answer["results"] if result["status"] == 202]
+    response = await ask(Api(), "POST", "/v1/jobs/batch", {"jobs": jobs})
+    accepted = [result["token"] for result in response["results"] if result["status"] == 202]
     assert [line["token"] for line in lines(caplog, "job.accepted")] == accepted
     assert {(line["code"], line.get("queue")) for line in lines(caplog, "job.refused")} == {
         ("unknown-queue", "nowhere"),
@@ -97,15 +97,15 @@ async def test_a_cancelled_and_a_moved_job(caplog: pytest.LogCaptureFixture) -> 
     await ask(api, "DELETE", f"/v1/jobs/{token}")
     sent = (await api.accept()).token
     await ask(api, "PATCH", f"/v1/jobs/{sent}", {"delay": "2h"})
-    told = lines(caplog, "job.moved", "job.cancelled", "job.not_changed")
-    assert [(line["event"], line["token"], line.get("code")) for line in told] == [
+    logged = lines(caplog, "job.moved", "job.cancelled", "job.not_changed")
+    assert [(line["event"], line["token"], line.get("code")) for line in logged] == [
         ("job.moved", moved["token"], None),
         ("job.cancelled", moved["token"], None),
         ("job.not_changed", token, "moved"),
         ("job.not_changed", sent, "already-handed-to-sqs"),
     ]
-    assert told[0]["previous_token"] == token
-    assert {line["request_id"] for line in told} == {"r-1"}
+    assert logged[0]["previous_token"] == token
+    assert {line["request_id"] for line in logged} == {"r-1"}
 
 
 # --- the ingester ----------------------------------------------------------------------------------------------------
@@ -126,8 +126,8 @@ async def test_jobs_are_held_or_stored_or_dropped(ingest: ingest_world.World, ca
     await ingest.post(near, far, cancelled, create, again)
     ingest.process().start()
     await ingest.clock.run_until(lambda: ingest.inbound() == 0)
-    told = lines(caplog, "job.held", "job.stored", "job.stopped", "job.duplicate", "job.delivered")
-    assert {(line["event"], line["token"]) for line in told} == {
+    logged = lines(caplog, "job.held", "job.stored", "job.stopped", "job.duplicate", "job.delivered")
+    assert {(line["event"], line["token"]) for line in logged} == {
         ("job.held", near.token),
         ("job.delivered", near.token),
         ("job.stored", far.token),
@@ -135,7 +135,7 @@ async def test_jobs_are_held_or_stored_or_dropped(ingest: ingest_world.World, ca
         ("job.stored", create.token),
         ("job.duplicate", create.token),
     }
-    assert all(line["role"] == "ingester" for line in told)
+    assert all(line["role"] == "ingester" for line in logged)
 
 
 async def test_poison(ingest: ingest_world.World, caplog: pytest.LogCaptureFixture) -> None:
@@ -235,7 +235,7 @@ async def test_a_destination_that_fails_and_recovers_and_one_that_is_given_up(ca
 # --- at the default level --------------------------------------------------------------------------------------------
 
 
-async def test_a_healthy_service_says_nothing_about_single_jobs(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_healthy_service_logs_nothing_about_single_jobs(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dynein")
     api = Api()
     for delay in (0, 60, 3_600):

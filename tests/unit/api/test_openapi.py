@@ -51,8 +51,8 @@ def test_every_problem_of_the_catalogue_is_documented(api: Api) -> None:
     documented = {
         code
         for operation in operations(api.app.openapi()).values()
-        for answer in operation["responses"].values()
-        for code in answer["content"].get("application/problem+json", {}).get("examples", {})
+        for response in operation["responses"].values()
+        for code in response["content"].get("application/problem+json", {}).get("examples", {})
     }
     assert documented == set(CATALOGUE) - {"method-not-allowed"}
 

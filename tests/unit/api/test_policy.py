@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynein.api.policy import When, delay_s, due_at_ms, due_by_token_ms, place
+from dynein.api.policy import When, choose_policy, delay_s, due_at_ms, due_by_token_ms
 from dynein.core.job import Policy
 from dynein.errors import InvalidField
 
@@ -17,7 +17,7 @@ WAITS = st.one_of(st.integers(-10_000, 10_000), st.integers(MINUTES_15 - 5, MINU
 def placed(
     policy: Policy, wait_ms: int, *, fifo: bool = False, cancellable: bool = False, prepared: bool = False
 ) -> Policy:
-    return place(policy, NOW + wait_ms, NOW, fifo=fifo, cancellable=cancellable, prepared=prepared)
+    return choose_policy(policy, NOW + wait_ms, NOW, fifo=fifo, cancellable=cancellable, prepared=prepared)
 
 
 @pytest.mark.parametrize(

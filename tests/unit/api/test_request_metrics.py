@@ -43,7 +43,7 @@ async def test_no_path_of_a_caller_becomes_a_label() -> None:
 
 async def test_what_fails_inside_counts_too() -> None:
     api = Api()
-    api.queues.faults.fail_next("send", Unavailable("no answer"))
+    api.queues.faults.fail_next("send", Unavailable("no response"))
     async with api.http() as http:
         failed = await http.post("/v1/jobs", json={"queue": "demo", "body": "x"})
     assert requests(api, "/v1/jobs", failed.status_code) == 1

@@ -28,7 +28,7 @@ async def call(api: Api, method: str, path: str, content: Any = None) -> httpx.R
 
 
 def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The problem document of an answer, checked for its form."""
+    """The problem document of a response, checked for its form."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = response.json()
@@ -48,26 +48,26 @@ async def test_submit() -> None:
     api = Api()
     response = await post(api, "/v1/jobs", {"queue": "demo", "body": "hello", "run_at": "2030-01-31T09:00:00Z"})
     assert response.status_code == 202
-    answer = response.json()
-    assert answer == {
-        "token": answer["token"],
+    content = response.json()
+    assert content == {
+        "token": content["token"],
         "policy": "SCHEDULED",
         "due_at": "2030-01-31T09:00:00.000Z",
         "due_at_ms": 1_896_080_400_000,
     }
-    assert response.headers["location"] == f"/v1/jobs/{answer['token']}"
-    assert [arrival.trigger.token for arrival in api.arrivals()] == [answer["token"]]
+    assert response.headers["location"] == f"/v1/jobs/{content['token']}"
+    assert [arrival.trigger.token for arrival in api.arrivals()] == [content["token"]]
 
 
-async def test_nothing_is_answered_before_sqs_has_acknowledged() -> None:
+async def test_there_is_no_response_before_sqs_has_acknowledged() -> None:
     api = Api()
     gate = api.queues.faults.hold_answer_next("send")
-    answering = asyncio.ensure_future(post(api, "/v1/jobs", {"queue": "demo", "body": "hello"}))
+    responding = asyncio.ensure_future(post(api, "/v1/jobs", {"queue": "demo", "body": "hello"}))
     await gate.reached.wait()
     await api.clock.settle()
-    assert not answering.done()
+    assert not responding.done()
     gate.open()
-    assert (await answering).status_code == 202
+    assert (await responding).status_code == 202
 
 
 async def test_a_misspelt_field_is_refused_with_the_right_spelling() -> None:
@@ -95,7 +95,7 @@ async def test_a_misspelt_field_is_refused_with_the_right_spelling() -> None:
         (b"null", "$"),
     ],
 )
-async def test_wrong_types_are_told_by_field(body: bytes, field: str) -> None:
+async def test_wrong_types_are_reported_by_field(body: bytes, field: str) -> None:
     document = problem(await post(Api(), "/v1/jobs", body), 422, "invalid-field")
     assert document["field"] == field
     assert document["fix"]
@@ -115,7 +115,7 @@ async def test_wrong_types_are_told_by_field(body: bytes, field: str) -> None:
         (b'{"queue":"demo","json":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     ],
 )
-async def test_malformed_json_is_told_with_its_place(body: bytes, said: str) -> None:
+async def test_malformed_json_is_reported_with_its_position(body: bytes, said: str) -> None:
     assert said in problem(await post(Api(), "/v1/jobs", body), 400, "malformed-json")["detail"]
 
 
@@ -130,7 +130,7 @@ async def test_failures_of_aws_ask_for_patience() -> None:
     response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})
     problem(response, 429, "throttled")
     assert response.headers["retry-after"] == "3"
-    api.queues.faults.fail_next("send", Unavailable("no answer"))
+    api.queues.faults.fail_next("send", Unavailable("no response"))
     response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})
     assert "may have been sent" in problem(response, 503, "unavailable")["detail"]
     assert response.headers["retry-after"] == "1"
@@ -157,7 +157,7 @@ async def test_a_bug_of_ours_is_a_problem_document_too(caplog: pytest.LogCapture
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_answers_for_each_job_in_order() -> None:
+async def test_a_batch_has_the_outcome_of_each_job_in_order() -> None:
     api = Api()
     jobs: list[Any] = [
         {"queue": "demo", "body": "a"},
@@ -168,14 +168,14 @@ async def test_a_batch_answers_for_each_job_in_order() -> None:
     ]
     response = await post(api, "/v1/jobs/batch", {"jobs": jobs})
     assert response.status_code == 200
-    answer = response.json()
-    assert (answer["accepted"], answer["refused"]) == (2, 3)
-    assert [result["status"] for result in answer["results"]] == [202, 422, 422, 422, 202]
-    refused = answer["results"][1]["problem"]
+    content = response.json()
+    assert (content["accepted"], content["refused"]) == (2, 3)
+    assert [result["status"] for result in content["results"]] == [202, 422, 422, 422, 202]
+    refused = content["results"][1]["problem"]
     assert (refused["field"], refused["instance"]) == ("dealy", "/v1/jobs/batch#/jobs/1")
-    assert answer["results"][2]["problem"]["code"] == "unknown-queue"
-    assert answer["results"][3]["problem"]["field"] == "$"
-    assert set(answer["results"][4]) == {"status", "token", "policy", "due_at", "due_at_ms"}
+    assert content["results"][2]["problem"]["code"] == "unknown-queue"
+    assert content["results"][3]["problem"]["field"] == "$"
+    assert set(content["results"][4]) == {"status", "token", "policy", "due_at", "due_at_ms"}
     assert api.queues.messages("demo") == ["a"]
 
 
@@ -358,7 +358,7 @@ async def test_request_ids(given: str, echoed: bool) -> None:  # noqa: FBT001
     assert response.headers["x-request-id"]
 
 
-async def test_every_answer_has_the_request_s_id() -> None:
+async def test_every_response_has_the_request_s_id() -> None:
     api = Api(request_bytes_max=8_192)
     asked = [
         ("POST", "/v1/jobs", b'{"queue":"demo","body":"x"}', 202),
@@ -374,15 +374,15 @@ async def test_every_answer_has_the_request_s_id() -> None:
     ]
     async with api.http() as http:
         for number, (method, path, body, status) in enumerate(asked):
-            answer = await http.request(method, path, content=body, headers={"x-request-id": f"r-{number}"})
-            assert (answer.status_code, answer.headers["x-request-id"]) == (status, f"r-{number}"), path
+            response = await http.request(method, path, content=body, headers={"x-request-id": f"r-{number}"})
+            assert (response.status_code, response.headers["x-request-id"]) == (status, f"r-{number}"), path
         api.lifecycle.drain()
         for path, status in (("/v1/jobs", 503), ("/v1/jobs/batch", 503)):
-            answer = await http.post(path, content=b"{}", headers={"x-request-id": "late"})
-            assert (answer.status_code, answer.headers["x-request-id"]) == (status, "late"), path
+            response = await http.post(path, content=b"{}", headers={"x-request-id": "late"})
+            assert (response.status_code, response.headers["x-request-id"]) == (status, "late"), path
 
 
-async def test_a_draining_process_takes_nothing_new_and_still_answers_for_what_it_took() -> None:
+async def test_a_draining_process_accepts_nothing_new_and_still_responds_about_what_it_accepted() -> None:
     api = Api()
     token = (await api.accept(delay="1h")).token
     api.lifecycle.linger()

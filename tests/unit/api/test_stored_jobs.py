@@ -34,7 +34,7 @@ async def move_conflict(api: Api, token: str) -> Conflict:
 # --- where a job is --------------------------------------------------------------------------------------------------
 
 
-async def test_a_job_in_the_store_is_told_with_its_queue_and_name() -> None:
+async def test_the_status_of_a_stored_job_has_its_queue_and_name() -> None:
     api = Api()
     token = await scheduled(api, name="n")
     status = await api.submissions.get(token)
@@ -66,7 +66,7 @@ async def test_a_job_that_a_dispatcher_has_read_and_then_sent() -> None:
     assert (status.state, status.cancellable) == ("released", False)
 
 
-async def test_jobs_in_the_hands_of_sqs() -> None:
+async def test_jobs_that_sqs_holds() -> None:
     api = Api()
     immediate = (await api.accept()).token
     delayed = (await api.accept(delay=60)).token
@@ -74,10 +74,10 @@ async def test_jobs_in_the_hands_of_sqs() -> None:
     assert (await api.submissions.get(delayed)).state == "held_by_sqs"
     await api.clock.advance(60)
     assert (await api.submissions.get(delayed)).state == "handed_to_sqs"
-    assert [call.verb for call in api.table.faults.calls] == [], "their tokens say it all"
+    assert [call.verb for call in api.table.faults.calls] == [], "their tokens are enough"
 
 
-async def test_a_record_that_is_none_does_not_hide_the_job() -> None:
+async def test_a_record_that_cannot_be_decoded_does_not_hide_the_job() -> None:
     api = Api()
     token = await scheduled(api)
     key = api.ref(token).key
@@ -86,7 +86,7 @@ async def test_a_record_that_is_none_does_not_hide_the_job() -> None:
     assert (await api.submissions.get(token)).state == "scheduled"
 
 
-# --- tokens that are none --------------------------------------------------------------------------------------------
+# --- invalid tokens --------------------------------------------------------------------------------------------------
 
 
 async def test_forged_and_malformed_tokens_are_refused_everywhere() -> None:
@@ -135,7 +135,7 @@ async def test_a_job_cancelled_in_the_inbound_queue_has_a_tombstone_when_it_come
 
 
 @pytest.mark.parametrize("stored", [True, False])
-async def test_a_job_that_may_be_in_somebodys_hand_cannot_be_cancelled(stored: bool) -> None:  # noqa: FBT001
+async def test_a_job_that_a_process_may_have_read_cannot_be_cancelled(stored: bool) -> None:  # noqa: FBT001
     api = Api()
     token = (await api.accept(delay="1h")).token
     if stored:
@@ -146,10 +146,10 @@ async def test_a_job_that_may_be_in_somebodys_hand_cannot_be_cancelled(stored: b
     assert api.counted("dynein_jobs_cancelled_total", outcome="too-late") == 1
 
 
-async def test_a_cancel_whose_answer_was_lost_is_found_out_even_when_it_would_be_too_late_now() -> None:
+async def test_a_cancel_whose_response_was_lost_is_found_even_when_it_would_be_too_late_now() -> None:
     api = Api()
     token = await scheduled(api)
-    api.table.faults.lose_answer_next("cancel", Unavailable("no answer"))
+    api.table.faults.lose_answer_next("cancel", Unavailable("no response"))
     with pytest.raises(Unavailable):
         await api.submissions.cancel(token)
     await api.raise_marks(token)
@@ -222,7 +222,7 @@ async def test_a_job_that_is_gone_cannot_be_moved_to_where_it_was() -> None:
     assert caught.value.code == "too-late"
 
 
-async def test_a_job_moved_back_does_not_fall_for_its_own_tombstone() -> None:
+async def test_a_job_never_returns_to_a_key_it_has_left() -> None:
     api = Api()
     first = await scheduled(api)
     due_ms = api.ref(first).key.due_at_ms
@@ -236,7 +236,7 @@ async def test_a_job_moved_back_does_not_fall_for_its_own_tombstone() -> None:
     assert again.token == back.token
 
 
-async def test_a_job_moved_to_and_fro_too_often_is_told_so() -> None:
+async def test_a_job_cannot_be_moved_to_and_fro_without_end() -> None:
     api = Api()
     token = await scheduled(api)
     due_ms = api.ref(token).key.due_at_ms
@@ -246,15 +246,15 @@ async def test_a_job_moved_to_and_fro_too_often_is_told_so() -> None:
         token = (await api.submissions.move(token, MoveRequest(run_at=away))).token
         token = (await api.submissions.move(token, MoveRequest(run_at=due_ms))).token
     token = (await api.submissions.move(token, MoveRequest(run_at=away + 1_000))).token
-    with pytest.raises(InvalidField, match="moved away from often"):
+    with pytest.raises(InvalidField, match="moved away from too often"):
         await api.submissions.move(token, MoveRequest(run_at=due_ms))
 
 
-async def test_a_move_whose_answer_was_lost_can_be_repeated() -> None:
+async def test_a_move_whose_response_was_lost_can_be_repeated() -> None:
     api = Api()
     token = await scheduled(api)
     to = MoveRequest(run_at=api.ref(token).key.due_at_ms + HOUR_MS)
-    api.table.faults.lose_answer_next("move", Unavailable("no answer"))
+    api.table.faults.lose_answer_next("move", Unavailable("no response"))
     with pytest.raises(Unavailable):
         await api.submissions.move(token, to)
     moved = await api.submissions.move(token, to)
@@ -263,11 +263,13 @@ async def test_a_move_whose_answer_was_lost_can_be_repeated() -> None:
     onward = await api.submissions.move(moved.token, MoveRequest(delay="5h"))
     with pytest.raises(Conflict) as caught:
         await api.submissions.move(token, to)
-    assert (caught.value.code, caught.value.moved_to) == ("moved", moved.token), "it has gone on since: do not pretend"
+    assert (caught.value.code, caught.value.moved_to) == ("moved", moved.token), (
+        "it was moved again since: it is not where this call would have moved it"
+    )
     assert api.table.triggers()[0].token == onward.token
 
 
-async def test_what_cannot_be_moved_says_why() -> None:
+async def test_a_refused_move_has_its_reason() -> None:
     api = Api()
     on_its_way = (await api.accept(delay="1h")).token
     assert (await move_conflict(api, on_its_way)).code == "not-stored-yet"

@@ -169,7 +169,7 @@ async def test_concurrent_scheduled_jobs_share_messages() -> None:
 
 
 async def test_near_and_far_jobs_do_not_share_a_message() -> None:
-    """The ingester keeps a near job in hand, and with it the whole message undeleted."""
+    """The ingester holds a near job in memory, and with it the whole message undeleted."""
     api = Api()
     near = {"policy": "SCHEDULED", "delay": 2}
     await asyncio.gather(*(api.accept(**(near if i % 2 else {"delay": "1h"})) for i in range(20)))
@@ -213,7 +213,7 @@ async def test_a_prepared_token_can_be_created_again_and_again() -> None:
     ] * 2
     arrivals = api.arrivals()
     assert all(arrival.prepared for arrival in arrivals)
-    assert arrivals[0].create_id != arrivals[1].create_id, "the ingester tells the creates apart by it"
+    assert arrivals[0].create_id != arrivals[1].create_id, "the ingester distinguishes the creates by it"
     assert arrivals[0].key == arrivals[1].key
 
 
@@ -233,12 +233,12 @@ async def test_a_prepared_token_goes_stale_a_day_after_its_due_time() -> None:
     await api.clock.advance(86_400)
     await api.accept(token=prepared.token)
     await api.clock.advance(0.001)
-    with pytest.raises(InvalidField, match=r"token: .*more than a day past"):
+    with pytest.raises(InvalidField, match=r"token: .*more than a day ago"):
         await api.accept(token=prepared.token)
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "A" * 52])
-async def test_a_token_that_is_none_is_refused(token: str) -> None:
+async def test_an_invalid_token_is_refused(token: str) -> None:
     api = Api()
     with pytest.raises(InvalidField, match="token: is not valid"):
         await api.accept(token=token)
@@ -398,13 +398,13 @@ async def test_an_entry_that_failed_for_now_may_be_sent_again(code: str, expecte
 
 async def test_a_direct_send_is_never_repeated_and_says_that_it_may_have_arrived() -> None:
     api = Api()
-    api.queues.faults.lose_answer_next("send", Unavailable("no answer"))
+    api.queues.faults.lose_answer_next("send", Unavailable("no response"))
     with pytest.raises(Unavailable, match="may have been sent"):
         await api.accept()
     assert api.queues.messages("demo") == ["hello"]
 
 
-async def test_a_throttled_send_says_so() -> None:
+async def test_a_throttled_send_is_reported_as_such() -> None:
     api = Api()
     api.queues.faults.fail_next("send", Throttled("slow down"))
     with pytest.raises(Throttled):
@@ -413,7 +413,7 @@ async def test_a_throttled_send_says_so() -> None:
 
 async def test_an_inbound_send_is_repeated_as_the_same_create() -> None:
     api = Api()
-    api.queues.faults.lose_answer_next("send", Unavailable("no answer"))
+    api.queues.faults.lose_answer_next("send", Unavailable("no response"))
     api.queues.faults.fail_next("send", Throttled("slow down"))
     accepted = await api.clock.result_of(api.accept(delay="1h"), within_s=5)
     assert {(arrival.trigger.token, arrival.create_id) for arrival in api.arrivals()} == {
@@ -431,18 +431,18 @@ async def test_only_the_messages_that_failed_are_repeated() -> None:
 
 
 async def test_a_doubt_outlasts_a_later_refusal() -> None:
-    """The first try was taken though nobody heard it: "throttled, nothing was accepted" would be a lie."""
+    """The first try succeeded though its response was lost: "throttled, nothing was accepted" would be wrong."""
     api = Api()
-    api.queues.faults.lose_answer_next("send", Unavailable("no answer"))
+    api.queues.faults.lose_answer_next("send", Unavailable("no response"))
     api.queues.faults.fail_next("send", Throttled("slow down"), times=2)
     with pytest.raises(Unavailable, match="accepted all the same"):
         await api.clock.result_of(api.accept(policy="SCHEDULED", delay=3600), within_s=5)
     assert len(api.arrivals()) == 1
 
 
-async def test_an_inbound_queue_that_stays_away_is_told() -> None:
+async def test_an_inbound_queue_that_stays_away_is_reported() -> None:
     api = Api()
-    api.queues.faults.go_down(Unavailable("no answer"), verb="send")
+    api.queues.faults.go_down(Unavailable("no response"), verb="send")
     with pytest.raises(Unavailable, match="prepared token makes a repeat safe"):
         await api.clock.result_of(api.accept(delay="1h"))
     assert api.sends(INBOUND) == 3
@@ -450,10 +450,10 @@ async def test_an_inbound_queue_that_stays_away_is_told() -> None:
 
 async def test_no_repeat_begins_after_the_time_for_it() -> None:
     api = Api(call_timeout_s=2.0)
-    api.queues.faults.go_down(Unavailable("no answer"), verb="send")
+    api.queues.faults.go_down(Unavailable("no response"), verb="send")
     gate = api.queues.faults.hold_before_next("send")
     api.queues.faults.come_up()
-    api.queues.faults.lose_answer_next("send", Unavailable("no answer"), times=3)
+    api.queues.faults.lose_answer_next("send", Unavailable("no response"), times=3)
     accepting = asyncio.ensure_future(api.accept(delay="1h"))
     await gate.reached.wait()
     await api.clock.advance(2)
@@ -471,7 +471,7 @@ async def test_a_missing_inbound_queue_is_not_the_callers_mistake() -> None:
     assert caught.value.retry_after_s == 10
 
 
-async def test_a_bug_in_a_send_is_told_as_unavailable_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_in_a_send_is_reported_as_unavailable_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     api = Api()
     api.queues.faults.fail_next("send", KeyError("boom"))
     with pytest.raises(Unavailable):
@@ -577,12 +577,12 @@ async def test_a_thousand_jobs_leave_in_few_calls() -> None:
 
 async def test_sqs_down_for_look_ups_fails_for_now() -> None:
     api = Api()
-    api.queues.faults.go_down(Unavailable("no answer"))
+    api.queues.faults.go_down(Unavailable("no response"))
     (outcome,) = await api.submissions.accept_many([job()])
     assert isinstance(outcome, Retryable)
 
 
-async def test_the_answer_says_when() -> None:
+async def test_the_response_has_the_due_time() -> None:
     api = Api()
     accepted = await api.accept(run_at="2030-01-31T10:00:00+01:00")
     assert (accepted.due_at, accepted.due_at_ms) == ("2030-01-31T09:00:00.000Z", 1_896_080_400_000)

@@ -58,10 +58,10 @@ async def test_a_cancel_that_comes_too_late_counts_nothing() -> None:
     assert api.tallied() == {}
 
 
-async def test_a_cancel_whose_answer_was_lost_is_not_missed_when_it_is_repeated() -> None:
+async def test_a_cancel_whose_response_was_lost_is_not_missed_when_it_is_repeated() -> None:
     api = Api()
     token = await scheduled(api)
-    api.table.faults.lose_answer_next("cancel", Unavailable("no answer"))
+    api.table.faults.lose_answer_next("cancel", Unavailable("no response"))
     with pytest.raises(Unavailable):
         await api.submissions.cancel(token)
     await api.submissions.cancel(token)
@@ -93,7 +93,7 @@ async def test_a_move_in_doubt_never_looks_like_a_lost_job() -> None:
     api = Api()
     token = await scheduled(api)
     to = MoveRequest(run_at=api.ref(token).key.due_at_ms + 2 * 3_600_000)
-    api.table.faults.lose_answer_next("move", Unavailable("no answer"))
+    api.table.faults.lose_answer_next("move", Unavailable("no response"))
     with pytest.raises(Unavailable):
         await api.submissions.move(token, to)
     await api.submissions.move(token, to)

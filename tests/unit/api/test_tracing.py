@@ -36,8 +36,8 @@ def stored(api: Api) -> list[str | None]:
 async def submit(api: Api, fields: dict[str, Any], *, header: str | None) -> None:
     async with api.http() as http:
         headers = {} if header is None else {"traceparent": header}
-        answer = await http.post("/v1/jobs", json={"queue": "demo", "body": "hello", **fields}, headers=headers)
-    assert answer.status_code == 202, answer.text
+        response = await http.post("/v1/jobs", json={"queue": "demo", "body": "hello", **fields}, headers=headers)
+    assert response.status_code == 202, response.text
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ async def test_a_batch_has_one_context_and_any_job_its_own() -> None:
     jobs = [{"queue": "demo", "body": "a", "delay": "1h"}]
     jobs.append({**jobs[0], "traceparent": FIELD})
     async with api.http() as http:
-        answer = await http.post("/v1/jobs/batch", json={"jobs": jobs}, headers={"traceparent": HEADER})
-    assert answer.json()["accepted"] == 2
+        response = await http.post("/v1/jobs/batch", json={"jobs": jobs}, headers={"traceparent": HEADER})
+    assert response.json()["accepted"] == 2
     assert stored(api) == [HEADER, FIELD]
 
 
@@ -122,7 +122,7 @@ async def test_a_moved_job_keeps_its_context() -> None:
     (arrival,) = api.arrivals()
     await api.ingest()
     async with api.http() as http:
-        answer = await http.patch(f"/v1/jobs/{arrival.trigger.token}", json={"delay": "2h"})
-    found = await api.table.find(api.ref(answer.json()["token"]).key)
+        response = await http.patch(f"/v1/jobs/{arrival.trigger.token}", json={"delay": "2h"})
+    found = await api.table.find(api.ref(response.json()["token"]).key)
     assert found.trigger is not None
     assert decode_job(found.trigger.record).traceparent == HEADER

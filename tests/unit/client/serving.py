@@ -14,7 +14,7 @@ STATUS = {"token": "T", "due_at_ms": 5, "state": "scheduled", "policy": "SCHEDUL
 
 @asynccontextmanager
 async def serving(*, takes_s: float = 0.0, ssl_context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Its URL while it runs. ``takes_s``: until each answer."""
+    """Its URL while it runs. ``takes_s``: until each response."""
 
     async def get(_: web.BaseRequest) -> web.Response:
         await asyncio.sleep(takes_s)  # noqa: TID251 - a server that takes its time

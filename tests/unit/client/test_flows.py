@@ -1,4 +1,4 @@
-"""What a client asks for and repeats, with answers as a test tells them and time that only passes in pauses."""
+"""What a client sends and repeats, with responses that a test gives and time that only passes in pauses."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynein.client import Accepted, Client, Job, NotDone, Policy, Refused, Unanswered, flows
-from dynein.client.exchange import Answer, Call, NoAnswer, Patience, Steps, drive
+from dynein.client.exchange import Call, NoResponse, Patience, Response, Steps, drive
 from dynein.client.jobs import encode_job
 
 ResultT = TypeVar("ResultT")
 PATIENCE_S = 30.0
-UNREACHABLE = NoAnswer(sent=False, why="connection refused")
-LOST = NoAnswer(sent=True, why="connection reset")
+UNREACHABLE = NoResponse(sent=False, why="connection refused")
+LOST = NoResponse(sent=True, why="connection reset")
 ACCEPTED = {"token": "T", "policy": "SCHEDULED", "due_at": "2030-01-31T09:00:00.000Z", "due_at_ms": 1896080400000}
 JOB = Job("emails", body="hello", delay=5)
 
 
-def ok(**fields: Any) -> Answer:
-    return Answer(202, json.dumps(fields).encode())
+def ok(**fields: Any) -> Response:
+    return Response(202, json.dumps(fields).encode())
 
 
-def problem(status: int, code: str, *, retry_after_s: float = 0.0, **more: Any) -> Answer:
+def problem(status: int, code: str, *, retry_after_s: float = 0.0, **more: Any) -> Response:
     document = {"type": f"/problems/{code}", "title": "t", "status": status, "code": code, "detail": f"It is {code}."}
-    return Answer(status, json.dumps({**document, **more}).encode(), retry_after_s, "request-1")
+    return Response(status, json.dumps({**document, **more}).encode(), retry_after_s, "request-1")
 
 
 class Api:
-    """Gives the answers that it was made with, the last one for ever."""
+    """Returns the responses that it was made with, the last one repeatedly."""
 
-    def __init__(self, *answers: Answer | NoAnswer) -> None:
-        self._answers = list(answers)
+    def __init__(self, *responses: Response | NoResponse) -> None:
+        self._responses = list(responses)
         self._now = 0.0
         self.calls: list[Call] = []
         self.pauses: list[float] = []
@@ -54,13 +54,13 @@ class Api:
         self._now += seconds
         self.pauses.append(seconds)
 
-    def _send(self, call: Call) -> Answer | NoAnswer:
+    def _send(self, call: Call) -> Response | NoResponse:
         self.calls.append(call)
-        return self._answer(call)
+        return self._response(call)
 
-    def _answer(self, call: Call) -> Answer | NoAnswer:
+    def _response(self, call: Call) -> Response | NoResponse:
         del call
-        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return self._responses.pop(0) if len(self._responses) > 1 else self._responses[0]
 
     def submit(self, job: Job = JOB, *, once: bool = False) -> Accepted:
         return self.run(flows.submit(self.patience, job, once=once))
@@ -85,17 +85,17 @@ class TestSubmit:
     @pytest.mark.parametrize(
         "turned_away",
         [UNREACHABLE, problem(503, "overloaded"), problem(503, "draining"), problem(429, "throttled")],
-        ids=lambda answer: getattr(answer, "why", "") or json.loads(answer.body)["code"],
+        ids=lambda response: getattr(response, "why", "") or json.loads(response.body)["code"],
     )
-    def test_what_was_certainly_not_accepted_is_sent_again(self, turned_away: Answer | NoAnswer) -> None:
+    def test_what_was_certainly_not_accepted_is_sent_again(self, turned_away: Response | NoResponse) -> None:
         api = Api(turned_away, turned_away, ok(**ACCEPTED))
         assert api.submit().token == "T"
         assert len(api.calls) == 3
 
     @pytest.mark.parametrize(
-        "doubt", [LOST, problem(503, "unavailable"), problem(500, "internal"), Answer(502, b"<html>bad gateway")]
+        "doubt", [LOST, problem(503, "unavailable"), problem(500, "internal"), Response(502, b"<html>bad gateway")]
     )
-    def test_in_doubt_it_is_not_sent_again(self, doubt: Answer | NoAnswer) -> None:
+    def test_in_doubt_it_is_not_sent_again(self, doubt: Response | NoResponse) -> None:
         api = Api(doubt, ok(**ACCEPTED))
         with pytest.raises(Unanswered):
             api.submit()
@@ -130,19 +130,19 @@ class TestSubmit:
         assert api.pauses[0] < 0.1
         assert max(api.pauses) <= 2
 
-    def test_the_api_is_left_alone_for_as_long_as_it_asks(self) -> None:
+    def test_a_pause_is_at_least_as_long_as_the_api_asks(self) -> None:
         api = Api(problem(503, "overloaded", retry_after_s=7.0), ok(**ACCEPTED))
         api.submit()
         assert api.pauses == [7.0]
 
-    @pytest.mark.parametrize("answer", [Answer(200, b"<html>welcome"), Answer(302, b""), Answer(404, b"nginx")])
-    def test_somebody_else_answers(self, answer: Answer) -> None:
-        with pytest.raises(Refused, match="not the Dynein API") as raised:
-            Api(answer).submit()
-        assert raised.value.code == f"http-{answer.status}"
+    @pytest.mark.parametrize("response", [Response(200, b"<html>welcome"), Response(302, b""), Response(404, b"nginx")])
+    def test_a_response_from_something_else(self, response: Response) -> None:
+        with pytest.raises(Refused, match="not from the Dynein API") as raised:
+            Api(response).submit()
+        assert raised.value.code == f"http-{response.status}"
 
 
-class TestExistingJobs:
+class TestStoredJobs:
     def test_get(self) -> None:
         api = Api(LOST, ok(**ACCEPTED, state="scheduled", cancellable=True, queue="emails"))
         status = api.run(flows.get(api.patience, "a/b"))
@@ -171,7 +171,7 @@ class TestExistingJobs:
             api.run(flows.move(api.patience, "T", None, dt.timedelta(minutes=1)))
         assert api.sent == [{"delay": 60.0}]
 
-    def test_a_job_that_was_moved_says_where_to(self) -> None:
+    def test_a_refusal_has_the_token_of_a_job_that_was_moved(self) -> None:
         api = Api(problem(409, "moved", moved_to="N"))
         with pytest.raises(Refused) as raised:
             api.run(flows.cancel(api.patience, "T"))
@@ -179,13 +179,13 @@ class TestExistingJobs:
 
 
 class BatchApi(Api):
-    """Answers for each job of a batch by what its body says: ``ok``, or the problems it meets, one after the other."""
+    """The outcome of each job of a batch is as its body says: ``ok``, or problems, one after the other."""
 
     def __init__(self) -> None:
         super().__init__(ok())
         self.batches: list[list[str]] = []
 
-    def _answer(self, call: Call) -> Answer:
+    def _response(self, call: Call) -> Response:
         bodies = [job["body"] for job in json.loads(call.body or b"")["jobs"]]
         met = [body for batch in self.batches for body in batch]
         self.batches.append(bodies)
@@ -196,7 +196,7 @@ class BatchApi(Api):
             status = {"ok": 202, "invalid-field": 422}.get(fate, 503)
             document = json.loads(problem(status, fate).body)
             results.append({"status": 202, **ACCEPTED} if fate == "ok" else {"status": status, "problem": document})
-        return Answer(200, json.dumps({"accepted": 0, "refused": 0, "results": results}).encode())
+        return Response(200, json.dumps({"accepted": 0, "refused": 0, "results": results}).encode())
 
 
 class TestSubmitMany:
@@ -221,19 +221,19 @@ class TestSubmitMany:
         assert api.submit_many([]) == []
         assert api.batches == []
 
-    def test_a_batch_without_an_answer_leaves_the_others_alone(self) -> None:
-        answers: list[Answer | NoAnswer] = [LOST]
+    def test_a_batch_without_a_response_does_not_affect_the_others(self) -> None:
+        responses: list[Response | NoResponse] = [LOST]
         results = [{"status": 202, **ACCEPTED}]
-        answers.append(Answer(200, json.dumps({"accepted": 1, "refused": 0, "results": results}).encode()))
-        outcomes = Api(*answers).submit_many([Job("q", body="x")] * (flows.BATCH_JOBS_MAX + 1))
+        responses.append(Response(200, json.dumps({"accepted": 1, "refused": 0, "results": results}).encode()))
+        outcomes = Api(*responses).submit_many([Job("q", body="x")] * (flows.BATCH_JOBS_MAX + 1))
         assert {type(outcome) for outcome in outcomes[:-1]} == {Unanswered}
         assert isinstance(outcomes[-1], Accepted)
 
-    def test_somebody_else_who_answers_is_told_for_each_job(self) -> None:
-        outcomes = Api(Answer(200, b"<html>welcome")).submit_many([Job("q", body="x")] * 2)
+    def test_a_response_from_something_else_is_the_outcome_of_each_job(self) -> None:
+        outcomes = Api(Response(200, b"<html>welcome")).submit_many([Job("q", body="x")] * 2)
         assert [outcome.code for outcome in outcomes if isinstance(outcome, Refused)] == ["http-200"] * 2
 
-    def test_nothing_is_sent_if_one_of_them_cannot_be_written_down(self) -> None:
+    def test_nothing_is_sent_if_one_of_them_cannot_be_encoded(self) -> None:
         api = BatchApi()
         with pytest.raises(ValueError, match="run_at"):
             api.submit_many([Job("q", body="1 ok"), Job("q", body="2 ok", run_at=dt.datetime(2030, 1, 1))])  # noqa: DTZ001 - that is what is wrong
@@ -249,7 +249,7 @@ class TestSubmitMany:
             assert len(batch) == 1 or sum(sizes[n] + 1 for n in batch) <= flows.BATCH_BYTES_MAX
 
 
-def test_a_url_that_is_none_is_told() -> None:
+def test_an_invalid_url_is_refused() -> None:
     for url in ("dynein", "ftp://dynein", "http://"):
         with pytest.raises(ValueError, match="write http://HOST:PORT"):
             Client(url)
@@ -290,7 +290,7 @@ class TestJobs:
     def test_json_may_be_null(self) -> None:
         assert json.loads(encode_job(Job("q", json=None))) == {"queue": "q", "json": None}
 
-    def test_what_json_cannot_hold_is_told(self) -> None:
+    def test_what_json_cannot_hold_is_refused(self) -> None:
         with pytest.raises(ValueError, match="'q' cannot be written as JSON"):
             encode_job(Job("q", json=object()))
 

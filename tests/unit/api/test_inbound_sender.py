@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-import asyncio
 import itertools
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynein.api.senders import LANES_MAX, Direct, DirectSender, plan_calls
+from dynein.api.inbound_sender import plan_calls
 from dynein.core.inbound_message import PACK_OVERHEAD_BYTES
-from dynein.core.queues import ENTRIES_MAX, OutgoingMessage
-from dynein.delivery.destinations import Destinations
-from dynein.errors import Overloaded
-from dynein.testing import FakeQueues, ManualClock
+from dynein.core.queues import ENTRIES_MAX
 
 PACK_MAX = 1_000
 CALL_MAX = 4_000
@@ -45,31 +40,3 @@ def test_a_new_message_or_call_is_begun_only_when_the_last_is_full(sizes: list[i
             with_next = sizes[following_message[0]]
             call_bytes = sum(map(message_bytes, call[: i + 1]))
             assert message_bytes(message) + with_next > PACK_MAX or call_bytes + with_next > CALL_MAX
-
-
-async def test_lanes_are_bounded_and_idle_ones_make_room() -> None:
-    clock = ManualClock()
-    queues = FakeQueues(clock)
-    sender = DirectSender(
-        queues,
-        Destinations(queues, clock, ttl_s=1),
-        clock,
-        message_bytes_max=1000,
-        waiting_max=10,
-        in_flight_max=1,
-    )
-    direct = Direct(OutgoingMessage("x", {}), 1, None, "q")
-    gates = [queues.faults.hold_before_next("send") for _ in range(LANES_MAX)]
-    urls = [queues.create(f"q{i}") for i in range(LANES_MAX + 1)]
-    answers = [sender.submit(url, direct, fifo=False) for url in urls[:LANES_MAX]]
-    await clock.settle()
-    with pytest.raises(Overloaded):
-        sender.submit(urls[LANES_MAX], direct, fifo=False)
-    gates[500].open()
-    assert await answers[500] is None
-    await clock.settle()
-    last = sender.submit(urls[LANES_MAX], direct, fifo=False)
-    for gate in gates:
-        gate.open()
-    assert await asyncio.gather(*answers, last) == [None] * (LANES_MAX + 1)
-    await sender.drained()

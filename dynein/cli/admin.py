@@ -1,0 +1,131 @@
+"""The commands of an operator: ``bootstrap``, ``tail``, ``audit``, ``redrive`` and ``ledger``.
+
+They import what they need when they are called: it brings the AWS SDK along, and ``dynein submit`` should be quick.
+"""
+# ruff: noqa: PLC0415 - see above
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from dynein.cli.jobs import Json
+from dynein.cli.output import (
+    arrival_line,
+    out,
+    print_audit,
+    print_json,
+    print_ledger,
+    print_redrive,
+    print_steps,
+)
+from dynein.cli.running import run_until_stopped, settings_and_logging
+from dynein.settings import load_settings
+
+
+def bootstrap(*, json: Json = False) -> None:
+    """Create or verify queues and table.
+
+    Inbound queue, dead-letter queue, table, shards. Changes only what differs from the settings; run it as often as you
+    like. To add shards while everything runs: DYNEIN_SHARD_COUNT=64 dynein bootstrap.
+    """
+    from dynein.cli.operations import run_bootstrap
+
+    steps = asyncio.run(run_bootstrap(settings_and_logging()))
+    for step in steps if json else ():
+        print_json(step._asdict())
+    if not json:
+        print_steps(steps)
+
+
+def tail(
+    queue: Annotated[str, typer.Argument(help="Destination queue: name or URL.")],
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Give messages back instead of consuming them.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what arrives on a queue, and how late.
+
+    Consumes the messages it shows, unless --keep is given. Ends with Ctrl-C.
+    """
+    from dynein.admin.tail import Arrived
+    from dynein.cli.operations import run_tail
+
+    def show(arrived: Arrived) -> None:
+        if json:
+            print_json({**arrived._asdict(), "late_ms": arrived.late_ms})
+        else:
+            out.print(arrival_line(arrived))
+
+    settings = load_settings()
+    run_until_stopped(lambda stopping: run_tail(settings, queue, show, stopping, keep=keep), settings)
+
+
+def audit(
+    *,
+    overdue: Annotated[float, typer.Option(help="Seconds past its due time from which a trigger is overdue.")] = 60.0,
+    repair: Annotated[bool, typer.Option("--repair", help="Send stranded triggers through the inbound queue.")] = False,
+    json: Json = False,
+) -> None:
+    """Find triggers that are stranded, overdue or undecodable.
+
+    Reads the whole trigger store, which costs read units. Exits 1 if any stays stranded or undecodable; overdue ones
+    will still be sent.
+    """
+    from dynein.cli.operations import run_audit
+
+    report = asyncio.run(run_audit(settings_and_logging(), overdue_s=overdue, repair=repair, quiet=json))
+    if json:
+        print_json({**report._asdict(), "findings": [finding._asdict() for finding in report.findings]})
+    else:
+        print_audit(report)
+    if not report.clean:
+        raise typer.Exit(1)
+
+
+def redrive(
+    *,
+    queue: Annotated[str | None, typer.Option(help="Only jobs for this destination.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only dead letters whose reason contains this.")] = None,
+    most: Annotated[int, typer.Option("--max", min=1, help="Stop after so many.")] = 1000,
+    json: Json = False,
+) -> None:
+    """Send dead letters to where they were meant to go.
+
+    Reads the dead-letter queue; what cannot be sent stays there. Exits 1 if anything could not be sent.
+    """
+    from dynein.admin.redrive_selection import Selection
+    from dynein.cli.operations import run_redrive
+
+    selection = Selection(queue=queue, reason=reason)
+    report = asyncio.run(run_redrive(settings_and_logging(), selection, dead_letters_max=most, quiet=json))
+    if json:
+        print_json(report._asdict())
+    else:
+        print_redrive(report)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def ledger(
+    *,
+    hours: Annotated[float, typer.Option(min=0, help="How many hours back to show.")] = 24.0,
+    json: Json = False,
+) -> None:
+    """Show whether every accepted job was delivered or ended otherwise.
+
+    By window of the jobs' due times, as the processes have counted. Exits 1 if a job is missing in a closed window.
+    """
+    from dynein.cli.operations import run_ledger
+    from dynein.core.ledger import balance_of
+
+    rows = asyncio.run(run_ledger(load_settings(), hours=hours))
+    balance = balance_of(row.counts for row in rows if row.closed)
+    for row in rows if json else ():
+        print_json({**row._asdict(), "counts": row.counts._asdict(), "pending": row.counts.pending})
+    if not json:
+        print_ledger(rows, gap_jobs=balance.gap_jobs, surplus_jobs=balance.surplus_jobs)
+    if balance.gap_jobs:
+        raise typer.Exit(1)
