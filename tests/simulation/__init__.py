@@ -14,15 +14,15 @@ in a run follows from its seed: which processes there are, what each call to the
 *a run*
 `scenario`                             what a seed stands for: fleet, settings, fault mix
 `world`                                one run's engines and processes
-`agents`                               the real roles, started in simulated processes
+`process_parts`                               the real roles, started in simulated processes
 `workload`, `jobs`, `clients`          users who submit, cancel and move jobs; what they submit; how they reach the API
-`saboteur`                             crashes, pauses, partitions, outages, clock steps, deploys
+`fault_injector`                             crashes, pauses, partitions, outages, clock steps, deploys
 `recovery`                             when all must be as good as new
 `run`, `many`, `__main__`              one run, from seed to verdict; many, on several cores; the command line
 *the judge, which shares no code with the product*
 `evidence`                             what was done at the engines, by whom and when
 `auditor`                              what users were answered, and every delivery
-`verdict`                              lost, early, cancelled and delivered, stranded, altered
+`checker`                              lost, early, cancelled and delivered, stranded, altered
 `explain`                              which named fault explains that something happened twice
 `ownership`                            one owner a shard; nothing sent past a lease
 `fifo`, `lateness`, `bounds`           order and duplicates on FIFO queues; how late a job may be; memory

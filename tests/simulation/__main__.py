@@ -10,13 +10,13 @@ import sys
 import time
 from collections import Counter
 
-from tests.simulation.many import Totals, hunt, run_seeds
+from tests.simulation.many import Totals, run_seeds, search_all
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.run import Outcome, simulate
 from tests.simulation.scenario import KINDS
 
 _FAILING_MAX = 10
-_TELL_EVERY_S = 10.0
+_PROGRESS_EVERY_S = 10.0
 _INTERRUPTED = 130
 
 
@@ -45,7 +45,7 @@ def main() -> int:
         trace = arguments.trace or bool(arguments.grep)
         return _replay(arguments.seed, arguments.faults, trace=trace, grep=arguments.grep)
     if arguments.mutations is not None:
-        return _hunt(arguments.mutations, arguments.only, arguments.faults, arguments.jobs)
+        return _search(arguments.mutations, arguments.only, arguments.faults, arguments.jobs)
     return _run(arguments.seeds, arguments.faults, arguments.jobs, keep_going=arguments.keep_going)
 
 
@@ -72,7 +72,7 @@ def _replay(seed: int, mix: tuple[str, ...] | None, *, trace: bool, grep: str | 
 
 
 def _run(seeds: range, mix: tuple[str, ...] | None, jobs: int, *, keep_going: bool) -> int:
-    began = told = time.monotonic()  # noqa: TID251 - how long the person at the terminal waits
+    began = reported_at = time.monotonic()  # noqa: TID251 - how long the person at the terminal waits
     totals = Totals()
     interrupted = False
     try:
@@ -83,8 +83,8 @@ def _run(seeds: range, mix: tuple[str, ...] | None, jobs: int, *, keep_going: bo
                 if len(totals.failed) >= _FAILING_MAX and not keep_going:
                     break
             now = time.monotonic()  # noqa: TID251
-            if now - told > _TELL_EVERY_S:
-                told = now
+            if now - reported_at > _PROGRESS_EVERY_S:
+                reported_at = now
                 rate = totals.seeds / (now - began)
                 print(f"... {totals.seeds} of {len(seeds)} seeds, {len(totals.failed)} failed, {rate:.1f} a second")
     except KeyboardInterrupt:
@@ -96,10 +96,10 @@ def _run(seeds: range, mix: tuple[str, ...] | None, jobs: int, *, keep_going: bo
     return _INTERRUPTED if interrupted else 0
 
 
-def _hunt(seeds_max: int, only: str, mix: tuple[str, ...] | None, jobs: int) -> int:
+def _search(seeds_max: int, only: str, mix: tuple[str, ...] | None, jobs: int) -> int:
     names = [mutation.name for mutation in MUTATIONS if only in mutation.name]
     found, cpu_s = 0, 0.0
-    for result in hunt(names, range(seeds_max), mix, jobs):
+    for result in search_all(names, range(seeds_max), mix, jobs):
         cpu_s += result.cpu_s
         if result.found_at is None:
             print(f"NOT FOUND in {seeds_max} seeds ({result.cpu_s:.1f} CPU s): {result.bug}", flush=True)
@@ -112,9 +112,9 @@ def _hunt(seeds_max: int, only: str, mix: tuple[str, ...] | None, jobs: int) -> 
 
 
 def _describe(outcome: Outcome, mix: tuple[str, ...] | None) -> str:
-    verdict = "FAILED" if outcome.violations else "ok"
+    checker = "FAILED" if outcome.violations else "ok"
     lines = [
-        f"seed {outcome.seed}: {verdict}; faults: {', '.join(outcome.kinds) or 'none'}",
+        f"seed {outcome.seed}: {checker}; faults: {', '.join(outcome.kinds) or 'none'}",
         f"  {outcome.virtual_s:.0f} s, {outcome.steps} steps, digest {outcome.digest}",
         f"  at most {outcome.lateness_ms_max:.0f} ms late in good weather; {_list(outcome.counts)}",
     ]

@@ -1,4 +1,4 @@
-"""Sees what users were answered and what reached the queues, and trusts no role. `verdict` says what was wrong."""
+"""Sees what users were answered and what reached the queues, and trusts no role. `checker` says what was wrong."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
 from dynein.errors import DyneinError, Unavailable
 from dynein.testing.queues import Sent
 from tests.simulation.bounds import Bounds
+from tests.simulation.fault_injector import FaultInjector
 from tests.simulation.flight import Fate, Flight
 from tests.simulation.process import Process
-from tests.simulation.saboteur import Saboteur
 from tests.simulation.world import EPOCH_MS, World
 
 
@@ -59,9 +59,9 @@ class Record:
 class Auditor:
     """Takes everything down during a run."""
 
-    def __init__(self, world: World, saboteur: Saboteur) -> None:
+    def __init__(self, world: World, fault_injector: FaultInjector) -> None:
         self.world = world
-        self.saboteur = saboteur
+        self.fault_injector = fault_injector
         self.records: dict[str, Record] = {}
         self.deliveries: dict[str, list[Delivery]] = {}
         self.fifo_batches: list[list[str]] = []
@@ -74,7 +74,7 @@ class Auditor:
         self.violations: list[str] = []
         """What was seen to be wrong at once."""
         self.counts: Counter[str] = Counter()
-        self.quiet_at = math.inf
+        self.calm_at = math.inf
         """When the fleet must have recovered."""
         world.queues.on_sent.append(self._sent)
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from dynein.core.queues import ENTRIES_MAX
 from dynein.scheduler.dispatcher import READS_MAX
 from dynein.scheduler.leases import CALLS_MAX
-from tests.simulation.agents import Innards
 from tests.simulation.process import Process, State, pause
+from tests.simulation.process_parts import ProcessParts
 from tests.simulation.world import World
 
 _WATCH_EVERY_S = 1.0
@@ -41,15 +41,15 @@ class Bounds:
         """Until the run is over."""
         while True:
             await pause(self._world.loop, _WATCH_EVERY_S)
-            for process, innards in self._live():
-                for level in (*self._levels(innards), *self._calls(process)):
+            for process, parts in self._live():
+                for level in (*self._levels(parts), *self._calls(process)):
                     if level.now > level.most:
                         self._violated(f"{process.name}: {level.what}: {level.now}, at most {level.most} allowed")
 
-    def judge_idle(self) -> None:
+    def check_idle(self) -> None:
         """Nothing is under way, so nothing may be held."""
-        for process, innards in self._live():
-            for level in self._levels(innards):
+        for process, parts in self._live():
+            for level in self._levels(parts):
                 if level.now:
                     self._violated(f"{process.name}: {level.what}: {level.now} left, and nothing to do")
             tasks = process.tasks_alive()
@@ -59,30 +59,30 @@ class Bounds:
     def _violated(self, what: str) -> None:
         self.violations.setdefault(f"BOUND: {what}")
 
-    def _live(self) -> Iterator[tuple[Process, Innards]]:
+    def _live(self) -> Iterator[tuple[Process, ProcessParts]]:
         for process in self._world.processes:
-            if process.state is State.RUNNING and process.name in self._world.innards:
-                yield process, self._world.innards[process.name]
+            if process.state is State.RUNNING and process.name in self._world.parts:
+                yield process, self._world.parts[process.name]
 
-    def _levels(self, innards: Innards) -> Iterator[Level]:
+    def _levels(self, parts: ProcessParts) -> Iterator[Level]:
         settings = self._world.settings
-        if innards.submissions is not None:
-            direct, inbound = innards.submissions._direct._lanes, innards.submissions._inbound._lanes
+        if parts.submissions is not None:
+            direct, inbound = parts.submissions._direct._lanes, parts.submissions._inbound._lanes
             waiting = [lane.waiting for lane in direct.values()] + [lane.waiting for lane in inbound.values()]
             yield Level("submissions waiting for one queue", max(waiting, default=0), settings.submit_waiting_max)
-        if innards.ingester is not None:
+        if parts.ingester is not None:
             held_max = max(settings.held_jobs_max, self.message_jobs_max)
             received_max = 10 * settings.ingest_receivers
-            yield Level("jobs held in hand", innards.ingester.hand.jobs, held_max)
+            yield Level("jobs held in hand", parts.ingester.hand.jobs, held_max)
             # Those that only wait to be deleted have left the gate; a bound of their own keeps them.
-            deletes = innards.ingester._inbox._deletes
+            deletes = parts.ingester._inbox._deletes
             deleting = deletes.waiting + ENTRIES_MAX * deletes.in_flight
-            yield Level("messages kept invisible", len(innards.ingester.visibility), held_max + received_max + deleting)
-        if innards.dispatcher is not None:
-            snapshot = innards.dispatcher.snapshot()
+            yield Level("messages kept invisible", len(parts.ingester.visibility), held_max + received_max + deleting)
+        if parts.dispatcher is not None:
+            snapshot = parts.dispatcher.snapshot()
             yield Level("triggers read ahead", snapshot.read_ahead_jobs, settings.read_ahead_jobs_max)
             yield Level("due triggers", snapshot.overdue_jobs, settings.read_ahead_jobs_max)
-        for delivery in innards.deliveries:
+        for delivery in parts.deliveries:
             waiting = [lane._batcher.waiting for lane in delivery._lanes._lanes.values()]
             yield Level("due jobs waiting for one queue", max(waiting, default=0), settings.lane_waiting_max)
 

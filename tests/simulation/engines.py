@@ -144,7 +144,7 @@ class WiredTable:
             for attempt in self._evidence.attempts(self._evidence.reads, flight, keys):
                 attempt.took_effect(self._now())
             if keys:
-                self._wire.carry(flight)
+                self._wire.delay_page(flight)
             return page
 
         return await self._wire.call(TABLE, "read", read, flight=flight)

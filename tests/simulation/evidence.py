@@ -100,7 +100,7 @@ class Evidence:
         """``process`` was hindered from ``since`` to ``until``."""
         self.disturbances.setdefault(process, []).append(Disturbance(since, until, what))
 
-    def befell(self, process: str, since: float, until: float, *whats: str) -> str | None:
+    def disturbed_by(self, process: str, since: float, until: float, *whats: str) -> str | None:
         """What hindered ``process`` at some time between; only ``whats``, if any are given."""
         for disturbance in self.disturbances.get(process, []):
             if disturbance.since <= until and disturbance.until >= since and (not whats or disturbance.what in whats):

@@ -72,14 +72,14 @@ class Explainer:
                 return why
         # Two owners at once: one of them did not notice that time had passed, so it trusted its lease for longer than
         # it was worth, and perhaps read by it.
-        befell, lease_s = self._evidence.befell, self._lease_s
-        return befell(later.process, read.at - lease_s, later.began_at, "suspended") or befell(
+        disturbed_by, lease_s = self._evidence.disturbed_by, self._lease_s
+        return disturbed_by(later.process, read.at - lease_s, later.began_at, "suspended") or disturbed_by(
             earlier.process, earlier.began_at - lease_s, earlier.began_at, "suspended"
         )
 
     def _why_not_removed(self, key: TriggerKey, earlier: Flight, read_at: float) -> str | None:
         """Why did the trigger stand there still, when it was read again?"""
-        befallen = self._evidence.befell(earlier.process, earlier.began_at, read_at)
+        befallen = self._evidence.disturbed_by(earlier.process, earlier.began_at, read_at)
         if befallen is not None:
             return befallen
         tried = [a for a in self._evidence.removals.get(key, []) if a.flight.process == earlier.process]
@@ -137,7 +137,7 @@ class Explainer:
         for receipt, again in pairwise(receipts):
             if not receipt.flight.answered:
                 return "inbound received twice: the answer to a receive was not heard"
-            befallen = self._evidence.befell(receipt.flight.process, receipt.flight.began_at, again.at)
+            befallen = self._evidence.disturbed_by(receipt.flight.process, receipt.flight.began_at, again.at)
             if befallen is not None:
                 return f"inbound received twice: {befallen}"
             for book, what in ((self._evidence.deletes, "a delete"), (self._evidence.extensions, "an extension")):

@@ -44,7 +44,7 @@ class _Sent(NamedTuple):
         return tried_ms - self.due_ms < _BACKLOG_MS
 
 
-def judge_fifo(auditor: Auditor) -> Iterator[str]:
+def check_fifo(auditor: Auditor) -> Iterator[str]:
     """Every violation."""
     yield from _twice(auditor)
     for lane in _lanes(auditor).values():
@@ -62,9 +62,12 @@ def _twice(auditor: Auditor) -> Iterator[str]:
     for token, deliveries in auditor.deliveries.items():
         to_queue = [delivery for delivery in deliveries if delivery.queue.endswith(".fifo")]
         for first, again in pairwise(to_queue):
-            spells = auditor.saboteur.bad_queues.get(first.queue, [])
+            queue_faults = auditor.fault_injector.bad_queues.get(first.queue, [])
             # A queue that was removed and made anew has forgotten what it had seen.
-            forgot = any(spell.since <= again.at and spell.until >= first.at and spell.removed for spell in spells)
+            forgot = any(
+                queue_fault.since <= again.at and queue_fault.until >= first.at and queue_fault.removed
+                for queue_fault in queue_faults
+            )
             if again.at - first.at < _DEDUPLICATION_S and not forgot:
                 yield f"{token[12:24]}: twice on {first.queue}, at {first.at:.3f} and {again.at:.3f}"
 
@@ -114,7 +117,7 @@ def _left_behind(auditor: Auditor, late: _Sent, early: _Sent) -> bool:
     return (
         any(handover.shard == key.shard and since <= handover.at <= until for handover in evidence.handovers)
         or any(since <= call.began_at <= until and call.fate is not Fate.FINE for call in lease_calls)
-        or evidence.befell(process, since, until) is not None
+        or evidence.disturbed_by(process, since, until) is not None
     )
 
 

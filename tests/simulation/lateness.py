@@ -21,7 +21,7 @@ _HARMLESS = {
 """Kinds of faults that are no excuse for a job that is late, or none beyond so many milliseconds."""
 
 
-def in_good_weather_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock) -> float:
+def calm_phase_bound_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock) -> float:
     """By how much a job may be late when nothing is wrong. Its sender waits for its due time by its own clock."""
     bound_ms = _JITTER_MS + max(0, -sender.offset_ms_min)
     if scenario.settings.read_ahead_jobs_max < _AMPLE:
@@ -36,7 +36,7 @@ def in_good_weather_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock
     return bound_ms
 
 
-def in_the_storm_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock) -> float | None:
+def fault_phase_bound_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock) -> float | None:
     """The same while the storm lasts; ``None``: what strikes in it explains any lateness, or bounds are very low."""
     settings = scenario.settings
     least = min(
@@ -45,4 +45,4 @@ def in_the_storm_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock) -
     if least < _AMPLE or not all(kind in _HARMLESS for kind in scenario.kinds):
         return None
     bursts_ms = 1_000 + 40 * 200.0 / settings.page_jobs_max  # a burst is read page by page, and some take long
-    return in_good_weather_ms(scenario, kind, sender) + sum(_HARMLESS[kind] for kind in scenario.kinds) + bursts_ms
+    return calm_phase_bound_ms(scenario, kind, sender) + sum(_HARMLESS[kind] for kind in scenario.kinds) + bursts_ms

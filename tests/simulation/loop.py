@@ -21,7 +21,7 @@ class Gatekeeper(Protocol):
     def withhold(self, callback: Callback) -> None:
         """``callback`` was ready and did not run."""
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
+    def started(self, task: asyncio.Task[Any]) -> None:
         """Told of every task that its code starts."""
 
 
@@ -89,7 +89,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
         task: asyncio.Task[ResultT] = asyncio.Task(coro, loop=self, name=name, context=context)
         owner = OWNER.get() if context is None else context.get(OWNER)
         if owner is not None:
-            owner.adopt(task)
+            owner.started(task)
         return task
 
     def call_soon(  # type: ignore[override]  # typeshed pairs callback and arguments; nothing is gained by it here

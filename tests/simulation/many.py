@@ -27,7 +27,7 @@ class Timed(NamedTuple):
     cpu_s: float
 
 
-class Hunt(NamedTuple):
+class Search(NamedTuple):
     """The search for one planted bug."""
 
     bug: str
@@ -64,14 +64,14 @@ class Totals:
 
 def run_seeds(seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[Timed]:
     """Run each seed; results come in order. ``mix``: kinds of faults, in place of those that a seed would choose."""
-    with _spread(jobs) as spread:
-        yield from spread(partial(_run_one, mix=mix), seeds)
+    with _pool_map(jobs) as pool_map:
+        yield from pool_map(partial(_run_one, mix=mix), seeds)
 
 
-def hunt(names: Iterable[str], seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[Hunt]:
+def search_all(names: Iterable[str], seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[Search]:
     """Plant each bug in turn and look for it."""
-    with _spread(jobs) as spread:
-        yield from spread(partial(_hunt_one, seeds=seeds, mix=mix), names)
+    with _pool_map(jobs) as pool_map:
+        yield from pool_map(partial(_search_one, seeds=seeds, mix=mix), names)
 
 
 def _run_one(seed: int, mix: tuple[str, ...] | None) -> Timed:
@@ -83,19 +83,19 @@ def _run_one(seed: int, mix: tuple[str, ...] | None) -> Timed:
     return Timed(outcome, time.process_time() - began)
 
 
-def _hunt_one(name: str, seeds: range, mix: tuple[str, ...] | None) -> Hunt:
+def _search_one(name: str, seeds: range, mix: tuple[str, ...] | None) -> Search:
     (mutation,) = [mutation for mutation in MUTATIONS if mutation.name == name]
     began = time.process_time()
     with planted(mutation):
         for seed in seeds:
             violations = simulate(seed, mix).violations
             if violations:
-                return Hunt(name, seed, violations[0], time.process_time() - began)
-    return Hunt(name, None, "", time.process_time() - began)
+                return Search(name, seed, violations[0], time.process_time() - began)
+    return Search(name, None, "", time.process_time() - began)
 
 
 @contextmanager
-def _spread(jobs: int) -> Iterator[Callable[[Callable[[TaskT], ResultT], Iterable[TaskT]], Iterator[ResultT]]]:
+def _pool_map(jobs: int) -> Iterator[Callable[[Callable[[TaskT], ResultT], Iterable[TaskT]], Iterator[ResultT]]]:
     """A `map` over ``jobs`` processes."""
     if jobs == 1:
         _prepare()

@@ -13,7 +13,7 @@ from dynein.errors import DyneinError, Throttled, Unavailable
 from tests.simulation.flight import Fate, Flight
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.process import Process
-from tests.simulation.scenario import Weather
+from tests.simulation.scenario import FaultIntensity
 
 ResultT = TypeVar("ResultT")
 
@@ -22,17 +22,17 @@ class Network:
     """The whole fleet's. Partitions are by process and service."""
 
     def __init__(
-        self, loop: SimulationLoop, rng: random.Random, weather: Weather, context: Context, met: Counter[str]
+        self, loop: SimulationLoop, rng: random.Random, intensity: FaultIntensity, context: Context, met: Counter[str]
     ) -> None:
         self.loop = loop
         self.met = met
         self.rng = rng
-        self.weather = weather
+        self.intensity = intensity
         self.context = context
         """The engines' own: what runs in it goes on when a process is paused or dead."""
-        self.cut: dict[tuple[str, str], Fate] = {}
+        self.partitions: dict[tuple[str, str], Fate] = {}
         """(process, service) to what becomes of its calls."""
-        self.down: dict[str, None] = {}
+        self.outages: dict[str, None] = {}
         """Services that answer nobody."""
         self.serving: Flight | None = None
         """The call that an engine is serving at this instant."""
@@ -41,28 +41,28 @@ class Network:
 
     def draw(self, process: Process, role: str, service: str, verb: str, target: str) -> Flight:
         """A call that begins now, and its fate."""
-        rng, weather = self.rng, self.weather
-        there_s = weather.latency_s * (0.25 + rng.random())
-        back_s = weather.latency_s * (0.25 + rng.random())
-        if weather.slow:
-            if rng.random() < weather.slow:
-                there_s += rng.random() * weather.slow_s
+        rng, intensity = self.rng, self.intensity
+        there_s = intensity.latency_s * (0.25 + rng.random())
+        back_s = intensity.latency_s * (0.25 + rng.random())
+        if intensity.slow:
+            if rng.random() < intensity.slow:
+                there_s += rng.random() * intensity.slow_s
                 self.met["slow"] += 1
-            if rng.random() < weather.slow:
-                back_s += rng.random() * weather.slow_s
+            if rng.random() < intensity.slow:
+                back_s += rng.random() * intensity.slow_s
                 self.met["slow"] += 1
         fate = self._fate(process, service)
         return Flight(process.name, role, verb, target, self.loop.time(), fate, there_s, back_s)
 
     def _fate(self, process: Process, service: str) -> Fate:
-        if service in self.down:
+        if service in self.outages:
             return self.rng.choice((Fate.REFUSED, Fate.REQUEST_LOST))
-        cut = self.cut.get((process.name, service))
-        if cut is not None:
-            return cut
-        if self.weather.fates:
+        partitions = self.partitions.get((process.name, service))
+        if partitions is not None:
+            return partitions
+        if self.intensity.fates:
             roll = self.rng.random()
-            for kind, likelihood in self.weather.fates:
+            for kind, likelihood in self.intensity.fates:
                 roll -= likelihood
                 if roll < 0:
                     self.met[kind] += 1
@@ -83,12 +83,12 @@ class Wire:
         """A call about to begin, for those who want to know it; to be given to `call`."""
         return self.network.draw(self.process, self.role, service, verb, target)
 
-    def carry(self, flight: Flight) -> None:
+    def delay_page(self, flight: Flight) -> None:
         """Its answer carries triggers, and may take longer for that; it comes in time all the same."""
-        rng, weather = self.network.rng, self.network.weather
-        if weather.long_pages and rng.random() < weather.long_pages:
+        rng, intensity = self.network.rng, self.network.intensity
+        if intensity.long_pages and rng.random() < intensity.long_pages:
             spare_s = 0.9 * self.call_timeout_s - flight.there_s - flight.back_s
-            flight.back_s += max(0.0, min(rng.random() * weather.long_page_s, spare_s))
+            flight.back_s += max(0.0, min(rng.random() * intensity.long_page_s, spare_s))
 
     async def call(
         self,
@@ -185,9 +185,9 @@ class _ServiceCall:
         except DyneinError as error:
             self.reply(None, error)
         else:
-            weather = self.network.weather
-            if not weather.slow:  # it was when this call began, perhaps
-                self.flight.back_s = min(self.flight.back_s, 1.25 * weather.latency_s)
+            intensity = self.network.intensity
+            if not intensity.slow:  # it was when this call began, perhaps
+                self.flight.back_s = min(self.flight.back_s, 1.25 * intensity.latency_s)
             self.reply(result, None)
 
     def reply(self, result: Any, error: DyneinError | None) -> None:

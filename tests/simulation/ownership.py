@@ -13,7 +13,7 @@ from tests.simulation.world import World
 _ROUNDING_S = 1e-6
 
 
-def judge_ownership(world: World) -> Iterator[str]:
+def check_ownership(world: World) -> Iterator[str]:
     """Every violation."""
     yield from _takes(world)
     sends = [
@@ -44,7 +44,7 @@ def _lease_may_end(world: World, take: Handover) -> bool:
     held = [f.began_at for f in evidence.renewals.get((take.previous, take.shard), []) if f.began_at <= take.at]
     held += [t.at for t in evidence.handovers if (t.shard, t.owner) == (take.shard, take.previous) and t.at < take.at]
     since = max(held, default=take.at) - 2 * (settings.lease_ttl_s + settings.call_timeout_s)
-    if evidence.befell(take.previous, since, take.at) is not None:
+    if evidence.disturbed_by(take.previous, since, take.at) is not None:
         return True
     return any(
         since <= call.began_at <= take.at and (not call.answered or call.there_s + call.back_s > settings.tick_s / 2)
@@ -98,5 +98,8 @@ def _answered_at(flight: Flight) -> float:
 
 
 def _suspended_s(world: World, flight: Flight, since: float) -> float:
-    spells = [d for d in world.evidence.disturbances.get(flight.process, []) if d.what == "suspended"]
-    return sum(max(0.0, min(spell.until, flight.began_at) - max(spell.since, since)) for spell in spells)
+    queue_faults = [d for d in world.evidence.disturbances.get(flight.process, []) if d.what == "suspended"]
+    return sum(
+        max(0.0, min(queue_fault.until, flight.began_at) - max(queue_fault.since, since))
+        for queue_fault in queue_faults
+    )

@@ -120,7 +120,7 @@ class Process:
         """Run ``work`` as this process's code."""
         return self.loop.create_task(work, context=self._context.copy())
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
+    def started(self, task: asyncio.Task[Any]) -> None:
         self._tasks.append(task)
         if len(self._tasks) > self._tasks_max:
             self._tasks = [task for task in self._tasks if not task.done()]
@@ -183,7 +183,7 @@ class Process:
         withheld, self._withheld = self._withheld, []
         self.loop.put_back(withheld)
 
-    def bury(self) -> None:
+    def discard(self) -> None:
         """After the run: let what is left of the code be collected without complaint."""
         for task in self._tasks:
             if not task.done():

@@ -12,7 +12,7 @@ from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Page
 from dynein.runtime.clock import Clock
 from dynein.testing import Call, Faults
-from tests.simulation.scenario import Scenario, Weather
+from tests.simulation.scenario import FaultIntensity, Scenario
 
 
 class Torn:
@@ -67,11 +67,11 @@ class Hot:
     """
 
     def __init__(
-        self, rng: random.Random, weather: Weather, scenario: Scenario, clock: Clock, met: Counter[str]
+        self, rng: random.Random, intensity: FaultIntensity, scenario: Scenario, clock: Clock, met: Counter[str]
     ) -> None:
         self._clock = clock
         self._rng = rng
-        self._weather = weather
+        self._weather = intensity
         self._scenario = scenario
         self._met = met
         self._until_ms: dict[tuple[int, int], int] = {}
@@ -94,15 +94,15 @@ class EngineFaults(Faults):
     """How the engines themselves misbehave: partial failures, duplicates, disorder."""
 
     def __init__(
-        self, rng: random.Random, weather: Weather, scenario: Scenario, clock: Clock, met: Counter[str]
+        self, rng: random.Random, intensity: FaultIntensity, scenario: Scenario, clock: Clock, met: Counter[str]
     ) -> None:
         super().__init__()
         self._met = met
         self._rng = rng
-        self._weather = weather
+        self._weather = intensity
         self.torn = Torn(rng, 0.4 * scenario.settings.tick_s, met)
-        self.hot = Hot(rng, weather, scenario, clock, met)
-        self.down_queues: dict[str, tuple[str, bool]] = {}
+        self.hot = Hot(rng, intensity, scenario, clock, met)
+        self.failing_queues: dict[str, tuple[str, bool]] = {}
         """Destination queues that refuse every entry: error code, and whether for good."""
         self.quirks: dict[str, str] = {}
         """By message id: what was done to it that need not have been done."""
@@ -114,7 +114,7 @@ class EngineFaults(Faults):
         pass
 
     def failed_entries(self, call: Call) -> dict[int, SendFailure]:
-        refused = self.down_queues.get(call.target) if call.verb == "send" else None
+        refused = self.failing_queues.get(call.target) if call.verb == "send" else None
         if refused is not None:
             code, permanent = refused
             self._met["bad_queue"] += 1

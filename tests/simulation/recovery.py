@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dynein.core.keys import bucket_of
-from tests.simulation.agents import Innards
 from tests.simulation.process import State, pause
+from tests.simulation.process_parts import ProcessParts
 from tests.simulation.world import World
 
 _PASS_BACKOFF_MAX_S = 5.0
@@ -53,7 +53,7 @@ def has_recovered(world: World) -> bool:
     for flight in world.network.under_way:
         if flight.process not in well or not (flight.heard and flight.answered_within(timeout_s)):
             return False
-    if any(_waits_for_its_rate(world.innards[name]) for name in well if name in world.innards):
+    if any(_waits_for_its_rate(world.parts[name]) for name in well if name in world.parts):
         return False
     inbound = world.settings.inbound_queue
     if world.queues.peek(inbound):
@@ -65,9 +65,9 @@ def has_recovered(world: World) -> bool:
     return True
 
 
-def _waits_for_its_rate(innards: Innards) -> bool:
+def _waits_for_its_rate(parts: ProcessParts) -> bool:
     """Is there an ingester that has received more than it may let in now?"""
-    return innards.ingester is not None and innards.ingester.gate._outside > 0
+    return parts.ingester is not None and parts.ingester.gate._outside > 0
 
 
 def is_idle(world: World) -> bool:

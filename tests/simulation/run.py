@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from dynein.errors import DyneinError
 from tests.simulation.auditor import Auditor
+from tests.simulation.checker import Checker
+from tests.simulation.fault_injector import FaultInjector
 from tests.simulation.loop import Deadlock, Livelock, SimulationLoop
 from tests.simulation.process import pause
 from tests.simulation.recovery import (
@@ -24,9 +26,7 @@ from tests.simulation.recovery import (
     recovery_min_s,
     until,
 )
-from tests.simulation.saboteur import Saboteur
-from tests.simulation.scenario import scenario_of, weather_of
-from tests.simulation.verdict import Verdict
+from tests.simulation.scenario import fault_intensity_of, scenario_of
 from tests.simulation.workload import Workload
 from tests.simulation.world import World
 
@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
     trace: list[str]
 
 
-class _Alarm(logging.Handler):
+class _LogMonitor(logging.Handler):
     """Whatever the product logs about an error that it did not foresee is a violation."""
 
     def __init__(self, world: World) -> None:
@@ -85,61 +85,61 @@ def _simulate(seed: int, mix: tuple[str, ...] | None, *, keep_trace: bool) -> Ou
     scenario = scenario_of(seed, mix)
     loop = SimulationLoop()
     world = World(scenario, loop, keep_trace=keep_trace)
-    loop.set_exception_handler(lambda _, context: world.problems.append(f"event loop: {_words(context)}"))
+    loop.set_exception_handler(lambda _, context: world.problems.append(f"event loop: {_describe_error(context)}"))
     log = logging.getLogger("dynein")
-    alarm = _Alarm(world)
-    log.addHandler(alarm)
+    log_monitor = _LogMonitor(world)
+    log.addHandler(log_monitor)
     propagated, log.propagate = log.propagate, False
     try:
-        saboteur = Saboteur(world)
-        auditor = Auditor(world, saboteur)
-        main = loop.create_task(_play(world, saboteur, auditor), context=world.network.context.copy())
+        fault_injector = FaultInjector(world)
+        auditor = Auditor(world, fault_injector)
+        main = loop.create_task(_run_phases(world, fault_injector, auditor), context=world.network.context.copy())
         try:
             loop.run_until_complete(main)
         except (Deadlock, Livelock) as error:
             auditor.violations.append(f"{type(error).__name__}: {error}")
-        verdict = Verdict(auditor)
+        checker = Checker(auditor)
         return Outcome(
             seed,
             scenario.kinds,
-            verdict.violations,
+            checker.violations,
             auditor.counts,
             world.met,
             loop.time(),
             loop.steps,
-            verdict.lateness_ms_max,
+            checker.lateness_ms_max,
             world.trace.digest,
             list(world.trace.lines),
         )
     finally:
-        log.removeHandler(alarm)
+        log.removeHandler(log_monitor)
         log.propagate = propagated
-        _bury(world, loop)
+        _discard(world, loop)
 
 
-async def _play(world: World, saboteur: Saboteur, auditor: Auditor) -> None:
+async def _run_phases(world: World, fault_injector: FaultInjector, auditor: Auditor) -> None:
     scenario, loop = world.scenario, world.loop
     world.trace.note("scenario", f"faults: {', '.join(scenario.kinds) or 'none'}; fleet: {scenario.fleet}")
     for kind, count in scenario.fleet.items():
         for _ in range(count):
             world.start(kind)
     await pause(loop, 2.0)
-    stormy = weather_of(scenario, world.rng)
-    vars(world.weather).update(vars(stormy))
+    bursts = fault_intensity_of(scenario, world.rng)
+    vars(world.intensity).update(vars(bursts))
     workload = Workload(world, auditor)
-    world.spawn(saboteur.supervise())
+    world.spawn(fault_injector.supervise())
     world.spawn(auditor.bounds.watch())
-    storm = world.spawn(saboteur.run())
-    await workload.run(scenario.jobs, scenario.storm_s - 2.0)
-    await storm
-    await pause(loop, max(0.0, scenario.storm_s - loop.time()))
-    await saboteur.repair()
+    fault_phase = world.spawn(fault_injector.run())
+    await workload.run(scenario.jobs, scenario.fault_phase_s - 2.0)
+    await fault_phase
+    await pause(loop, max(0.0, scenario.fault_phase_s - loop.time()))
+    await fault_injector.repair()
     await pause(loop, recovery_min_s(world))
     await until(world, lambda: has_recovered(world), recovery_max_s(world))
     await pause(loop, BACKLOG_S)
-    auditor.quiet_at = loop.time()
+    auditor.calm_at = loop.time()
     world.trace.note("scenario", "must have recovered by now")
-    await workload.run(max(10, scenario.jobs // 8), scenario.probe_s, stormy=False)
+    await workload.run(max(10, scenario.jobs // 8), scenario.calm_phase_s, bursts=False)
     await until(world, lambda: not workload.active, math.inf)
     await until(world, lambda: is_idle(world), 60.0 + scenario.skew_ms_max / 500 + 15.0)
     await _wind_down(world)
@@ -160,16 +160,16 @@ async def _wind_down(world: World) -> None:
     await until(world, lambda: has_retired(world, idle_at_ms), within_s + scenario.skew_ms_max / 500)
 
 
-def _words(context: dict[str, object]) -> str:
+def _describe_error(context: dict[str, object]) -> str:
     error = context.get("exception")
     return f"{context.get('message')}: {type(error).__name__}: {error}" if error else str(context.get("message"))
 
 
-def _bury(world: World, loop: SimulationLoop) -> None:
+def _discard(world: World, loop: SimulationLoop) -> None:
     """Let everything be collected, in silence: interrupted code complains when it is thrown away."""
     loop.set_exception_handler(lambda *_: None)
     loop.end()
     for process in world.processes:
-        process.bury()
+        process.discard()
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -59,7 +59,7 @@ _PAIRS = (
 """Kinds that are more dangerous together than each by itself."""
 
 
-class Weather:
+class FaultIntensity:
     """How engines and network behave; changed while the run goes on."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Weather:
         self.fates: list[tuple[str, float]] = []
         """(kind, which is a `network.Fate`, and likelihood); what is left over is fine."""
 
-    def clear_up(self) -> None:
+    def stop_faults(self) -> None:
         """No more faults."""
         self.__init__()  # type: ignore[misc]
 
@@ -92,9 +92,9 @@ class Scenario(NamedTuple):
     shard_count: int
     fleet: dict[str, int]
     """Kind of process (a role, or all of them) to how many."""
-    storm_s: float
+    fault_phase_s: float
     """How long faults and the main workload last."""
-    probe_s: float
+    calm_phase_s: float
     """How long the workload goes on afterwards, in good weather, once the fleet has recovered."""
     jobs: int
     skew_ms_max: int
@@ -103,7 +103,7 @@ class Scenario(NamedTuple):
     """Users call the HTTP application, not the submission service behind it."""
     to_the_end: bool
     """It goes on until every bucket that was written to must be retired."""
-    meddling: float
+    alteration_rate: float
     """How likely a user is to cancel, move or look up a job, and to do so again. Late writes, of which moves are most,
     have the shard read again: that finds what was forgotten, so there must be runs with few."""
 
@@ -165,14 +165,14 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         bucket_width_s=bucket_width_s,
         shard_count=rng.choice((1, 2, 4)),
         fleet=_fleet(rng),
-        storm_s=rng.choice((20.0, 30.0, 30.0, 40.0, 100.0)),
-        probe_s=12.0,
+        fault_phase_s=rng.choice((20.0, 30.0, 30.0, 40.0, 100.0)),
+        calm_phase_s=12.0,
         jobs=rng.choice((30, 100, 200)),
         skew_ms_max=skew_ms_max,
         destinations=tuple(f"q{i}" for i in range(rng.choice((1, 3)))) + ("f.fifo",) * rng.choice((0, 1)),
         http=rng.random() < 0.3,
         to_the_end=to_the_end,
-        meddling=rng.choice((0.0, 0.6, 0.6, 0.75)),
+        alteration_rate=rng.choice((0.0, 0.6, 0.6, 0.75)),
     )
 
 
@@ -195,23 +195,23 @@ def _kinds(rng: random.Random) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if rng.random() < share)
 
 
-def weather_of(scenario: Scenario, rng: random.Random) -> Weather:
+def fault_intensity_of(scenario: Scenario, rng: random.Random) -> FaultIntensity:
     """The weather while the storm lasts."""
-    weather = Weather()
-    weather.latency_s = rng.choice((0.001, 0.01, 0.06))
-    weather.long_pages, weather.long_page_s = rng.choice(((0.1, 0.1), (0.3, 0.5)))
+    intensity = FaultIntensity()
+    intensity.latency_s = rng.choice((0.001, 0.01, 0.06))
+    intensity.long_pages, intensity.long_page_s = rng.choice(((0.1, 0.1), (0.3, 0.5)))
     bad = rng.choice((0.01, 0.05, 0.2))
     fates = ("throttled", "refused", "reset", "request_lost", "answer_lost", "straggler")
-    weather.fates = [(kind, bad / 2) for kind in fates if scenario.has(kind)]
+    intensity.fates = [(kind, bad / 2) for kind in fates if scenario.has(kind)]
     if scenario.has("slow"):
-        weather.slow = rng.choice((0.02, 0.2))
-        weather.latency_s = rng.choice((0.005, 0.03, 0.15))
-        weather.slow_s = rng.choice((0.5, 1.0, 1.5)) * scenario.settings.call_timeout_s
+        intensity.slow = rng.choice((0.02, 0.2))
+        intensity.latency_s = rng.choice((0.005, 0.03, 0.15))
+        intensity.slow_s = rng.choice((0.5, 1.0, 1.5)) * scenario.settings.call_timeout_s
     if scenario.has("partial"):
-        weather.partial = bad
+        intensity.partial = bad
     if scenario.has("hot"):
-        weather.hot = rng.choice((0.1, 0.5))
+        intensity.hot = rng.choice((0.1, 0.5))
     if scenario.has("duplicate"):
-        weather.duplicate = bad
-    weather.reorder = scenario.has("reorder")
-    return weather
+        intensity.duplicate = bad
+    intensity.reorder = scenario.has("reorder")
+    return intensity

@@ -19,11 +19,11 @@ from tests.simulation.loop import SimulationLoop
 from tests.simulation.network import Network
 from tests.simulation.process import Process, ProcessClock, State, pause
 from tests.simulation.quirks import EngineFaults
-from tests.simulation.scenario import SECRET, Scenario, Weather
+from tests.simulation.scenario import SECRET, FaultIntensity, Scenario
 
 if TYPE_CHECKING:
-    from tests.simulation.agents import Innards
     from tests.simulation.clients import Client
+    from tests.simulation.process_parts import ProcessParts
 
 EPOCH_MS = 1_750_000_000_000
 _SHARDS_MADE_MS = NEW_SHARD_LOOK_BACK_MS - 60_000
@@ -63,13 +63,13 @@ class World:
         self.rng = random.Random(f"world {scenario.seed}")
         self.trace = Trace(loop, keep=keep_trace)
         self.clock = ProcessClock(loop, EPOCH_MS, 0, 0.0)
-        self.weather = Weather()
+        self.intensity = FaultIntensity()
         self.met: Counter[str] = Counter()
         """How often each kind of fault struck."""
         network_rng = random.Random(f"network {scenario.seed}")
-        self.network = Network(loop, network_rng, self.weather, copy_context(), self.met)
+        self.network = Network(loop, network_rng, self.intensity, copy_context(), self.met)
         engines_rng = random.Random(f"engines {scenario.seed}")
-        self.faults = EngineFaults(engines_rng, self.weather, scenario, self.clock, self.met)
+        self.faults = EngineFaults(engines_rng, self.intensity, scenario, self.clock, self.met)
         self.queues = FakeQueues(self.clock, faults=self.faults)
         self.table = FakeTriggerTable(
             self.clock,
@@ -86,7 +86,7 @@ class World:
         """By process name: those that take requests."""
         self.problems: list[str] = []
         """What went wrong by itself: agents that died of a bug."""
-        self.innards: dict[str, Innards] = {}
+        self.parts: dict[str, ProcessParts] = {}
         """By process name; of the dead, what they died with."""
         self._names = dict.fromkeys(scenario.fleet, 0)
         self._lives: dict[str, asyncio.Task[None]] = {}
@@ -126,18 +126,18 @@ class World:
         self._lives[name] = process.spawn(self._live(process))
         return process
 
-    def opened(self, process: Process, innards: Innards) -> None:
+    def opened(self, process: Process, parts: ProcessParts) -> None:
         """A process has found its queues, and is about to work."""
-        self.innards[process.name] = innards
-        if innards.client is not None:
-            self.apis[process.name] = innards.client
+        self.parts[process.name] = parts
+        if parts.client is not None:
+            self.apis[process.name] = parts.client
 
     def closed(self, process: Process) -> None:
         """No user reaches it any more."""
         self.apis.pop(process.name, None)
 
     async def _live(self, process: Process) -> None:
-        from tests.simulation.agents import live  # noqa: PLC0415 - agents know the world
+        from tests.simulation.process_parts import live  # noqa: PLC0415 - agents know the world
 
         try:
             await live(self, process)

@@ -10,16 +10,16 @@ from dynein.core.trigger_store import Tombstone
 from dynein.delivery.dead_letter_queue import read_dead_letter
 from tests.simulation.auditor import Auditor, Delivery, Record, due, name_of, short
 from tests.simulation.explain import Explainer
-from tests.simulation.fifo import judge_fifo
-from tests.simulation.lateness import in_good_weather_ms, in_the_storm_ms
-from tests.simulation.ownership import judge_ownership
+from tests.simulation.fifo import check_fifo
+from tests.simulation.lateness import calm_phase_bound_ms, fault_phase_bound_ms
+from tests.simulation.ownership import check_ownership
 from tests.simulation.world import EPOCH_MS
 
 _REFUSED_BEFORE_S = 10.0
 """How long a refusal may be on its way into the dead-letter queue."""
 
 
-class Verdict:
+class Checker:
     """Of one run. `violations` are all there were."""
 
     def __init__(self, auditor: Auditor) -> None:
@@ -30,30 +30,30 @@ class Verdict:
         self.lateness_ms_max = 0.0
         """In good weather."""
         for body, record in auditor.records.items():
-            self._judge(body, record)
-        self._judge_deliveries()
-        self._judge_remains()
-        self.violations.extend(judge_ownership(self._world))
-        self.violations.extend(judge_fifo(auditor))
-        auditor.bounds.judge_idle()
+            self._check_record(body, record)
+        self._check_deliveries()
+        self._check_remains()
+        self.violations.extend(check_ownership(self._world))
+        self.violations.extend(check_fifo(auditor))
+        auditor.bounds.check_idle()
         self.violations.extend(auditor.bounds.violations)
 
     # --- what users were told -----------------------------------------------------------------------------------------
 
-    def _judge(self, body: str, record: Record) -> None:
+    def _check_record(self, body: str, record: Record) -> None:
         where = record.request.queue
         for token, accepted_at in record.tokens.items():
             if parse(token).kind not in (TokenKind.SCHEDULED, TokenKind.PREPARED):
-                self._judge_end(token, body, where, accepted_at)
+                self._check_end(token, body, where, accepted_at)
                 continue
-            self._judge_chain(token, body, where, accepted_at)
+            self._check_chain(token, body, where, accepted_at)
         if not record.tokens and not record.in_doubt:
             sent = [d for ds in self._auditor.deliveries.values() for d in ds if d.body == body]
             if sent:
                 errors = ", ".join(sorted({type(error).__name__ for error in record.refused}))
                 self.violations.append(f"{name_of(body)}: delivered, though its user was told it was not ({errors})")
 
-    def _judge_chain(self, token: str, body: str, where: str, since: float) -> None:
+    def _check_chain(self, token: str, body: str, where: str, since: float) -> None:
         """Follow a job through its moves, by what the table says, and compare with what its user was told."""
         auditor = self._auditor
         seen: list[str] = []
@@ -77,7 +77,7 @@ class Verdict:
             self.violations.append(f"{short(token)}: its user was told it was cancelled, and it has no tombstone")
         if token in auditor.move_done and not self._came_back(token):
             self.violations.append(f"{short(token)}: its user was told it was moved, and it has no tombstone")
-        self._judge_end(token, body, where, since)
+        self._check_end(token, body, where, since)
 
     def _came_back(self, token: str) -> bool:
         """Was it moved away and then back to where it was, which takes the tombstone away?"""
@@ -88,7 +88,7 @@ class Verdict:
             at = self._auditor.move_done[at][0]
         return at == token
 
-    def _judge_end(self, token: str, body: str, where: str, since: float) -> None:
+    def _check_end(self, token: str, body: str, where: str, since: float) -> None:
         """The job must have arrived, whole, at its queue, in time."""
         deliveries = self._auditor.deliveries.get(token, [])
         if not deliveries:
@@ -98,20 +98,20 @@ class Verdict:
             if not delivery.dead_letter and (delivery.queue != where or delivery.body != body):
                 self.violations.append(f"{short(token)}: delivered to {delivery.queue} as {delivery.body!r}")
         if not deliveries[0].dead_letter:
-            self._judge_lateness(token, deliveries[0], since)
+            self._check_lateness(token, deliveries[0], since)
 
-    def _judge_lateness(self, token: str, delivery: Delivery, since: float) -> None:
+    def _check_lateness(self, token: str, delivery: Delivery, since: float) -> None:
         kind, key = parse(token)
         scenario = self._world.scenario
         expected_ms = max(key.due_at_ms, EPOCH_MS + since * 1000)
-        quiet_ms = EPOCH_MS + self._auditor.quiet_at * 1000
+        quiet_ms = EPOCH_MS + self._auditor.calm_at * 1000
         late_ms = delivery.visible_ms - expected_ms
         if expected_ms > quiet_ms:
             self.lateness_ms_max = max(self.lateness_ms_max, late_ms)
         late_after_ms = delivery.visible_ms - max(expected_ms, quiet_ms)
-        if late_after_ms > in_good_weather_ms(scenario, kind, delivery.process.clock):
+        if late_after_ms > calm_phase_bound_ms(scenario, kind, delivery.process.clock):
             self.violations.append(f"{short(token)}: {late_after_ms:.0f} ms late after the faults had stopped")
-        allowed_ms = in_the_storm_ms(scenario, kind, delivery.process.clock)
+        allowed_ms = fault_phase_bound_ms(scenario, kind, delivery.process.clock)
         if allowed_ms is not None and late_ms > allowed_ms:
             self.violations.append(
                 f"{short(token)}: {late_ms:.0f} ms late, and no fault explains more than {allowed_ms:.0f}"
@@ -119,10 +119,10 @@ class Verdict:
 
     # --- what reached the queues --------------------------------------------------------------------------------------
 
-    def _judge_deliveries(self) -> None:
+    def _check_deliveries(self) -> None:
         for token, deliveries in self._auditor.deliveries.items():
             if self._tombstone(token) is not None:
-                self._judge_stopped(token)
+                self._check_stopped(token)
             due_ms = parse(token).key.due_at_ms
             for delivery in deliveries:
                 early_ms = due_ms - delivery.visible_ms - max(0, delivery.process.clock.offset_ms_max)
@@ -134,9 +134,9 @@ class Verdict:
                     )
             # In the order in which they were tried: a send may take effect long after its caller gave up.
             for earlier, later in pairwise(sorted(deliveries, key=lambda delivery: delivery.flight.began_at)):
-                self._judge_twice(token, earlier, later)
+                self._check_twice(token, earlier, later)
 
-    def _judge_twice(self, token: str, earlier: Delivery, later: Delivery) -> None:
+    def _check_twice(self, token: str, earlier: Delivery, later: Delivery) -> None:
         why = self._explainer.why(parse(token).key, earlier.flight, later.flight)
         self._auditor.counts["duplicates"] += 1
         if why is None:
@@ -147,7 +147,7 @@ class Verdict:
         else:
             self._auditor.counts[f"duplicate: {why}"] += 1
 
-    def _judge_stopped(self, token: str) -> None:
+    def _check_stopped(self, token: str) -> None:
         for delivery in self._auditor.deliveries.get(token, []):
             how = "cancelled" if token in self._auditor.cancel_done else "stopped by a tombstone"
             self.violations.append(
@@ -161,16 +161,18 @@ class Verdict:
             return False
         budget_s = self._world.settings.retry_budget_s
         at = delivery.flight.began_at
-        spells = self._auditor.saboteur.bad_queues.get(record.request.queue, [])
-        for_good = [spell for spell in spells if spell.for_good]
-        if any(spell.since <= at <= spell.until + _REFUSED_BEFORE_S for spell in for_good):
+        queue_faults = self._auditor.fault_injector.bad_queues.get(record.request.queue, [])
+        for_good = [queue_fault for queue_fault in queue_faults if queue_fault.for_good]
+        if any(queue_fault.since <= at <= queue_fault.until + _REFUSED_BEFORE_S for queue_fault in for_good):
             return True
         # It may have been suspended between the refusal and the dead-letter queue.
         sends = self._world.evidence.sends[delivery.token]
         tried = [a.at for a in sends if a.flight.process == delivery.process.name and not a.done]
-        if any(spell.since <= tried_at <= spell.until for spell in for_good for tried_at in tried[-1:]):
+        if any(
+            queue_fault.since <= tried_at <= queue_fault.until for queue_fault in for_good for tried_at in tried[-1:]
+        ):
             return True
-        hindered = [(spell.since, spell.until) for spell in spells]
+        hindered = [(queue_fault.since, queue_fault.until) for queue_fault in queue_faults]
         hindered += [(d.since, d.until) for d in self._world.evidence.disturbances.get(delivery.process.name, [])]
         window = (at - 2 * budget_s, at)
         failing_s = sum(max(0.0, min(until, window[1]) - max(since, window[0])) for since, until in hindered)
@@ -178,7 +180,7 @@ class Verdict:
 
     # --- what is left -------------------------------------------------------------------------------------------------
 
-    def _judge_remains(self) -> None:
+    def _check_remains(self) -> None:
         world, auditor = self._world, self._auditor
         for trigger in world.table.triggers():
             token = trigger.token
@@ -194,16 +196,16 @@ class Verdict:
             letter = read_dead_letter(message)
             if letter.token is None:
                 found[letter.body] = None
-                if letter.body not in auditor.saboteur.poison:
+                if letter.body not in auditor.fault_injector.poison:
                     self.violations.append(f"a good inbound message was dead-lettered: {letter.reason}")
         self.violations.extend(
             "a poisoned message did not reach the dead-letter queue"
-            for body in auditor.saboteur.poison
+            for body in auditor.fault_injector.poison
             if body not in found
         )
-        self._judge_retirement()
+        self._check_retirement()
 
-    def _judge_retirement(self) -> None:
+    def _check_retirement(self) -> None:
         settings, scenario = self._world.settings, self._world.scenario
         width_ms = scenario.bucket_width_s * 1000
         slack_ms = (settings.retire_grace_s + 3 * settings.lease_ttl_s + 10) * 1000 + scenario.skew_ms_max * 2

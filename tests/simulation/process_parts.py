@@ -21,7 +21,7 @@ from tests.simulation.process import Process
 from tests.simulation.world import World
 
 
-class Innards:
+class ProcessParts:
     """What one process is made of, where the auditor can look at it. Roles share what they share in a real process."""
 
     def __init__(self, world: World, process: Process, context: Context, deployment: Deployment) -> None:
@@ -100,6 +100,6 @@ async def live(world: World, process: Process) -> None:
     layout = await wired_table(world, process, "start").layout()
     assert layout is not None
     deployment = await find_deployment(layout, ports_of(world, process), context, world.settings)
-    innards = Innards(world, process, context, deployment)
-    world.opened(process, innards)
-    await innards.assembly.run(process.stopping, innards)
+    parts = ProcessParts(world, process, context, deployment)
+    world.opened(process, parts)
+    await parts.assembly.run(process.stopping, parts)
