@@ -10,12 +10,14 @@ from dynein.api.schemas import Accepted, JobRequest
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import unpack
 from dynein.core.job_token import parse
+from dynein.core.ledger import Counts
 from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
 from dynein.errors import DyneinError, Unavailable
 from dynein.testing.queues import Sent
 from tests.simulation.bounds import Bounds
 from tests.simulation.fault_injector import FaultInjector
 from tests.simulation.flight import Fate, Flight
+from tests.simulation.loop import OWNER
 from tests.simulation.process import Process
 from tests.simulation.world import EPOCH_MS, World
 
@@ -70,12 +72,16 @@ class Auditor:
         self.cancel_done: dict[str, float] = {}
         self.move_asked: dict[str, None] = {}
         self.move_done: dict[str, tuple[str, float]] = {}
+        self.ledger: dict[int, Counts] | None = None
+        """What a reader finds in it when all windows have closed."""
         self.bounds = Bounds(world)
         self.violations: list[str] = []
         """What was seen to be wrong at once."""
         self.counts: Counter[str] = Counter()
         self.calm_at = math.inf
         """When the fleet must have recovered."""
+        self.finished_at = math.inf
+        """When all was done, and the last processes were told to stop."""
         world.queues.on_sent.append(self._sent)
 
     # --- what users say -----------------------------------------------------------------------------------------------
@@ -89,6 +95,9 @@ class Auditor:
         record = self._record(request)
         record.tokens.setdefault(answer.token, self.world.loop.time())
         self.counts["accepted"] += 1
+        process = OWNER.get()
+        assert isinstance(process, Process), "said by a process"
+        self.world.books.accepted(process.name, parse(answer.token))
         self.world.trace.note(
             "api", f"accepts {name_of(request.body)} as {answer.policy} {short(answer.token)} {due(answer.token)}"
         )
@@ -166,8 +175,11 @@ class Auditor:
     def _carried(self, sent: Sent, flight: Flight) -> None:
         arrivals = unpack(sent.message.body)
         self.bounds.message_jobs_max = max(self.bounds.message_jobs_max, len(arrivals))
+        evidence = self.world.evidence
         for arrival in arrivals:
-            self.world.evidence.carriers.setdefault(arrival.key, {})[sent.message_id] = flight
+            evidence.carriers.setdefault(arrival.key, {})[sent.message_id] = flight
+            evidence.creates.setdefault(arrival.key, {})[arrival.create_id] = None
+        evidence.prepared[sent.message_id] = [arrival for arrival in arrivals if arrival.prepared]
 
     def _check_ownership(self, delivery: Delivery) -> None:
         process, flight = delivery.process, delivery.flight

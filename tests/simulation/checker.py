@@ -9,6 +9,7 @@ from dynein.core.job_token import TokenKind, parse
 from dynein.core.trigger_store import Tombstone
 from dynein.delivery.dead_letter_queue import read_dead_letter
 from tests.simulation.auditor import Auditor, Delivery, Record, due, name_of, short
+from tests.simulation.conservation import check_ledger
 from tests.simulation.explain import Explainer
 from tests.simulation.fifo import check_fifo
 from tests.simulation.lateness import calm_phase_bound_ms, fault_phase_bound_ms
@@ -35,7 +36,8 @@ class Checker:
         self._check_remains()
         self.violations.extend(check_ownership(self._world))
         self.violations.extend(check_fifo(auditor))
-        auditor.bounds.check_idle()
+        if auditor.ledger is not None:
+            self.violations.extend(check_ledger(auditor))
         self.violations.extend(auditor.bounds.violations)
 
     # --- what users were told -----------------------------------------------------------------------------------------
@@ -161,18 +163,16 @@ class Checker:
             return False
         budget_s = self._world.settings.retry_budget_s
         at = delivery.flight.began_at
-        queue_faults = self._auditor.fault_injector.bad_queues.get(record.request.queue, [])
-        for_good = [queue_fault for queue_fault in queue_faults if queue_fault.for_good]
-        if any(queue_fault.since <= at <= queue_fault.until + _REFUSED_BEFORE_S for queue_fault in for_good):
+        episodes = self._auditor.fault_injector.bad_queues.get(record.request.queue, [])
+        for_good = [episode for episode in episodes if episode.for_good]
+        if any(episode.since <= at <= episode.until + _REFUSED_BEFORE_S for episode in for_good):
             return True
         # It may have been suspended between the refusal and the dead-letter queue.
         sends = self._world.evidence.sends[delivery.token]
         tried = [a.at for a in sends if a.flight.process == delivery.process.name and not a.done]
-        if any(
-            queue_fault.since <= tried_at <= queue_fault.until for queue_fault in for_good for tried_at in tried[-1:]
-        ):
+        if any(episode.since <= tried_at <= episode.until for episode in for_good for tried_at in tried[-1:]):
             return True
-        hindered = [(queue_fault.since, queue_fault.until) for queue_fault in queue_faults]
+        hindered = [(episode.since, episode.until) for episode in episodes]
         hindered += [(d.since, d.until) for d in self._world.evidence.disturbances.get(delivery.process.name, [])]
         window = (at - 2 * budget_s, at)
         failing_s = sum(max(0.0, min(until, window[1]) - max(since, window[0])) for since, until in hindered)
@@ -209,7 +209,8 @@ class Checker:
         settings, scenario = self._world.settings, self._world.scenario
         width_ms = scenario.bucket_width_s * 1000
         slack_ms = (settings.retire_grace_s + 3 * settings.lease_ttl_s + 10) * 1000 + scenario.skew_ms_max * 2
-        expected = int((self._world.now_ms() - slack_ms) // width_ms) - 2
+        finished_at = min(self._world.loop.time(), self._auditor.finished_at)
+        expected = int((EPOCH_MS + finished_at * 1000 - slack_ms) // width_ms) - 2
         for record in self._world.table.shards():
             if record.retired_before < expected:
                 behind = expected - record.retired_before

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, TypeVar
 
+from dynein.core.inbound_message import Arrival
 from dynein.core.keys import TriggerKey
+from dynein.core.ledger import Posting
 from tests.simulation.flight import Flight
 
 NameT = TypeVar("NameT", bound=Hashable)
@@ -32,6 +34,26 @@ class Attempt:
     def troubled(self, until: float) -> bool:
         """Was it under way before ``until``, and not known then to have done what was asked for?"""
         return self.flight.began_at <= until and not (self.done and self.at <= until and self.flight.answered)
+
+
+class PostAttempt:
+    """One call that posts counts to the ledger."""
+
+    __slots__ = ("acknowledged", "flight", "posting")
+
+    def __init__(self, flight: Flight, posting: Posting) -> None:
+        self.flight = flight
+        self.posting = posting
+        self.acknowledged = False
+        """The process heard that it was done."""
+
+
+class Stop(NamedTuple):
+    """A cancel or a move that took effect."""
+
+    flight: Flight
+    to: TriggerKey | None
+    """Where the job was moved."""
 
 
 class Handover(NamedTuple):
@@ -81,6 +103,19 @@ class Evidence:
         self.extensions: dict[str, list[Attempt]] = {}
         self.carriers: dict[TriggerKey, dict[str, Flight]] = {}
         """Inbound messages that carried a job, and the calls that sent them."""
+        self.prepared: dict[str, list[Arrival]] = {}
+        """By inbound message: the creates of prepared tokens in it."""
+        self.creates: dict[TriggerKey, dict[str, None]] = {}
+        """By job: the ids of its creates that reached the inbound queue."""
+        self.claims: dict[bytes, str] = {}
+        """By job id: the create that was the first to claim it."""
+        self.stops: dict[TriggerKey, list[Stop]] = {}
+        self.postings: dict[str, list[PostAttempt]] = {}
+        """By process, in order."""
+        self.applied: dict[str, Posting] = {}
+        """Postings that are in the ledger, by id."""
+        self.violations: list[str] = []
+        """What was seen to be wrong at once."""
         self.lease_calls: dict[str, list[Flight]] = {}
         """By process: its renewals, takes and releases."""
         self.renewals: dict[tuple[str, int], list[Flight]] = {}

@@ -173,8 +173,8 @@ class FaultInjector:
         seconds = self.rng.choice((3.0, 30.0, 120.0)) * (0.5 + self.rng.random())
         kind = self.rng.choice(("InternalError", "ThrottlingException", "InvalidParameterValue", "removed"))
         since = loop.time()
-        queue_faults = self.bad_queues.setdefault(name, [])
-        queue_faults.append(
+        episodes = self.bad_queues.setdefault(name, [])
+        episodes.append(
             QueueFault(since, math.inf, for_good=kind == "InvalidParameterValue", removed=kind == "removed")
         )
         world.trace.note("saboteur", f"queue {name}: {kind} for {seconds:.1f} s")
@@ -186,7 +186,7 @@ class FaultInjector:
         if name not in world.queues.names():
             world.queues.create(name)
         world.faults.failing_queues.pop(name, None)
-        queue_faults[-1] = queue_faults[-1]._replace(until=loop.time())
+        episodes[-1] = episodes[-1]._replace(until=loop.time())
         world.trace.note("saboteur", f"queue {name} is well again")
 
     async def _step(self) -> None:

@@ -62,11 +62,10 @@ def _twice(auditor: Auditor) -> Iterator[str]:
     for token, deliveries in auditor.deliveries.items():
         to_queue = [delivery for delivery in deliveries if delivery.queue.endswith(".fifo")]
         for first, again in pairwise(to_queue):
-            queue_faults = auditor.fault_injector.bad_queues.get(first.queue, [])
+            episodes = auditor.fault_injector.bad_queues.get(first.queue, [])
             # A queue that was removed and made anew has forgotten what it had seen.
             forgot = any(
-                queue_fault.since <= again.at and queue_fault.until >= first.at and queue_fault.removed
-                for queue_fault in queue_faults
+                episode.since <= again.at and episode.until >= first.at and episode.removed for episode in episodes
             )
             if again.at - first.at < _DEDUPLICATION_S and not forgot:
                 yield f"{token[12:24]}: twice on {first.queue}, at {first.at:.3f} and {again.at:.3f}"

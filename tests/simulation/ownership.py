@@ -98,8 +98,5 @@ def _answered_at(flight: Flight) -> float:
 
 
 def _suspended_s(world: World, flight: Flight, since: float) -> float:
-    queue_faults = [d for d in world.evidence.disturbances.get(flight.process, []) if d.what == "suspended"]
-    return sum(
-        max(0.0, min(queue_fault.until, flight.began_at) - max(queue_fault.since, since))
-        for queue_fault in queue_faults
-    )
+    episodes = [d for d in world.evidence.disturbances.get(flight.process, []) if d.what == "suspended"]
+    return sum(max(0.0, min(episode.until, flight.began_at) - max(episode.since, since)) for episode in episodes)

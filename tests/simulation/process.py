@@ -86,8 +86,13 @@ class Process:
         self.clock = clock
         self.running = True
         self.died_at: float | None = None
+        self.exited = False
+        """It ended by itself."""
+        self.requests = 0
+        """From outside, under way."""
         self.stopping = asyncio.Event()
         """Set at SIGTERM."""
+        self.told_to_stop_at = math.inf
         self.last_call_at = math.inf
         """When its drain has to come to an end."""
         self._withheld: list[Callback] = []
@@ -130,6 +135,10 @@ class Process:
         """Is its drain about to end, finished or not?"""
         return now >= self.last_call_at
 
+    def drained_late(self, drain_s: float) -> bool:
+        """Did it take longer to drain than it may?"""
+        return self.died_at is not None and self.died_at - self.told_to_stop_at >= drain_s
+
     def tasks_alive(self) -> int:
         """How many tasks it has under way."""
         return sum(not task.done() for task in self._tasks)
@@ -142,6 +151,8 @@ class Process:
         answer: asyncio.Future[ResultT] = self.loop.create_future()
         self._waiting[answer] = None
 
+        self.requests += 1
+
         async def serve() -> None:
             try:
                 result = await work
@@ -151,6 +162,8 @@ class Process:
             else:
                 if not answer.done():
                     answer.set_result(result)
+            finally:
+                self.requests -= 1
 
         self.spawn(serve())
         try:

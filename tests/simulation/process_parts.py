@@ -10,15 +10,18 @@ from dynein.api.app import create_app
 from dynein.api.health import Lifecycle
 from dynein.core.ports import Deployment, Ports
 from dynein.delivery.delivery import Delivery
+from dynein.ledger.process import tally_by
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.context import Context
 from dynein.server.assembly import Assembly, find_deployment
-from dynein.testing import FakeLedger
 from tests.simulation.clients import Client, HttpClient
 from tests.simulation.engines import WiredQueues, WiredTable
+from tests.simulation.ledger import WiredLedger
 from tests.simulation.network import Wire
-from tests.simulation.process import Process
+from tests.simulation.process import Process, pause
 from tests.simulation.world import World
+
+_REQUESTS_CHECKED_EVERY_S = 0.05
 
 
 class ProcessParts:
@@ -28,6 +31,7 @@ class ProcessParts:
         self._world = world
         self._process = process
         self.telemetry = context.telemetry
+        self.tally = context.tally
         self.assembly = Assembly(
             process.roles,
             ports_of(world, process),
@@ -52,6 +56,8 @@ class ProcessParts:
         """See `dynein.runtime.tasks.Agent`: takes the place of the HTTP server."""
         await stopping.wait()
         self._lifecycle.drain()
+        while self._process.requests:
+            await pause(self._world.loop, _REQUESTS_CHECKED_EVERY_S)
         if self.submissions is not None:
             await self.submissions.drained()
 
@@ -75,12 +81,12 @@ def wire(world: World, process: Process, role: str) -> Wire:
 
 def wired_queues(world: World, process: Process, role: str) -> WiredQueues:
     """SQS by such a way."""
-    return WiredQueues(world.queues, wire(world, process, role), world.evidence)
+    return WiredQueues(world.queues, wire(world, process, role), world.evidence, world.books)
 
 
 def wired_table(world: World, process: Process, role: str) -> WiredTable:
     """DynamoDB by such a way."""
-    return WiredTable(world.table, wire(world, process, role), world.evidence, world.faults)
+    return WiredTable(world.table, wire(world, process, role), world.evidence, world.books, world.faults)
 
 
 def ports_of(world: World, process: Process) -> Callable[[str], Ports]:
@@ -88,7 +94,8 @@ def ports_of(world: World, process: Process) -> Callable[[str], Ports]:
 
     def of(part: str) -> Ports:
         table = wired_table(world, process, part)
-        return Ports(wired_queues(world, process, part), table, table, table, FakeLedger())
+        ledger = WiredLedger(world.ledger, wire(world, process, part), world.evidence, world.settings)
+        return Ports(wired_queues(world, process, part), table, table, table, ledger)
 
     return of
 
@@ -96,7 +103,7 @@ def ports_of(world: World, process: Process) -> Callable[[str], Ports]:
 async def live(world: World, process: Process) -> None:
     """One process's life, from its first call to the end of its drain. Raises what ended it."""
     rng = random.Random(f"{world.scenario.seed} {process.name}")
-    context = Context(process.clock, rng, Telemetry())
+    context = Context(process.clock, rng, Telemetry(), tally_by(world.settings))
     layout = await wired_table(world, process, "start").layout()
     assert layout is not None
     deployment = await find_deployment(layout, ports_of(world, process), context, world.settings)

@@ -12,6 +12,8 @@ from collections import Counter
 from typing import NamedTuple
 
 from dynein.errors import DyneinError
+from dynein.ledger.process import closing_by
+from dynein.ledger.reader import LOOK_BACK_MS
 from tests.simulation.auditor import Auditor
 from tests.simulation.checker import Checker
 from tests.simulation.fault_injector import FaultInjector
@@ -105,7 +107,7 @@ def _simulate(seed: int, mix: tuple[str, ...] | None, *, keep_trace: bool) -> Ou
             checker.violations,
             auditor.counts,
             world.met,
-            loop.time(),
+            min(loop.time(), auditor.finished_at),
             loop.steps,
             checker.lateness_ms_max,
             world.trace.digest,
@@ -127,8 +129,7 @@ async def _run_phases(world: World, fault_injector: FaultInjector, auditor: Audi
     bursts = fault_intensity_of(scenario, world.rng)
     vars(world.intensity).update(vars(bursts))
     workload = Workload(world, auditor)
-    world.spawn(fault_injector.supervise())
-    world.spawn(auditor.bounds.watch())
+    background = [world.spawn(fault_injector.supervise()), world.spawn(auditor.bounds.watch())]
     fault_phase = world.spawn(fault_injector.run())
     await workload.run(scenario.jobs, scenario.fault_phase_s - 2.0)
     await fault_phase
@@ -143,6 +144,10 @@ async def _run_phases(world: World, fault_injector: FaultInjector, auditor: Audi
     await until(world, lambda: not workload.active, math.inf)
     await until(world, lambda: is_idle(world), 60.0 + scenario.skew_ms_max / 500 + 15.0)
     await _wind_down(world)
+    for task in background:
+        task.cancel()
+    auditor.bounds.check_idle()
+    await _close_books(world, auditor)
 
 
 async def _wind_down(world: World) -> None:
@@ -158,6 +163,19 @@ async def _wind_down(world: World) -> None:
         return
     within_s = settings.retire_grace_s + 3 * (scenario.bucket_width_s + settings.lease_ttl_s) + 20.0
     await until(world, lambda: has_retired(world, idle_at_ms), within_s + scenario.skew_ms_max / 500)
+
+
+async def _close_books(world: World, auditor: Auditor) -> None:
+    """Everybody stops in good order. Once all windows have closed, the ledger is read."""
+    auditor.finished_at = world.loop.time()
+    processes = [process for kind in world.scenario.fleet for process in world.alive(kind)]
+    for stopping in [world.spawn(world.stop(process)) for process in processes]:
+        await stopping
+    closing = closing_by(world.settings)
+    last_ms = max((key.due_at_ms for key in world.books.of_key()), default=0)
+    closed_at_ms = (last_ms // closing.window_ms + 1) * closing.window_ms + closing.grace_ms
+    await pause(world.loop, max(0, closed_at_ms - world.now_ms()) / 1000 + 0.001)
+    auditor.ledger = await world.ledger.read(*closing.closed(world.now_ms(), LOOK_BACK_MS))
 
 
 def _describe_error(context: dict[str, object]) -> str:

@@ -133,6 +133,9 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
     to_the_end, long_open = rng.choice(((True, False), (True, False), (False, False), (False, True)))
     bucket_width_s = rng.choice((15, 60) if long_open else (2, 5, 15))
     skew_ms_max = rng.choice((50, 500, 2_000, 15_000)) if "skew" in kinds or "step" in kinds else 0
+    # A lane forgets a failure after 60 s or so without a try; a budget must be longer than that to mean anything.
+    retry_budget_s = rng.choice((80.0, 300.0))
+    ledger_interval_s = rng.choice((1.0, 3.0, 10.0))
     settings = Settings(
         tick_s=tick_s,
         call_timeout_s=call_timeout_s,
@@ -151,11 +154,15 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         read_ahead_jobs_max=rng.choice((20, 50_000)),
         lane_waiting_max=rng.choice((10, 5_000)),
         backoff_max_s=rng.choice((2.0, 5.0)),
-        # A lane forgets a failure after 60 s or so without a try; a budget must be longer than that to mean anything.
-        retry_budget_s=rng.choice((80.0, 300.0)),
+        retry_budget_s=retry_budget_s,
         pack_bytes_max=rng.choice((1_024, 61_440)),
         drain_s=10.0,
-        ledger_interval_s=0.0,
+        ledger_interval_s=ledger_interval_s,
+        ledger_window_s=rng.choice((2, 10, 60)),
+        ledger_grace_s=retry_budget_s + 2 * ledger_interval_s + rng.choice((0.0, 10.0)),
+        # Of the observer's forecast only that its calls do no harm is of interest here; it is most of all calls.
+        forecast_interval_s=rng.choice((0.0, 0.0, 20.0)),
+        forecast_read_units_max=10,
         token_secrets=SecretStr(SECRET),
     )
     return Scenario(

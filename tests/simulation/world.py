@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from dynein.core.job_token import TokenSigner
 from dynein.core.shard_records import NEW_SHARD_LOOK_BACK_MS
 from dynein.errors import DyneinError, FatalError
-from dynein.testing import FakeQueues, FakeTriggerTable
+from dynein.testing import FakeLedger, FakeQueues, FakeTriggerTable
+from tests.simulation.books import Books
 from tests.simulation.evidence import Evidence
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.network import Network
@@ -78,7 +79,9 @@ class World:
             faults=self.faults,
         )
         self.raise_shard_count(scenario.shard_count)
+        self.ledger = FakeLedger()
         self.evidence = Evidence(self.trace.note)
+        self.books = Books()
         self.faults.quirks = self.evidence.quirks
         self.signer = TokenSigner([SECRET.encode()])
         self.processes: list[Process] = []
@@ -149,6 +152,7 @@ class World:
         else:
             self.trace.note(process.name, "exits")
         self.closed(process)
+        process.exited = True
         self.loop.call_soon(process.kill, context=self.network.context.copy())
 
     def kill(self, process: Process) -> None:
@@ -161,6 +165,7 @@ class World:
         """SIGTERM, and SIGKILL after the grace period."""
         self.trace.note(process.name, "is told to stop")
         self.closed(process)
+        process.told_to_stop_at = self.loop.time()
         process.last_call_at = self.loop.time() + 0.75 * self.settings.drain_s
         process.stopping.set()
         life = self._lives[process.name]
