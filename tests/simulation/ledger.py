@@ -36,5 +36,5 @@ class WiredLedger:
     async def read(self, from_ms: int, until_ms: int) -> dict[int, Counts]:
         process, (window_ms, grace_ms) = self._wire.process, self._closing
         if until_ms + grace_ms > process.clock.now_ms() or until_ms % window_ms:
-            self._evidence.violations.append(f"{process.name} reads windows of the ledger that have not closed yet")
+            self._evidence.violations.append(f"LEDGER: {process.name} reads windows that have not closed yet")
         return await self._wire.call(TABLE, "read_ledger", lambda: self._ledger.read(from_ms, until_ms))

@@ -158,7 +158,7 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         pack_bytes_max=rng.choice((1_024, 61_440)),
         drain_s=10.0,
         ledger_interval_s=ledger_interval_s,
-        ledger_window_s=rng.choice((2, 10, 60)),
+        ledger_window_s=rng.choice((1, 10, 60)),
         ledger_grace_s=retry_budget_s + 2 * ledger_interval_s + rng.choice((0.0, 10.0)),
         # Of the observer's forecast only that its calls do no harm is of interest here; it is most of all calls.
         forecast_interval_s=rng.choice((0.0, 0.0, 20.0)),
