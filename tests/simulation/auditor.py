@@ -1,4 +1,4 @@
-"""Sees what users were answered and what reached the queues, and trusts no role. `checker` says what was wrong."""
+"""The recorder: what users were answered and what reached the queues. `checker` decides afterwards what was wrong."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Record:
 
     @property
     def in_doubt(self) -> bool:
-        """Nobody can say whether it was accepted."""
+        """It may have been accepted: not every submission of it was answered with certainty."""
         certain = sum(1 for error in self.refused if not isinstance(error, Unavailable))
         return not self.tokens and certain < self.asked
 
 
 class Auditor:
-    """Takes everything down during a run."""
+    """Records everything during a run. Trusts no role."""
 
     def __init__(self, world: World, fault_injector: FaultInjector) -> None:
         self.world = world
@@ -84,7 +84,7 @@ class Auditor:
         """When all was done, and the last processes were told to stop."""
         world.queues.on_sent.append(self._sent)
 
-    # --- what users say -----------------------------------------------------------------------------------------------
+    # --- what users do and are answered ------------------------------------------------------------------------------
 
     def submitting(self, request: JobRequest) -> None:
         assert request.body is not None
@@ -96,7 +96,7 @@ class Auditor:
         record.tokens.setdefault(answer.token, self.world.loop.time())
         self.counts["accepted"] += 1
         process = OWNER.get()
-        assert isinstance(process, Process), "said by a process"
+        assert isinstance(process, Process), "called in a process"
         self.world.books.accepted(process.name, parse(answer.token))
         self.world.trace.note(
             "api", f"accepts {name_of(request.body)} as {answer.policy} {short(answer.token)} {due(answer.token)}"
@@ -131,21 +131,21 @@ class Auditor:
         self.world.trace.note("api", f"has moved {short(token)} to {short(new_token)} {due(new_token)}")
 
     def looked_up(self, token: str, state: str) -> None:
-        self.world.trace.note("api", f"says {short(token)} is {state}")
+        self.world.trace.note("api", f"reports {short(token)} as {state}")
 
     # --- what reaches the queues --------------------------------------------------------------------------------------
 
     def _sent(self, sent: Sent) -> None:
         flight = self.world.network.serving
         if flight is None:
-            return  # the saboteur's
+            return  # the fault injector sent it
         settings = self.world.settings
         if sent.queue == settings.inbound_queue:
             self._carried(sent, flight)
             return
         attributes = sent.message.attributes
         if TOKEN_ATTRIBUTE not in attributes:
-            return  # an inbound message, dead-lettered: judged by what is in the queue at the end
+            return  # an inbound message, dead-lettered: checked by what is in the queue at the end
         if sent.duplicate:
             self.counts["dropped by FIFO deduplication"] += 1
             return
@@ -170,7 +170,7 @@ class Auditor:
         self.world.trace.note(flight.process, f"{verb} {short(token)} to {sent.queue}{reason}")
         self._check_ownership(delivery)
         if not dead_letter and int(attributes[DUE_AT_ATTRIBUTE].value) != parse(token).key.due_at_ms:
-            self.violations.append(f"{short(token)}: the message says another due time than its token")
+            self.violations.append(f"{short(token)}: the message has another due time than its token")
 
     def _carried(self, sent: Sent, flight: Flight) -> None:
         arrivals = unpack(sent.message.body)

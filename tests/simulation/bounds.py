@@ -1,4 +1,4 @@
-"""Invariant 7: whatever a process holds stays within its settings' bounds, and nothing is left once all is done."""
+"""Invariant 7: what a process holds stays within its settings' bounds, and nothing is left once all jobs are done."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import NamedTuple
 from dynein.core.queues import ENTRIES_MAX
 from dynein.scheduler.dispatcher import READS_MAX
 from dynein.scheduler.leases import CALLS_MAX
+from tests.simulation.flight import OUTSIDE_OF_JOBS
 from tests.simulation.process import Process, State, pause
 from tests.simulation.process_parts import ProcessParts
 from tests.simulation.world import World
 
 _WATCH_EVERY_S = 1.0
 _CALLS_OF_A_KIND_MAX = 16
-"""Of one role about one thing. Every batcher keeps 8 under way at most; some verbs serve two of them."""
+"""Calls of one role and verb. Every batcher keeps 8 under way at most; some verbs serve two of them."""
 _TASKS_IDLE_MAX = 80
-"""Of a process that has nothing to do: its agents, and calls that are under way."""
+"""Tasks of a process without work: its agents, and calls that are under way."""
 
 
 class Level(NamedTuple):
-    """How much there is of something, and how much there may be."""
+    """How much of something there is, and how much there may be."""
 
     what: str
     now: int
@@ -29,12 +30,12 @@ class Level(NamedTuple):
 
 
 class Bounds:
-    """Looks at every live process now and then."""
+    """Inspects every live process once a second."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.message_jobs_max = 1
-        """Jobs of the largest inbound message so far, which is let in even where it exceeds the bound."""
+        """Jobs of the largest inbound message so far, which is admitted even where it exceeds the bound."""
         self.violations: dict[str, None] = {}
 
     async def watch(self) -> None:
@@ -51,10 +52,10 @@ class Bounds:
         for process, parts in self._live():
             for level in self._levels(parts):
                 if level.now:
-                    self._violated(f"{process.name}: {level.what}: {level.now} left, and nothing to do")
+                    self._violated(f"{process.name}: {level.what}: {level.now} left without any work")
             tasks = process.tasks_alive()
             if tasks > _TASKS_IDLE_MAX:
-                self._violated(f"{process.name}: {tasks} tasks, and nothing to do")
+                self._violated(f"{process.name}: {tasks} tasks without any work")
 
     def _violated(self, what: str) -> None:
         self.violations.setdefault(f"BOUND: {what}")
@@ -73,8 +74,8 @@ class Bounds:
         if parts.ingester is not None:
             held_max = max(settings.held_jobs_max, self.message_jobs_max)
             received_max = 10 * settings.ingest_receivers
-            yield Level("jobs held in hand", parts.ingester.hand.jobs, held_max)
-            # Those that only wait to be deleted have left the gate; a bound of their own keeps them.
+            yield Level("near jobs held", parts.ingester.hand.jobs, held_max)
+            # Those that only wait to be deleted have left the gate, and have a bound of their own.
             deletes = parts.ingester._inbox._deletes
             deleting = deletes.waiting + ENTRIES_MAX * deletes.in_flight
             yield Level("messages kept invisible", len(parts.ingester.visibility), held_max + received_max + deleting)
@@ -97,12 +98,11 @@ class Bounds:
 
     def _calls_max(self, role: str, verb: str, target: str) -> int:
         settings = self._world.settings
-        if verb == "receive":
-            return settings.ingest_receivers
-        if verb == "read":
-            return READS_MAX
-        if verb in ("renew", "take", "release"):
-            return CALLS_MAX
+        if role in OUTSIDE_OF_JOBS:
+            return 1
+        own = {"receive": settings.ingest_receivers, "read": READS_MAX}
+        if verb in own or verb in ("renew", "take", "release"):
+            return own.get(verb, CALLS_MAX)
         if verb == "send" and role in ("ingester", "dispatcher"):
             return 1 if target.endswith(".fifo") else settings.lane_in_flight_max
         if role == "api":

@@ -1,4 +1,7 @@
-"""Judges a run that is over: what users were told against what reached the queues and what is left."""
+"""Checks a run that is over: what users were answered against what reached the queues and what is left.
+
+It knows what the `auditor` recorded. The checks of their own modules are called here too.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from tests.simulation.ownership import check_ownership
 from tests.simulation.world import EPOCH_MS
 
 _REFUSED_BEFORE_S = 10.0
-"""How long a refusal may be on its way into the dead-letter queue."""
+"""How long after a refusal a job may reach the dead-letter queue."""
 
 
 class Checker:
-    """Of one run. `violations` are all there were."""
+    """The check of one run. `violations` are all there were."""
 
     def __init__(self, auditor: Auditor) -> None:
         self._auditor = auditor
@@ -29,7 +32,7 @@ class Checker:
         self._explainer = Explainer(auditor.world)
         self.violations = [*auditor.violations, *auditor.world.problems]
         self.lateness_ms_max = 0.0
-        """In good weather."""
+        """In the calm phase."""
         for body, record in auditor.records.items():
             self._check_record(body, record)
         self._check_deliveries()
@@ -40,7 +43,7 @@ class Checker:
             self.violations.extend(check_ledger(auditor))
         self.violations.extend(auditor.bounds.violations)
 
-    # --- what users were told -----------------------------------------------------------------------------------------
+    # --- what users were answered ------------------------------------------------------------------------------
 
     def _check_record(self, body: str, record: Record) -> None:
         where = record.request.queue
@@ -53,10 +56,12 @@ class Checker:
             sent = [d for ds in self._auditor.deliveries.values() for d in ds if d.body == body]
             if sent:
                 errors = ", ".join(sorted({type(error).__name__ for error in record.refused}))
-                self.violations.append(f"{name_of(body)}: delivered, though its user was told it was not ({errors})")
+                self.violations.append(
+                    f"{name_of(body)}: delivered, though its user was answered that it was not accepted ({errors})"
+                )
 
     def _check_chain(self, token: str, body: str, where: str, since: float) -> None:
-        """Follow a job through its moves, by what the table says, and compare with what its user was told."""
+        """Follow a job through its moves, by its tombstones, and compare with what its user was answered."""
         auditor = self._auditor
         seen: list[str] = []
         while True:
@@ -66,23 +71,25 @@ class Checker:
                 break
             if stone.moved_to is None:
                 if token not in auditor.cancel_asked:
-                    self.violations.append(f"{short(token)}: cancelled, and nobody asked for it")
+                    self.violations.append(f"{short(token)}: cancelled, and no user asked for it")
                 return
             if token not in auditor.move_asked:
-                self.violations.append(f"{short(token)}: moved, and nobody asked for it")
+                self.violations.append(f"{short(token)}: moved, and no user asked for it")
             if stone.moved_to in seen:
                 self.violations.append(f"{short(token)}: moved in a circle")
                 return
             since = auditor.move_done.get(token, ("", since))[1]
             token = stone.moved_to
         if token in auditor.cancel_done:
-            self.violations.append(f"{short(token)}: its user was told it was cancelled, and it has no tombstone")
+            self.violations.append(
+                f"{short(token)}: its user was answered that it was cancelled, and it has no tombstone"
+            )
         if token in auditor.move_done and not self._came_back(token):
-            self.violations.append(f"{short(token)}: its user was told it was moved, and it has no tombstone")
+            self.violations.append(f"{short(token)}: answered to be moved, and it has no tombstone")
         self._check_end(token, body, where, since)
 
     def _came_back(self, token: str) -> bool:
-        """Was it moved away and then back to where it was, which takes the tombstone away?"""
+        """Was it moved away and then back to where it was, which removes the tombstone?"""
         seen: list[str] = []
         at = token
         while at in self._auditor.move_done and at not in seen:
@@ -131,10 +138,8 @@ class Checker:
                 if early_ms > 0.001 and not delivery.dead_letter:
                     self.violations.append(f"{short(token)}: EARLY by {early_ms:.3f} ms")
                 if delivery.dead_letter and not self._may_dead_letter(delivery):
-                    self.violations.append(
-                        f"{short(token)}: dead-lettered by {delivery.process.name} for no good reason"
-                    )
-            # In the order in which they were tried: a send may take effect long after its caller gave up.
+                    self.violations.append(f"{short(token)}: dead-lettered by {delivery.process.name} without a reason")
+            # In the order in which they were begun: a send may take effect long after its caller gave up.
             for earlier, later in pairwise(sorted(deliveries, key=lambda delivery: delivery.flight.began_at)):
                 self._check_twice(token, earlier, later)
 
@@ -172,10 +177,10 @@ class Checker:
         tried = [a.at for a in sends if a.flight.process == delivery.process.name and not a.done]
         if any(episode.since <= tried_at <= episode.until for episode in for_good for tried_at in tried[-1:]):
             return True
-        hindered = [(episode.since, episode.until) for episode in episodes]
-        hindered += [(d.since, d.until) for d in self._world.evidence.disturbances.get(delivery.process.name, [])]
+        disturbed = [(episode.since, episode.until) for episode in episodes]
+        disturbed += [(d.since, d.until) for d in self._world.evidence.disturbances.get(delivery.process.name, [])]
         window = (at - 2 * budget_s, at)
-        failing_s = sum(max(0.0, min(until, window[1]) - max(since, window[0])) for since, until in hindered)
+        failing_s = sum(max(0.0, min(until, window[1]) - max(since, window[0])) for since, until in disturbed)
         return failing_s >= 0.5 * budget_s
 
     # --- what is left -------------------------------------------------------------------------------------------------
@@ -184,7 +189,7 @@ class Checker:
         world, auditor = self._world, self._auditor
         for trigger in world.table.triggers():
             token = trigger.token
-            # A tombstone ends a job whether or not its user was told.
+            # A tombstone ends a job whether or not its user got a response.
             ended = auditor.deliveries.get(token) or token in auditor.move_done or self._tombstone(token) is not None
             if not (ended and self._explainer.resurrected(trigger.key)):
                 self.violations.append(f"{short(token)}: STRANDED in the table, {due(token)}")
@@ -193,11 +198,11 @@ class Checker:
             self.violations.append(f"{len(inbound)} messages are left in the inbound queue")
         found: dict[str, None] = {}
         for message in world.queues.everything(world.settings.dead_letter_queue):
-            letter = read_dead_letter(message)
-            if letter.token is None:
-                found[letter.body] = None
-                if letter.body not in auditor.fault_injector.poison:
-                    self.violations.append(f"a good inbound message was dead-lettered: {letter.reason}")
+            dead_letter = read_dead_letter(message)
+            if dead_letter.token is None:
+                found[dead_letter.body] = None
+                if dead_letter.body not in auditor.fault_injector.poison:
+                    self.violations.append(f"a good inbound message was dead-lettered: {dead_letter.reason}")
         self.violations.extend(
             "a poisoned message did not reach the dead-letter queue"
             for body in auditor.fault_injector.poison

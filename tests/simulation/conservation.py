@@ -117,10 +117,10 @@ class Conservation:
         for start_ms, counts in lost:
             self._lost[start_ms] += counts.pending
             self._auditor.counts["counts lost with a process"] += sum(map(abs, counts))
-        if lost and process.exited and not self._hindered(process):
+        if lost and process.exited and not self._prevented(process):
             self._violated(process.name, "ended in good order and did not post its last counts")
 
-    def _hindered(self, process: Process) -> bool:
+    def _prevented(self, process: Process) -> bool:
         """Was a process that ended by itself kept from posting its last counts in time?"""
         if process.drained_late(self._world.settings.drain_s):
             return True

@@ -31,11 +31,11 @@ ResultT = TypeVar("ResultT")
 QUEUES = "queues"
 TABLE = "table"
 _FLOW_OF_SENDS = {DISPATCHER: Flow.DELIVERED, INGESTER: Flow.DELIVERED, DEAD_LETTERS: Flow.DEAD_LETTERED}
-"""What an acknowledged send of a job is, by the role that made it. An API's answer to its user says what its is."""
+"""The flow that an acknowledged send of a job is, by the role that made it. An API's are known by its responses."""
 
 
 class WiredQueues:
-    """`dynein.core.queues.Queues` over a `Wire`."""
+    """`dynein.core.queues.Queues` over a `Wire`; records who did what to which message."""
 
     def __init__(self, queues: FakeQueues, wire: Wire, evidence: Evidence, books: Books) -> None:
         self._queues = queues
@@ -207,7 +207,7 @@ class WiredTable:
     async def _stop(
         self, verb: str, flow: Flow, key: TriggerKey, to: TriggerKey | None, do: Callable[[], Awaitable[ResultT]]
     ) -> ResultT:
-        """A cancel or a move. Where it leaves a doubt, the books say that it was done."""
+        """A cancel or a move. Without a response, the books have it as done."""
         flight = self._wire.draw(TABLE, verb)
 
         async def stop() -> ResultT:
@@ -290,7 +290,7 @@ class WiredTable:
         return await self._wire.call(TABLE, "report_late", report)
 
     async def heartbeat(self, role: str, member: str, heartbeat: int) -> None:
-        await self._wire.call(TABLE, "beat", lambda: self._table.heartbeat(role, member, heartbeat))
+        await self._wire.call(TABLE, "heartbeat", lambda: self._table.heartbeat(role, member, heartbeat))
 
     async def members(self, role: str) -> dict[str, int]:
         return await self._wire.call(TABLE, "members", lambda: self._table.members(role))

@@ -1,4 +1,4 @@
-"""What was done at the engines, by whom and when: whatever the auditor lets pass is explained by what stands here."""
+"""What was done at the engines, by which process and when: what the checker excuses, it excuses by this."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PostAttempt:
         self.flight = flight
         self.posting = posting
         self.acknowledged = False
-        """The process heard that it was done."""
+        """The process got the response that it was done."""
 
 
 class Stop(NamedTuple):
@@ -66,7 +66,7 @@ class Handover(NamedTuple):
 
 
 class Retirement(NamedTuple):
-    """A shard's buckets before ``bucket`` are finished with."""
+    """A shard's buckets before ``bucket`` were retired."""
 
     at: float
     shard: int
@@ -75,7 +75,7 @@ class Retirement(NamedTuple):
 
 
 class Disturbance(NamedTuple):
-    """Something that befell a process."""
+    """A fault that struck a process."""
 
     since: float
     until: float
@@ -121,7 +121,7 @@ class Evidence:
         self.renewals: dict[tuple[str, int], list[Flight]] = {}
         """By process and shard: renewals and takes that were answered with success, in the order they were begun."""
         self.quirks: dict[str, str] = {}
-        """What SQS did to a message that it need not have done."""
+        """By message: a duplicate or a forgotten delete, which SQS permits itself."""
 
     def attempts(self, book: dict[NameT, list[Attempt]], flight: Flight, names: Iterable[NameT]) -> list[Attempt]:
         """Open an attempt for each of ``names``."""
@@ -132,11 +132,11 @@ class Evidence:
         return opened
 
     def disturb(self, process: str, since: float, until: float, what: str) -> None:
-        """``process`` was hindered from ``since`` to ``until``."""
+        """A fault kept ``process`` from working from ``since`` to ``until``."""
         self.disturbances.setdefault(process, []).append(Disturbance(since, until, what))
 
     def disturbed_by(self, process: str, since: float, until: float, *whats: str) -> str | None:
-        """What hindered ``process`` at some time between; only ``whats``, if any are given."""
+        """A fault that struck ``process`` between ``since`` and ``until``; if ``whats`` are given, one of those."""
         for disturbance in self.disturbances.get(process, []):
             if disturbance.since <= until and disturbance.until >= since and (not whats or disturbance.what in whats):
                 return disturbance.what

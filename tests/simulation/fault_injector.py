@@ -1,4 +1,4 @@
-"""What goes wrong besides single calls: processes, clocks, queues, services, deploys. All of it from the seed."""
+"""Faults besides those of single calls: of processes, clocks, queues, services; deploys. All follow from the seed."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ SHARDS_MAX = 6
 
 
 class QueueFault(NamedTuple):
-    """A time during which a destination was not well."""
+    """A time during which a destination failed."""
 
     since: float
     until: float
     for_good: bool
-    """It refused whatever came, for its content."""
+    """It refused every message for good, for its content."""
     removed: bool
 
 
 class FaultInjector:
-    """Acts every few seconds while the storm lasts, then repairs everything."""
+    """Injects a fault every few seconds in the fault phase, then repairs everything."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.rng = random.Random(f"saboteur {world.scenario.seed}")
+        self.rng = random.Random(f"fault injector {world.scenario.seed}")
         self.bad_queues: dict[str, list[QueueFault]] = {}
         """By destination."""
         self.kinds = tuple(world.scenario.fleet)
@@ -55,7 +55,7 @@ class FaultInjector:
         self._acts = [(name, act) for name, act in acts.items() if world.scenario.has(name)]
 
     async def run(self) -> None:
-        """Until the storm is over."""
+        """Until the end of the fault phase."""
         loop = self.world.loop
         while self._acts and loop.time() < self.world.scenario.fault_phase_s:
             await pause(loop, self.rng.expovariate(0.7))
@@ -65,7 +65,7 @@ class FaultInjector:
                 self.world.spawn(act())
 
     async def repair(self) -> None:
-        """The storm is over: good weather, and at least one process of each kind."""
+        """The fault phase is over: no more faults, and at least one process of each kind."""
         world = self.world
         self._active = False
         world.intensity.stop_faults()
@@ -77,17 +77,17 @@ class FaultInjector:
         for name in world.scenario.destinations:
             if name not in world.queues.names():
                 world.queues.create(name)
-        world.trace.note("saboteur", "repairs everything")
+        world.trace.note("faults", "repairs everything")
         self.keep_fleet()
 
     def keep_fleet(self) -> None:
-        """What a supervisor does: start anew what is missing."""
+        """Start a process of each kind of which none is left, as a supervisor does."""
         for kind in self.kinds:
             if not self.world.alive(kind):
                 self.world.start(kind)
 
     async def supervise(self) -> None:
-        """Until the run is over: a process that ended by itself has a successor after a moment."""
+        """Until the run is over: start a successor, after a moment, for the last process of a kind that ended."""
         while True:
             await pause(self.world.loop, 1.0)
             if self._active and self.rng.random() < 0.5:
@@ -132,7 +132,7 @@ class FaultInjector:
             await pause(loop, min(1.0, end - loop.time()))
         self.world.evidence.disturb(process.name, since, loop.time(), what)
         process.resume(suspended=suspended)
-        self.world.trace.note(process.name, "goes on")
+        self.world.trace.note(process.name, "resumes")
 
     async def _partition(self) -> None:
         process = self._pick_running()
@@ -141,7 +141,7 @@ class FaultInjector:
         network, loop = self.world.network, self.world.loop
         since = loop.time()
         services = self.rng.choice((("table",), ("queues",), ("table", "queues")))
-        fate = self.rng.choice((Fate.REQUEST_LOST, Fate.ANSWER_LOST, Fate.REFUSED))
+        fate = self.rng.choice((Fate.REQUEST_LOST, Fate.RESPONSE_LOST, Fate.REFUSED))
         seconds = self.rng.choice((2.0, 10.0, 40.0)) * (0.5 + self.rng.random())
         self.world.trace.note(process.name, f"is cut off from {services} ({fate.value}) for {seconds:.1f} s")
         for service in services:
@@ -157,13 +157,13 @@ class FaultInjector:
         service = self.rng.choice(("table", "queues"))
         seconds = self.rng.choice((2.0, 10.0, 30.0)) * (0.5 + self.rng.random())
         since = loop.time()
-        self.world.trace.note("saboteur", f"the {service} are down for {seconds:.1f} s")
+        self.world.trace.note("faults", f"the {service} are down for {seconds:.1f} s")
         network.outages[service] = None
         await pause(loop, min(seconds, max(0.0, self.world.scenario.fault_phase_s - since)))
         network.outages.pop(service, None)
         for process in self.world.processes:
             self.world.evidence.disturb(process.name, since, loop.time(), f"outage of {service}")
-        self.world.trace.note("saboteur", f"the {service} are up again")
+        self.world.trace.note("faults", f"the {service} are up again")
 
     async def _bad_queue(self) -> None:
         world, loop = self.world, self.world.loop
@@ -177,7 +177,7 @@ class FaultInjector:
         episodes.append(
             QueueFault(since, math.inf, for_good=kind == "InvalidParameterValue", removed=kind == "removed")
         )
-        world.trace.note("saboteur", f"queue {name}: {kind} for {seconds:.1f} s")
+        world.trace.note("faults", f"queue {name}: {kind} for {seconds:.1f} s")
         if kind == "removed":
             world.queues.remove(name)
         else:
@@ -187,7 +187,7 @@ class FaultInjector:
             world.queues.create(name)
         world.faults.failing_queues.pop(name, None)
         episodes[-1] = episodes[-1]._replace(until=loop.time())
-        world.trace.note("saboteur", f"queue {name} is well again")
+        world.trace.note("faults", f"queue {name} works again")
 
     async def _step(self) -> None:
         process = self._pick_running()
@@ -199,7 +199,7 @@ class FaultInjector:
 
     async def _deploy(self) -> None:
         kind = self.rng.choice(self.kinds)
-        self.world.trace.note("saboteur", f"rolls out a new {kind}")
+        self.world.trace.note("faults", f"rolls out a new {kind}")
         for process in self.world.alive(kind):
             if process.state is not State.DEAD and not process.stopping.is_set() and self._active:
                 self.world.start(kind)
@@ -215,7 +215,7 @@ class FaultInjector:
 
     async def _shards(self) -> None:
         count = min(len(self.world.table.shards()) + self.rng.choice((1, 2)), SHARDS_MAX)
-        self.world.trace.note("saboteur", f"raises the shard count to {count}")
+        self.world.trace.note("faults", f"raises the shard count to {count}")
         self.world.raise_shard_count(count)
 
     async def _poison(self) -> None:
@@ -224,7 +224,7 @@ class FaultInjector:
             self.poison
         )
         self.poison.append(body)
-        self.world.trace.note("saboteur", "poisons the inbound queue")
+        self.world.trace.note("faults", "poisons the inbound queue")
         (failure,) = await queues.send(queues.url(self.world.settings.inbound_queue), [OutgoingMessage(body, {})])
         if failure is not None:
             self.poison.remove(body)

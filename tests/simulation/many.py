@@ -1,4 +1,4 @@
-"""Many seeds, on several cores. What comes of a seed is the same however it is run."""
+"""Many seeds, on several cores. A seed's outcome does not depend on how it is run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def run_seeds(seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[
 
 
 def search_all(names: Iterable[str], seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[Search]:
-    """Plant each bug in turn and look for it."""
+    """Plant each bug in turn and search for a seed that finds it."""
     with _pool_map(jobs) as pool_map:
         yield from pool_map(partial(_search_one, seeds=seeds, mix=mix), names)
 
@@ -79,7 +79,7 @@ def _run_one(seed: int, mix: tuple[str, ...] | None) -> Timed:
     try:
         outcome = simulate(seed, mix)
     except Exception as error:
-        raise RuntimeError(f"the simulation of seed {seed} broke down") from error
+        raise RuntimeError(f"the simulation of seed {seed} failed itself") from error
     return Timed(outcome, time.process_time() - began)
 
 
@@ -110,12 +110,12 @@ def _pool_map(jobs: int) -> Iterator[Callable[[Callable[[TaskT], ResultT], Itera
 
 
 def _prepare_worker() -> None:
-    # Ctrl-C is for the process that holds the pool.
+    # Ctrl-C is handled by the process that owns the pool.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prepare()
 
 
 def _prepare() -> None:
-    # The collector runs after each seed. What is there before the first is there to stay, and need not be looked at.
+    # The collector runs after each seed. Objects made before the first stay for good: it need not examine them.
     gc.collect()
     gc.freeze()

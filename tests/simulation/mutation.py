@@ -15,7 +15,7 @@ class Mutation(NamedTuple):
     """Class or module."""
     attribute: str
     make: Callable[[Any], Any]
-    """From what is there to what stands there instead."""
+    """From the original to its replacement."""
 
 
 @contextmanager

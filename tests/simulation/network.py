@@ -1,4 +1,4 @@
-"""What lies between a process and an engine. Every call draws its fate from the seed, as it begins."""
+"""The network between processes and engines. Every call draws its outcome from the seed when it begins."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Network:
         self.rng = rng
         self.intensity = intensity
         self.context = context
-        """The engines' own: what runs in it goes on when a process is paused or dead."""
+        """The engines' own: what runs in it goes on when a process is paused or has died."""
         self.partitions: dict[tuple[str, str], Fate] = {}
-        """(process, service) to what becomes of its calls."""
+        """(process, service) to the outcome of its calls."""
         self.outages: dict[str, None] = {}
-        """Services that answer nobody."""
+        """Services that respond to no one."""
         self.serving: Flight | None = None
         """The call that an engine is serving at this instant."""
         self.under_way: dict[Flight, None] = {}
         """Calls that may still take effect."""
 
     def draw(self, process: Process, role: str, service: str, verb: str, target: str) -> Flight:
-        """A call that begins now, and its fate."""
+        """A call that begins now, and its outcome."""
         rng, intensity = self.rng, self.intensity
         there_s = intensity.latency_s * (0.25 + rng.random())
         back_s = intensity.latency_s * (0.25 + rng.random())
@@ -71,7 +71,7 @@ class Network:
 
 
 class Wire:
-    """One process's way to the engines. A call that has no answer in time is `Unavailable`, as the SDK would say."""
+    """One process's connection to the engines. A call not answered in time raises `Unavailable`, as the SDK does."""
 
     def __init__(self, network: Network, process: Process, role: str, call_timeout_s: float) -> None:
         self.network = network
@@ -80,11 +80,11 @@ class Wire:
         self.call_timeout_s = call_timeout_s
 
     def draw(self, service: str, verb: str, target: str = "") -> Flight:
-        """A call about to begin, for those who want to know it; to be given to `call`."""
+        """A call about to begin, for callers that record it; pass it to `call`."""
         return self.network.draw(self.process, self.role, service, verb, target)
 
     def delay_page(self, flight: Flight) -> None:
-        """Its answer carries triggers, and may take longer for that; it comes in time all the same."""
+        """Its response is a page of triggers, and may take longer for that, but still arrives in time."""
         rng, intensity = self.network.rng, self.network.intensity
         if intensity.long_pages and rng.random() < intensity.long_pages:
             spare_s = 0.9 * self.call_timeout_s - flight.there_s - flight.back_s
@@ -174,7 +174,7 @@ class _ServiceCall:
         except DyneinError as error:
             self.reply(None, error)
         else:
-            # It waits, as a long poll does: from here on it is a task.
+            # It waits, as a long poll does: from here on it runs as a task.
             network.loop.create_task(self._go_on(serving, waits_for), context=network.context)
         finally:
             network.serving = None
@@ -186,14 +186,14 @@ class _ServiceCall:
             self.reply(None, error)
         else:
             intensity = self.network.intensity
-            if not intensity.slow:  # it was when this call began, perhaps
+            if not intensity.slow:  # it may have been when this call began
                 self.flight.back_s = min(self.flight.back_s, 1.25 * intensity.latency_s)
             self.reply(result, None)
 
     def reply(self, result: Any, error: DyneinError | None) -> None:
         network, flight = self.network, self.flight
         del network.under_way[flight]
-        if flight.fate in (Fate.ANSWER_LOST, Fate.STRAGGLER):
+        if flight.fate in (Fate.RESPONSE_LOST, Fate.STRAGGLER):
             return
         if flight.fate is Fate.RESET:
             error = _Reset("simulated: connection reset")
@@ -201,7 +201,7 @@ class _ServiceCall:
 
 
 class _Resumed:
-    """Awaits the rest of a coroutine that has been begun by hand."""
+    """Awaits the rest of a coroutine whose first step was run by hand."""
 
     def __init__(self, serving: Coroutine[Any, Any, Any], waits_for: asyncio.Future[Any]) -> None:
         self._serving = serving
@@ -210,7 +210,7 @@ class _Resumed:
     def __await__(self) -> Generator[Any, Any, Any]:
         waits_for = self._waits_for
         while True:
-            # The future was yielded to nobody: give it to the task, then let the coroutine see its result.
+            # No task has awaited this future yet: hand it to ours, then let the coroutine have its result.
             waits_for._asyncio_future_blocking = True
             yield waits_for
             try:
@@ -230,4 +230,4 @@ def _answer(answer: asyncio.Future[Any], result: Any, error: DyneinError | None)
 
 def _give_up(answer: asyncio.Future[Any], verb: str) -> None:
     if not answer.done():
-        answer.set_exception(_NoAnswer(f"simulated: no answer to {verb} in time"))
+        answer.set_exception(_NoAnswer(f"simulated: no response to {verb} in time"))

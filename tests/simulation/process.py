@@ -38,7 +38,7 @@ class ProcessClock:
         """How far ahead of true time it has been at most, and at least."""
         self._monotonic_base = monotonic_base
         self.suspended_s = 0.0
-        """How long monotonic time stood still in all: a suspended machine does not count the time it slept."""
+        """How long monotonic time was stopped in all: a suspended machine does not count the time it slept."""
 
     def now_ms(self) -> int:
         return self._epoch_ms + self.offset_ms + int(self._loop.time() * 1000)
@@ -53,7 +53,7 @@ class ProcessClock:
         self.offset_ms_min = min(self.offset_ms_min, offset_ms)
 
     async def sleep(self, seconds: float) -> None:
-        # A shorter sleep would be lost in the rounding of `monotonic`; no real one is shorter.
+        # A shorter sleep would vanish in the rounding of `monotonic`; no real one is shorter.
         await pause(self._loop, max(seconds, 1e-6) if seconds > 0 else 0.0)
 
 
@@ -75,8 +75,8 @@ def _wake(woken: asyncio.Future[None]) -> None:
 class Process:
     """Everything started in `spawn`, and whatever that starts, stops for good at `kill` and for a while at `pause`.
 
-    Killing runs no ``except`` and no ``finally``: the code is simply never called again, as after SIGKILL. What it has
-    sent to an engine is on its way all the same.
+    Killing runs no ``except`` and no ``finally``: the code is simply never called again, as after SIGKILL. Calls it has
+    sent to an engine take effect all the same.
     """
 
     def __init__(self, name: str, kind: str, loop: SimulationLoop, clock: ProcessClock) -> None:
@@ -98,8 +98,8 @@ class Process:
         self._withheld: list[Callback] = []
         self._paused_at = 0.0
         self._tasks: list[asyncio.Task[Any]] = []
-        """What it has under way, and some that has ended. Kept when it is killed: if the interpreter tidied them away,
-        it would close their coroutines, and that runs their `finally` blocks."""
+        """Those under way, and some that have ended. Kept when it is killed: if the interpreter collected them, it
+        would close their coroutines, and that runs their `finally` blocks."""
         self._tasks_max = 100
         self._waiting: dict[asyncio.Future[Any], None] = {}
         self._context: Context = copy_context()
@@ -107,7 +107,7 @@ class Process:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """What it does."""
+        """The roles it has."""
         return ROLES if self.kind == ALL_ROLES else (self.kind,)
 
     @property
@@ -132,7 +132,7 @@ class Process:
             self._tasks_max = 100 + 2 * len(self._tasks)
 
     def out_of_time(self, now: float) -> bool:
-        """Is its drain about to end, finished or not?"""
+        """Is the time for its drain nearly over?"""
         return now >= self.last_call_at
 
     def drained_late(self, drain_s: float) -> bool:
@@ -156,7 +156,7 @@ class Process:
         async def serve() -> None:
             try:
                 result = await work
-            except Exception as error:  # noqa: BLE001 - it is the asker's
+            except Exception as error:  # noqa: BLE001 - it is the caller's
                 if not answer.done():
                     answer.set_exception(error)
             else:
@@ -197,7 +197,7 @@ class Process:
         self.loop.put_back(withheld)
 
     def discard(self) -> None:
-        """After the run: let what is left of the code be collected without complaint."""
+        """After the run: let its tasks be collected without warnings."""
         for task in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]

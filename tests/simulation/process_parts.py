@@ -25,7 +25,7 @@ _REQUESTS_CHECKED_EVERY_S = 0.05
 
 
 class ProcessParts:
-    """What one process is made of, where the auditor can look at it. Roles share what they share in a real process."""
+    """What one process is made of, open to the checker. Roles share what they share in a real process."""
 
     def __init__(self, world: World, process: Process, context: Context, deployment: Deployment) -> None:
         self._world = world
@@ -53,7 +53,7 @@ class ProcessParts:
         return self.assembly.deliveries
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """See `dynein.runtime.tasks.Agent`: takes the place of the HTTP server."""
+        """See `dynein.runtime.tasks.Agent`: stands in for the HTTP server, which also finishes the requests it has."""
         await stopping.wait()
         self._lifecycle.drain()
         while self._process.requests:
@@ -62,7 +62,7 @@ class ProcessParts:
             await self.submissions.drained()
 
     def _client(self) -> Client | None:
-        """What users call."""
+        """What users call, if this process has an API."""
         world, submissions = self._world, self.submissions
         if submissions is None or not world.scenario.http:
             return submissions
@@ -75,22 +75,22 @@ async def _always_ready() -> list[str]:
 
 
 def wire(world: World, process: Process, role: str) -> Wire:
-    """A process's way to the engines. One for each role, so that the auditor knows which role made a call."""
+    """A process's connection to the engines. Each role has its own, so that the checker knows which made a call."""
     return Wire(world.network, process, role, world.settings.call_timeout_s)
 
 
 def wired_queues(world: World, process: Process, role: str) -> WiredQueues:
-    """SQS by such a way."""
+    """SQS over such a connection."""
     return WiredQueues(world.queues, wire(world, process, role), world.evidence, world.books)
 
 
 def wired_table(world: World, process: Process, role: str) -> WiredTable:
-    """DynamoDB by such a way."""
+    """DynamoDB over such a connection."""
     return WiredTable(world.table, wire(world, process, role), world.evidence, world.books, world.faults)
 
 
 def ports_of(world: World, process: Process) -> Callable[[str], Ports]:
-    """A process's ports, each part's over a way of its own."""
+    """A process's ports. Each part has connections of its own."""
 
     def of(part: str) -> Ports:
         table = wired_table(world, process, part)

@@ -1,4 +1,4 @@
-"""One run, from seed to verdict."""
+"""One run, from seed to outcome."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tests.simulation.world import World
 
 
 class Outcome(NamedTuple):
-    """What came of a run."""
+    """The outcome of a run."""
 
     seed: int
     kinds: tuple[str, ...]
     violations: list[str]
     counts: Counter[str]
-    """Of what happened to jobs."""
+    """What happened to jobs, and how often."""
     met: Counter[str]
     """How often each kind of fault struck."""
     virtual_s: float
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 
 
 class _LogMonitor(logging.Handler):
-    """Whatever the product logs about an error that it did not foresee is a violation."""
+    """An unexpected error that the product logs is a violation."""
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.WARNING)
@@ -70,7 +70,7 @@ class _LogMonitor(logging.Handler):
 
 def simulate(seed: int, mix: tuple[str, ...] | None = None, *, keep_trace: bool = False) -> Outcome:
     """Run one seed. ``mix``: kinds of faults, in place of those that the seed would choose."""
-    # What the dead leave behind must not be tidied away while others run: that would call their `finally` blocks.
+    # Coroutines of killed processes must not be collected while others run: that would run their `finally` blocks.
     gc.disable()
     try:
         return _simulate(seed, mix, keep_trace=keep_trace)
@@ -126,13 +126,12 @@ async def _run_phases(world: World, fault_injector: FaultInjector, auditor: Audi
         for _ in range(count):
             world.start(kind)
     await pause(loop, 2.0)
-    bursts = fault_intensity_of(scenario, world.rng)
-    vars(world.intensity).update(vars(bursts))
+    vars(world.intensity).update(vars(fault_intensity_of(scenario, world.rng)))
     workload = Workload(world, auditor)
     background = [world.spawn(fault_injector.supervise()), world.spawn(auditor.bounds.watch())]
-    fault_phase = world.spawn(fault_injector.run())
+    injecting = world.spawn(fault_injector.run())
     await workload.run(scenario.jobs, scenario.fault_phase_s - 2.0)
-    await fault_phase
+    await injecting
     await pause(loop, max(0.0, scenario.fault_phase_s - loop.time()))
     await fault_injector.repair()
     await pause(loop, recovery_min_s(world))
@@ -151,7 +150,7 @@ async def _run_phases(world: World, fault_injector: FaultInjector, auditor: Audi
 
 
 async def _wind_down(world: World) -> None:
-    """The surplus processes must stop in good order; one of each kind is enough to see every bucket retired."""
+    """All but one process of each kind stop in good order; one is enough to retire every bucket."""
     scenario, idle_at_ms = world.scenario, world.now_ms()
     world.trace.note("scenario", "winds down")
     surplus = [process for kind in scenario.fleet for process in world.alive(kind)[1:]]
@@ -159,14 +158,14 @@ async def _wind_down(world: World) -> None:
         await stopping
     settings = world.settings
     if not scenario.to_the_end:
-        await pause(world.loop, settings.call_timeout_s)  # what removed the last trigger has not heard of it yet
+        await pause(world.loop, settings.call_timeout_s)  # until the last removal is answered
         return
     within_s = settings.retire_grace_s + 3 * (scenario.bucket_width_s + settings.lease_ttl_s) + 20.0
     await until(world, lambda: has_retired(world, idle_at_ms), within_s + scenario.skew_ms_max / 500)
 
 
 async def _close_books(world: World, auditor: Auditor) -> None:
-    """Everybody stops in good order. Once all windows have closed, the ledger is read."""
+    """The last processes stop in good order. The ledger is read once all its windows have closed."""
     auditor.finished_at = world.loop.time()
     processes = [process for kind in world.scenario.fleet for process in world.alive(kind)]
     for stopping in [world.spawn(world.stop(process)) for process in processes]:
@@ -184,7 +183,7 @@ def _describe_error(context: dict[str, object]) -> str:
 
 
 def _discard(world: World, loop: SimulationLoop) -> None:
-    """Let everything be collected, in silence: interrupted code complains when it is thrown away."""
+    """Let everything be collected without warnings, which interrupted code causes when it is thrown away."""
     loop.set_exception_handler(lambda *_: None)
     loop.end()
     for process in world.processes:

@@ -1,4 +1,4 @@
-"""Users: they submit, cancel, move and look up jobs, and tell the auditor what they were answered."""
+"""Users: they submit, cancel, move and look up jobs, and report to the auditor what they were answered."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATIENCE_S = 15.0
 
 
 class NoResponse(Exception):
-    """The user does not know whether it was done."""
+    """No response came: the user does not know whether it was done."""
 
 
 class Workload:
@@ -33,13 +33,13 @@ class Workload:
         self.rng = random.Random(f"workload {world.scenario.seed}")
         self.jobs = JobMaker(world, self.rng)
         self.active = 0
-        """Users who are still doing something."""
+        """Users who have not finished."""
 
     async def run(self, jobs: int, seconds: float, *, bursts: bool = True) -> None:
         """Submit about ``jobs`` jobs within ``seconds``.
 
-        ``bursts``: sometimes many that are due at one instant, and some that are due much later. What the first may
-        take depends on bounds that a scenario may have set very low.
+        ``bursts``: sometimes many that are due at one instant, and some that are due much later. How late the former
+        may be depends on bounds that a scenario may have set very low.
         """
         self.jobs.horizon_s = 60.0 if bursts else 20.0
         began = self.world.loop.time()
@@ -107,7 +107,7 @@ class Workload:
         try:
             await self._ask(ask)
         except DyneinError as error:
-            # Refused as a whole: too large, or the process is on its way out.
+            # Refused as a whole: too large, or the process is draining.
             for request in requests:
                 self.auditor.refused(request, error)
         except NoResponse:
@@ -155,7 +155,7 @@ class Workload:
             return None
 
     async def _play_with(self, token: str) -> None:
-        """Perhaps cancel or move it, at a moment that tends to be close to something happening."""
+        """Perhaps cancel or move it, at a moment that is likely to be close to some other event of the job."""
         rng = self.rng
         roll = rng.random()
         while roll < self.world.scenario.alteration_rate:
@@ -194,8 +194,8 @@ class Workload:
             return
 
     async def _to_the_brink(self, token: str) -> None:
-        """Move it to where it can just not be cancelled any more, or just still, and cancel it; or to where its bucket
-        is about to be retired."""
+        """Move it to where it can just no longer be cancelled, or just still, and cancel it; or to a bucket that is
+        about to be retired."""
         record = self.world.table.shards()[self.world.signer.verify(token).key.shard]
         if self.rng.random() < 0.5:
             width_ms = self.world.scenario.bucket_width_s * 1000
@@ -238,10 +238,10 @@ class Workload:
         except (NoResponse, DyneinError):
             return
 
-    # --- how they reach us --------------------------------------------------------------------------------------------
+    # --- their requests --------------------------------------------------------------------------------------------
 
     async def _ask(self, ask: Ask[ResultT]) -> ResultT:
-        """One request to some API process. Raises `NoResponse`, or the error answered."""
+        """One request to some API process. Raises `NoResponse`, or the error that it was answered with."""
         world = self.world
         tries = 0
         while not world.apis:

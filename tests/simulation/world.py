@@ -86,11 +86,11 @@ class World:
         self.signer = TokenSigner([SECRET.encode()])
         self.processes: list[Process] = []
         self.apis: dict[str, Client] = {}
-        """By process name: those that take requests."""
+        """By process name: those that accept requests."""
         self.problems: list[str] = []
-        """What went wrong by itself: agents that died of a bug."""
+        """Unexpected errors: agents that ended with one, and those that were logged."""
         self.parts: dict[str, ProcessParts] = {}
-        """By process name; of the dead, what they died with."""
+        """By process name; of those that have died, as they were then."""
         self._names = dict.fromkeys(scenario.fleet, 0)
         self._lives: dict[str, asyncio.Task[None]] = {}
         self.queues.create(self.settings.dead_letter_queue)
@@ -101,7 +101,7 @@ class World:
             self.queues.create(name)
 
     def raise_shard_count(self, shard_count: int) -> None:
-        """As ``dynein bootstrap`` does, 59 minutes ago: a new shard's owner looks back an hour, which takes long."""
+        """As ``dynein bootstrap`` does, 59 minutes ago: a new shard's owner reads an hour back, which takes long."""
         self.clock.offset_ms += _SHARDS_MADE_MS
         self.table.raise_shard_count(shard_count)
         self.clock.offset_ms -= _SHARDS_MADE_MS
@@ -130,7 +130,7 @@ class World:
         return process
 
     def opened(self, process: Process, parts: ProcessParts) -> None:
-        """A process has found its queues, and is about to work."""
+        """A process has found its queues, and begins to work."""
         self.parts[process.name] = parts
         if parts.client is not None:
             self.apis[process.name] = parts.client
@@ -146,7 +146,7 @@ class World:
             await live(self, process)
         except (FatalError, DyneinError) as error:
             self.trace.note(process.name, f"exits: {type(error).__name__}: {error}")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the auditor wants to know
+        except Exception as error:  # noqa: BLE001 - an unexpected error is a violation
             self.problems.append(f"{process.name} died of {type(error).__name__}: {error}")
             self.trace.note(process.name, f"dies: {type(error).__name__}: {error}")
         else:
