@@ -57,18 +57,21 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
 @pytest.mark.parametrize(
     ("bug", "mix"),
     [
-        ("202 although the inbound queue did not answer", ("request_lost",)),
-        ("say that nothing was accepted when nobody knows", ("response_lost",)),
+        ("202 although the inbound queue did not respond", ("request_lost",)),
+        ("report a job in doubt as not accepted", ("response_lost",)),
         ("delete the inbound message before its jobs are stored", ("crash",)),
-        ("hold a job in hand without raising the hold mark", ()),
+        ("hold a job without raising the hold mark", ()),
         ("trust a lease to its end, as if a send took no time", ("partition", "slow")),
         ("release a shard while sends are under way", ("slow", "scale")),
         ("read without raising the read mark", ()),
         ("read up to a mark that has just been raised", ()),
-        ("retire buckets without looking whether they are empty", ("slow", "crash")),
-        ("match the answers of a batch to the wrong entries", ("partial",)),
+        ("retire buckets that may not be empty", ("slow", "crash")),
+        ("match the results of a batch to the wrong entries", ("partial",)),
         ("dead-letter without an acknowledgement", ("poison", "partial")),
         ("send 300 ms early", ()),
+        ("count a delivery at each try", ("partial",)),
+        ("post again under another id", ("response_lost",)),
+        ("exit without posting the last counts", ()),
     ],
 )
 def test_a_planted_bug_is_found(bug: str, mix: tuple[str, ...]) -> None:
