@@ -70,10 +70,10 @@ class Ingestion:
 
         ``received_before``: an earlier receive, here or elsewhere, may have got some way with it.
         """
-        arrivals = [arrival for arrival in arrivals if arrival.key not in progress.sent]
         firsts = await self._first_creates(arrivals)
+        # Also of what was sent before: the repeats of a job that needs nothing more are still to be taken back.
         repeats = _without(arrivals, firsts)
-        arrivals = await self._with_shard(firsts)
+        arrivals = await self._with_shard([arrival for arrival in firsts if arrival.key not in progress.sent])
         # Only now, when nothing keeps us from acting on it, is it decided what is near.
         hold, store = admit(arrivals, self._clock.now_ms(), self._hold_window_ms)
         await all_of(
