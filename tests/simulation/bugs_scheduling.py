@@ -114,12 +114,8 @@ BUGS = (
     Mutation("read without raising the read mark", WiredTable, "renew", _forget_read_mark),
     Mutation("read up to a mark that has just been raised", ShardReader, "_new_forward", _mark_just_raised),
     Mutation("leave out the last millisecond of what is read", WiredTable, "read", _last_millisecond),
-    Mutation(
-        "read only one page of a range", WiredTable, "read", result(lambda page: page._replace(resume=None))
-    ),
-    Mutation(
-        "buffer what was removed while it was read", ShardBuffer, "watch_removals", returns(value=set())
-    ),
+    Mutation("read only one page of a range", WiredTable, "read", result(lambda page: page._replace(resume=None))),
+    Mutation("buffer what was removed while it was read", ShardBuffer, "watch_removals", returns(value=set())),
     Mutation("release half of the memory of a page", MemoryBudget, "give_back", _half),
     Mutation("ignore `UnprocessedItems` of a removal", WiredTable, "remove", result(lambda left: left[:0])),
     Mutation("a dispatcher ignores tombstones", RangeScan, "cancelled", returns(value=set())),
