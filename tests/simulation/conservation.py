@@ -1,4 +1,4 @@
-"""Does the conservation ledger balance against the checker's own books, but for what named causes explain?
+"""Invariant 1, by its sums: the conservation ledger balances, but for what named causes explain.
 
 Three steps, each exact, by window of due time and by flow:
 
@@ -6,9 +6,9 @@ Three steps, each exact, by window of due time and by flow:
    ended, in its tally.
 2. *What is in the ledger* is each posting once. Counts are lost only with a process that was killed, or that could not
    post its last ones in time at its end.
-3. *The books themselves balance*, job for job, but for duplicates and for doubts (`_imbalances`).
+3. *The books themselves balance*, job for job, but for the causes that `_Cause` names.
 
-So each gap and each surplus of the ledger is the sum of what step 2 found lost and step 3 found named.
+So each gap and each surplus of the ledger is the sum of counts lost (step 2) and of these causes (step 3).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Cause(Enum):
     """Why the books of one job may not balance, though each process counted all that it learned of."""
 
     UNANSWERED_CREATE = "its user was not answered that it was accepted"
-    TAKEN_BACK_TWICE = "two ingesters finished the message with a repeated create, and each took it back"
+    TAKEN_BACK_TWICE = "a repeated create was received more than once, and taken back each time"
     UNANSWERED_MOVE = "a move here was not answered"
     DUPLICATE = "delivered more than once"
     DOUBT = "a cancel or move was not answered, and was not done or done by another call"
@@ -155,7 +155,7 @@ class Conservation:
             if pending != explained[start_ms] and not self.violations:
                 self._violated(
                     "the ledger",
-                    f"is {pending} jobs short {self._due(start_ms)}, and {explained[start_ms]} are explained",
+                    f"misses {pending} jobs {self._due(start_ms)}, and {explained[start_ms]} are explained",
                 )
         balance = balance_of(ledger.values())
         self._auditor.counts["missing in the ledger"] += balance.gap_jobs
