@@ -26,7 +26,7 @@ from tests.simulation.mutation import Mutation, result, returns
 def _remove_when_due(original: Any) -> Any:
     def submit(self: Sender, entry: Any) -> None:
         removing = self._store.remove([entry.trigger.key])
-        asyncio.ensure_future(_quietly(removing))  # noqa: RUF006 - part of the bug
+        asyncio.ensure_future(_quietly(removing))  # noqa: RUF006 - as careless as the bug
         original(self, entry)
 
     return submit
@@ -49,7 +49,7 @@ def _rounded_to_seconds(original: Any) -> Any:
     return put
 
 
-def _delay_rounded_down(original: Any) -> Any:  # noqa: ARG001 - the original is replaced
+def _delay_rounded_down(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     return lambda due_ms, now_ms: max(0, (due_ms - now_ms) // 1000)
 
 
@@ -98,23 +98,23 @@ def _fresh_id_each_try(original: Any) -> Any:
     return message
 
 
-def _forget(original: Any) -> Any:  # noqa: ARG001 - the original is replaced
+def _forget(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     return lambda self, entry: self.drop(entry)
 
 
 BUGS = (
     Mutation("ignore `Failed` of SendMessageBatch", WiredQueues, "send", result(lambda all_: [None] * len(all_))),
-    Mutation("match the results of a batch to the wrong entries", WiredQueues, "send", result(lambda all_: all_[::-1])),
+    Mutation("match the answers of a batch to the wrong entries", WiredQueues, "send", result(lambda all_: all_[::-1])),
     Mutation(
         "remove the trigger when it is due, not when its send is acknowledged", Sender, "_submit", _remove_when_due
     ),
     Mutation("send 300 ms early", DueTimer, "is_due", _early),
-    Mutation("round the due time of a held job down to seconds", IngestHand, "put", _rounded_to_seconds),
+    Mutation("what an ingester holds is due by the second", IngestHand, "put", _rounded_to_seconds),
     Mutation("round DelaySeconds down", senders, "delay_s", _delay_rounded_down),
-    Mutation("assume a job sent once its lane has failed three times", Lane, "_deliver", _gives_up),
+    Mutation("take a job for sent once its lane has failed three times", Lane, "_deliver", _gives_up),
     Mutation("dead-letter without an acknowledgement", DeadLetterQueue, "_flush", _without_acknowledgement),
     Mutation("dead-letter at the first failure", Lane, "_over_budget", returns(value=True)),
-    Mutation("forget an evicted trigger", ShardBuffer, "evict", _forget),
+    Mutation("forget a trigger that there was no room for", ShardBuffer, "evict", _forget),
     Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
     Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),
     Mutation("a new deduplication id for each try", due_job, "outgoing_message", _fresh_id_each_try),

@@ -70,7 +70,7 @@ def _first_half(original: Any) -> Any:
     return add
 
 
-def _three_tries(original: Any) -> Any:  # noqa: ARG001 - the original is replaced
+def _three_tries(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     async def until_none_is_left(self: BatchedStore, items: dict[Any, Any], write: Any) -> None:
         left = list(items.values())
         for failures in range(1, 4):
@@ -85,12 +85,12 @@ def _three_tries(original: Any) -> Any:  # noqa: ARG001 - the original is replac
 
 def _mark_afterwards(original: Any) -> Any:
     async def cover(self: ShardView, due_at_ms: Any) -> None:
-        asyncio.ensure_future(original(self, due_at_ms))  # noqa: RUF006 - part of the bug
+        asyncio.ensure_future(original(self, due_at_ms))  # noqa: RUF006 - as careless as the bug
 
     return cover
 
 
-def _everybody(original: Any) -> Any:  # noqa: ARG001 - the original is replaced
+def _everybody(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     async def enter(self: Gate, jobs: int, *rest: int) -> bool:
         self.turn_away()
         self.slots += rest[0] if rest else jobs
@@ -100,20 +100,20 @@ def _everybody(original: Any) -> Any:  # noqa: ARG001 - the original is replaced
 
 
 BUGS = (
-    Mutation("202 although the inbound queue did not respond", WiredQueues, "send", _accept_before_acknowledged),
-    Mutation("a cancel is 200 whatever its outcome in the store", ExistingJobs, "_cancel", _cancels_anything),
-    Mutation("report a job in doubt as not accepted", app, "problem_of", _nothing_was_accepted),
-    Mutation("the results of a batch are in the wrong order", routes, "_accept_batch", _in_the_wrong_order),
+    Mutation("202 although the inbound queue did not answer", WiredQueues, "send", _accept_before_acknowledged),
+    Mutation("answer a cancel with 200 whatever the store says", ExistingJobs, "_cancel", _cancels_anything),
+    Mutation("say that nothing was accepted when nobody knows", app, "problem_of", _nothing_was_accepted),
+    Mutation("answer the jobs of a batch in another order", routes, "_accept_batch", _in_the_wrong_order),
     Mutation("delete the inbound message before its jobs are stored", Ingester, "_finish", _delete_before_store),
     Mutation("delete the inbound message when half of it is stored", BatchedStore, "add", _first_half),
     Mutation("ignore `UnprocessedItems` of a write", WiredTable, "add", result(lambda left: left[:0])),
-    Mutation("assume a trigger written after three tries", BatchedStore, "_until_none_is_left", _three_tries),
+    Mutation("take a trigger for written after three tries", BatchedStore, "_until_none_is_left", _three_tries),
     Mutation("skip the check after a write", LateWrites, "report", answer([])),
     Mutation("report a late write without counting it", WiredTable, "report_late", answer(value=True)),
     Mutation("never extend the visibility of a message", Visibility, "run_once", answer(1.0)),
-    Mutation("an ingester admits every message at once", Gate, "enter", _everybody),
+    Mutation("an ingester lets in whatever comes", Gate, "enter", _everybody),
     Mutation("every create of a prepared job goes ahead", WiredTable, "claim", answer(value=True)),
-    Mutation("an ingester ignores tombstones", WiredTable, "tombstones", answer([])),
-    Mutation("hold a job without raising the hold mark", ShardView, "cover", answer(None)),
-    Mutation("raise the hold mark after checking for tombstones", ShardView, "cover", _mark_afterwards),
+    Mutation("an ingester does not look for tombstones", WiredTable, "tombstones", answer([])),
+    Mutation("hold a job in hand without raising the hold mark", ShardView, "cover", answer(None)),
+    Mutation("raise the hold mark after looking for tombstones", ShardView, "cover", _mark_afterwards),
 )

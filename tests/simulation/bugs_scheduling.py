@@ -17,7 +17,7 @@ from tests.simulation.engines import WiredTable
 from tests.simulation.mutation import Mutation, answer, instead, result, returns
 
 
-def _retire_unseen(original: Any) -> Any:  # noqa: ARG001 - the original is replaced
+def _retire_unseen(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     def retire_before(self: ShardReader) -> int:
         return max(self.lease.record.retired_before, bucket_of(self._cursor_ms, self._limits.bucket_width_ms))
 
@@ -91,11 +91,11 @@ def _last_millisecond(original: Any) -> Any:
     return read
 
 
-def _on_this_page(original: Any) -> Any:  # noqa: ARG001 - the original is replaced
+def _on_this_page(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     return lambda self, page: {tombstone.key for tombstone in page.tombstones}  # noqa: ARG005
 
 
-def _all_ever_seen(original: Any) -> Any:  # noqa: ARG001 - the original is replaced
+def _all_ever_seen(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     return lambda self, seconds, now: list(self._seen)  # noqa: ARG005
 
 
@@ -106,7 +106,7 @@ def _half(original: Any) -> Any:
 BUGS = (
     Mutation("trust a lease for ever", Lease, "valid", returns(value=True)),
     Mutation("trust a lease to its end, as if a send took no time", LeaseTimes, "send_timeout_s", instead(0.0)),
-    Mutation("take a shard whose owner is alive", WiredTable, "take", _take_healthy),
+    Mutation("take a shard without looking whether its owner still beats", WiredTable, "take", _take_healthy),
     Mutation("no fencing: renew whoever owns the shard", TableState, "_still_owned", returns(value=True)),
     Mutation("never release a shard", LeaseKeeper, "_release", answer(None)),
     Mutation("release a shard while sends are under way", ShardBuffer, "settled", returns(value=True)),
@@ -114,16 +114,16 @@ BUGS = (
     Mutation("read without raising the read mark", WiredTable, "renew", _forget_read_mark),
     Mutation("read up to a mark that has just been raised", ShardReader, "_new_forward", _mark_just_raised),
     Mutation("leave out the last millisecond of what is read", WiredTable, "read", _last_millisecond),
-    Mutation("read only one page of a range", WiredTable, "read", result(lambda page: page._replace(resume=None))),
-    Mutation("buffer what was removed while it was read", ShardBuffer, "watch_removals", returns(value=set())),
-    Mutation("release half of the memory of a page", MemoryBudget, "give_back", _half),
-    Mutation("ignore `UnprocessedItems` of a removal", WiredTable, "remove", result(lambda left: left[:0])),
-    Mutation("a dispatcher ignores tombstones", RangeScan, "cancelled", returns(value=set())),
-    Mutation("a dispatcher ignores tombstones of other pages", RangeScan, "cancelled", _on_this_page),
-    Mutation("cancel without checking the marks", TableState, "cancel", _cancel_ignores_marks),
+    Mutation("take a page for the whole range", WiredTable, "read", result(lambda page: page._replace(resume=None))),
+    Mutation("take in what was removed while it was read", ShardBuffer, "watch_removals", returns(value=set())),
+    Mutation("give back half of the room of a page", MemoryBudget, "give_back", _half),
+    Mutation("ignore what a removal left unprocessed", WiredTable, "remove", result(lambda left: left[:0])),
+    Mutation("a dispatcher does not heed tombstones", RangeScan, "cancelled", returns(value=set())),
+    Mutation("heed tombstones of the same page only", RangeScan, "cancelled", _on_this_page),
+    Mutation("cancel without looking at the marks", TableState, "cancel", _cancel_ignores_marks),
     Mutation("no tombstone for what is not stored yet", TableState, "cancel", _cancel_what_is_there),
     Mutation("tombstones do not last", TableState, "put_tombstone", _short_lived),
-    Mutation("retire buckets that may not be empty", ShardReader, "retire_before", _retire_unseen),
+    Mutation("retire buckets without looking whether they are empty", ShardReader, "retire_before", _retire_unseen),
     Mutation("retire buckets as soon as they have ended", ReadLimits, "retire_grace_ms", instead(0)),
     Mutation("retire a bucket although late writes were counted", TableState, "renew", _late_writes_do_not_matter),
 )
