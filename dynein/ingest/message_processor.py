@@ -61,10 +61,10 @@ class MessageProcessor:
 
         ``received_before``: an earlier receive, here or elsewhere, may have done some of its jobs.
         """
-        arrivals = [arrival for arrival in arrivals if arrival.key not in progress.sent]
         firsts = await self._first_creates(arrivals)
+        # Also of what was sent before: the repeats of a job that needs nothing more are still to be taken back.
         repeats = _without(arrivals, firsts)
-        arrivals = await self._with_shard(firsts)
+        arrivals = await self._with_shard([arrival for arrival in firsts if arrival.key not in progress.sent])
         # Only now, when nothing keeps us from acting on it, is it decided what is near.
         near, far = triage(arrivals, self._context.clock.now_ms(), self._hold_window_ms)
         await all_of(

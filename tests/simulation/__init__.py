@@ -1,32 +1,35 @@
 """Deterministic simulation: the real roles on simulated SQS and DynamoDB, one seeded event loop and virtual time.
 
 ``python -m tests.simulation --seed N`` replays one run exactly; ``--seeds A:B`` runs a range. Everything that happens
-in a run follows from its seed: which processes there are, what each call to the engines meets, what fails and when.
+in a run follows from its seed: which processes there are, which calls to the engines fail, what else fails and when.
 
 =====================================  ================================================================================
 *time and machines*
-`loop`                                 an event loop whose time is a number, and which can withhold or drop the
-                                       callbacks of one process
+`loop`                                 an event loop on virtual time, which can withhold or drop the callbacks of one
+                                       process
 `process`                              a simulated process: its clock, and how it is paused and killed
-`flight`, `network`                    what becomes of a call: latency, loss, throttling, partitions
-`quirks`                               how the engines themselves misbehave: partial failures, duplicates, torn reads
-`engines`                              SQS and DynamoDB as one process sees them, through that network
+`flight`, `network`                    the outcome of a call: latency, loss, throttling, partitions
+`quirks`                               faults of the engines themselves: partial failures, duplicates, torn reads
+`engines`, `ledger`                    SQS, DynamoDB and the ledger in it as one process sees them, through that network
 *a run*
-`scenario`                             what a seed stands for: fleet, settings, fault mix
+`scenario`                             what a seed means: fleet, settings, kinds of faults and how likely they are
 `world`                                one run's engines and processes
-`agents`                               the real roles, started in simulated processes
-`workload`, `jobs`, `clients`          users who submit, cancel and move jobs; what they submit; how they reach the API
-`saboteur`                             crashes, pauses, partitions, outages, clock steps, deploys
-`recovery`                             when all must be as good as new
-`run`, `many`, `__main__`              one run, from seed to verdict; many, on several cores; the command line
-*the judge, which shares no code with the product*
-`evidence`                             what was done at the engines, by whom and when
-`auditor`                              what users were answered, and every delivery
-`verdict`                              lost, early, cancelled and delivered, stranded, altered
+`process_parts`                        the real roles, started in simulated processes
+`workload`, `jobs`, `clients`          users who submit, cancel and move jobs; their jobs; their connection to the API
+`fault_injector`                       crashes, pauses, partitions, outages, clock steps, deploys
+`recovery`                             when the fleet must have recovered from all faults
+`run`, `many`, `__main__`              one run, from seed to outcome; many, on several cores; the command line
+*the records of a run*
+`auditor`                              records what users were answered, and every delivery; decides nothing
+`evidence`                             what was done at the engines, by which process and when
+`books`                                which jobs came in and went out, by the process that learned of it
+*the checker, which shares no code with the product*
+`checker`                              after a run: lost, early, cancelled and delivered, stranded, altered
 `explain`                              which named fault explains that something happened twice
-`ownership`                            one owner a shard; nothing sent past a lease
+`conservation`                         whether the product's ledger balances against the books
+`ownership`                            one owner a shard; nothing sent after a lease may have expired
 `fifo`, `lateness`, `bounds`           order and duplicates on FIFO queues; how late a job may be; memory
-*is the judge blind?*
-`mutation`, `mutations`, `bugs_...`    deliberate bugs that the simulation has to find
+*does the checker see?*
+`mutation`, `mutations`, `bugs_...`    planted bugs that the simulation has to find
 =====================================  ================================================================================
 """

@@ -1,8 +1,8 @@
-"""``python -m tests.simulation``: replay one seed, run many, or hunt for bugs planted on purpose."""
+"""``python -m tests.simulation``: replay one seed, run many, or search for planted bugs."""
 
 from __future__ import annotations
 
-# ruff: noqa: T201 - it talks to a person at a terminal
+# ruff: noqa: T201 - a command line prints
 import argparse
 import os
 import signal
@@ -10,13 +10,13 @@ import sys
 import time
 from collections import Counter
 
-from tests.simulation.many import Totals, hunt, run_seeds
+from tests.simulation.many import Totals, run_seeds, search_all
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.run import Outcome, simulate
 from tests.simulation.scenario import KINDS
 
 _FAILING_MAX = 10
-_TELL_EVERY_S = 10.0
+_PROGRESS_EVERY_S = 10.0
 _INTERRUPTED = 130
 
 
@@ -26,13 +26,13 @@ def main() -> int:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seed", type=int, help="replay one run")
     which.add_argument("--seeds", metavar="A:B", type=_range, help="run seeds A to B-1")
-    which.add_argument("--mutations", metavar="N", type=int, help="plant each known bug; find it within N seeds")
-    which.add_argument("--list-faults", action="store_true", help="say which kinds of faults there are")
+    which.add_argument("--mutations", metavar="N", type=int, help="plant each known bug and find it within N seeds")
+    which.add_argument("--list-faults", action="store_true", help="list the kinds of faults")
     parser.add_argument(
-        "--faults", metavar="KIND,...", type=_mix, help="these kinds of faults, in place of those a seed would choose"
+        "--faults", metavar="KIND,...", type=_mix, help="these kinds of faults, not those that each seed chooses"
     )
     parser.add_argument("--jobs", metavar="N", type=int, default=os.cpu_count() or 1, help="processes (default: cores)")
-    parser.add_argument("--only", metavar="TEXT", default="", help="of the known bugs, those whose name contains TEXT")
+    parser.add_argument("--only", metavar="TEXT", default="", help="plant only bugs whose name contains TEXT")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     parser.add_argument("--grep", metavar="TEXT", help="print only the lines of the trace that contain TEXT")
     parser.add_argument("--keep-going", action="store_true", help=f"do not stop after {_FAILING_MAX} failing seeds")
@@ -45,7 +45,7 @@ def main() -> int:
         trace = arguments.trace or bool(arguments.grep)
         return _replay(arguments.seed, arguments.faults, trace=trace, grep=arguments.grep)
     if arguments.mutations is not None:
-        return _hunt(arguments.mutations, arguments.only, arguments.faults, arguments.jobs)
+        return _search(arguments.mutations, arguments.only, arguments.faults, arguments.jobs)
     return _run(arguments.seeds, arguments.faults, arguments.jobs, keep_going=arguments.keep_going)
 
 
@@ -58,7 +58,7 @@ def _mix(text: str) -> tuple[str, ...]:
     kinds = tuple(kind.strip() for kind in text.split(",") if kind.strip())
     for kind in kinds:
         if kind not in KINDS:
-            raise argparse.ArgumentTypeError(f"{kind!r} is not a kind of fault; --list-faults says which there are")
+            raise argparse.ArgumentTypeError(f"{kind!r} is not a kind of fault; --list-faults lists them")
     return kinds
 
 
@@ -72,7 +72,7 @@ def _replay(seed: int, mix: tuple[str, ...] | None, *, trace: bool, grep: str | 
 
 
 def _run(seeds: range, mix: tuple[str, ...] | None, jobs: int, *, keep_going: bool) -> int:
-    began = told = time.monotonic()  # noqa: TID251 - how long the person at the terminal waits
+    began = reported_at = time.monotonic()  # noqa: TID251 - real time, for the progress line
     totals = Totals()
     interrupted = False
     try:
@@ -83,23 +83,23 @@ def _run(seeds: range, mix: tuple[str, ...] | None, jobs: int, *, keep_going: bo
                 if len(totals.failed) >= _FAILING_MAX and not keep_going:
                     break
             now = time.monotonic()  # noqa: TID251
-            if now - told > _TELL_EVERY_S:
-                told = now
+            if now - reported_at > _PROGRESS_EVERY_S:
+                reported_at = now
                 rate = totals.seeds / (now - began)
                 print(f"... {totals.seeds} of {len(seeds)} seeds, {len(totals.failed)} failed, {rate:.1f} a second")
     except KeyboardInterrupt:
         interrupted = True
-        print("interrupted: what follows is of the seeds that were run")
+        print("interrupted; totals of the seeds that were run:")
     print(_summary(totals, time.monotonic() - began))  # noqa: TID251
     if totals.failed:
         return 1
     return _INTERRUPTED if interrupted else 0
 
 
-def _hunt(seeds_max: int, only: str, mix: tuple[str, ...] | None, jobs: int) -> int:
+def _search(seeds_max: int, only: str, mix: tuple[str, ...] | None, jobs: int) -> int:
     names = [mutation.name for mutation in MUTATIONS if only in mutation.name]
     found, cpu_s = 0, 0.0
-    for result in hunt(names, range(seeds_max), mix, jobs):
+    for result in search_all(names, range(seeds_max), mix, jobs):
         cpu_s += result.cpu_s
         if result.found_at is None:
             print(f"NOT FOUND in {seeds_max} seeds ({result.cpu_s:.1f} CPU s): {result.bug}", flush=True)
@@ -112,11 +112,11 @@ def _hunt(seeds_max: int, only: str, mix: tuple[str, ...] | None, jobs: int) -> 
 
 
 def _describe(outcome: Outcome, mix: tuple[str, ...] | None) -> str:
-    verdict = "FAILED" if outcome.violations else "ok"
+    result = "FAILED" if outcome.violations else "ok"
     lines = [
-        f"seed {outcome.seed}: {verdict}; faults: {', '.join(outcome.kinds) or 'none'}",
+        f"seed {outcome.seed}: {result}; faults: {', '.join(outcome.kinds) or 'none'}",
         f"  {outcome.virtual_s:.0f} s, {outcome.steps} steps, digest {outcome.digest}",
-        f"  at most {outcome.lateness_ms_max:.0f} ms late in good weather; {_list(outcome.counts)}",
+        f"  at most {outcome.lateness_ms_max:.0f} ms late in the calm phase; {_list(outcome.counts)}",
     ]
     lines += [f"  - {violation}" for violation in outcome.violations[:20]]
     if len(outcome.violations) > 20:
@@ -139,6 +139,10 @@ def _summary(totals: Totals, took_s: float) -> str:
             f"jobs: {counts['accepted']} accepted, {counts['delivered']} delivered, {counts['cancelled']} cancelled, "
             f"{counts['moved']} moved, {counts['dead-lettered']} dead-lettered; "
             f"{counts['duplicates']} duplicates, each explained"
+        ),
+        (
+            f"ledger: {counts['missing in the ledger']} jobs missing, {counts['too many in the ledger']} too many, "
+            "each explained"
         ),
         f"faults: {_list(totals.met)}",
     ]

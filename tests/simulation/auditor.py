@@ -1,4 +1,4 @@
-"""Sees what users were answered and what reached the queues, and trusts no role. `verdict` says what was wrong."""
+"""The recorder: what users were answered and what reached the queues. `checker` decides afterwards what was wrong."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from dynein.api.schemas import Accepted, JobRequest
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import unpack
 from dynein.core.job_token import parse
+from dynein.core.ledger import Counts
 from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
 from dynein.errors import DyneinError, Unavailable
 from dynein.testing.queues import Sent
 from tests.simulation.bounds import Bounds
+from tests.simulation.fault_injector import FaultInjector
 from tests.simulation.flight import Fate, Flight
+from tests.simulation.loop import OWNER
 from tests.simulation.process import Process
-from tests.simulation.saboteur import Saboteur
 from tests.simulation.world import EPOCH_MS, World
 
 
@@ -51,17 +53,17 @@ class Record:
 
     @property
     def in_doubt(self) -> bool:
-        """Nobody can say whether it was accepted."""
+        """It may have been accepted: not every submission of it was answered with certainty."""
         certain = sum(1 for error in self.refused if not isinstance(error, Unavailable))
         return not self.tokens and certain < self.asked
 
 
 class Auditor:
-    """Takes everything down during a run."""
+    """Records everything during a run. Trusts no role."""
 
-    def __init__(self, world: World, saboteur: Saboteur) -> None:
+    def __init__(self, world: World, fault_injector: FaultInjector) -> None:
         self.world = world
-        self.saboteur = saboteur
+        self.fault_injector = fault_injector
         self.records: dict[str, Record] = {}
         self.deliveries: dict[str, list[Delivery]] = {}
         self.fifo_batches: list[list[str]] = []
@@ -70,15 +72,19 @@ class Auditor:
         self.cancel_done: dict[str, float] = {}
         self.move_asked: dict[str, None] = {}
         self.move_done: dict[str, tuple[str, float]] = {}
+        self.ledger: dict[int, Counts] | None = None
+        """What a reader finds in it when all windows have closed."""
         self.bounds = Bounds(world)
         self.violations: list[str] = []
         """What was seen to be wrong at once."""
         self.counts: Counter[str] = Counter()
-        self.quiet_at = math.inf
+        self.calm_at = math.inf
         """When the fleet must have recovered."""
+        self.finished_at = math.inf
+        """When all was done, and the last processes were told to stop."""
         world.queues.on_sent.append(self._sent)
 
-    # --- what users say -----------------------------------------------------------------------------------------------
+    # --- what users do and are answered ------------------------------------------------------------------------------
 
     def submitting(self, request: JobRequest) -> None:
         assert request.body is not None
@@ -89,6 +95,9 @@ class Auditor:
         record = self._record(request)
         record.tokens.setdefault(answer.token, self.world.loop.time())
         self.counts["accepted"] += 1
+        process = OWNER.get()
+        assert isinstance(process, Process), "called in a process"
+        self.world.books.accepted(process.name, parse(answer.token))
         self.world.trace.note(
             "api", f"accepts {name_of(request.body)} as {answer.policy} {short(answer.token)} {due(answer.token)}"
         )
@@ -122,21 +131,21 @@ class Auditor:
         self.world.trace.note("api", f"has moved {short(token)} to {short(new_token)} {due(new_token)}")
 
     def looked_up(self, token: str, state: str) -> None:
-        self.world.trace.note("api", f"says {short(token)} is {state}")
+        self.world.trace.note("api", f"reports {short(token)} as {state}")
 
     # --- what reaches the queues --------------------------------------------------------------------------------------
 
     def _sent(self, sent: Sent) -> None:
         flight = self.world.network.serving
         if flight is None:
-            return  # the saboteur's
+            return  # the fault injector sent it
         settings = self.world.settings
         if sent.queue == settings.inbound_queue:
             self._carried(sent, flight)
             return
         attributes = sent.message.attributes
         if TOKEN_ATTRIBUTE not in attributes:
-            return  # an inbound message, dead-lettered: judged by what is in the queue at the end
+            return  # an inbound message, dead-lettered: checked by what is in the queue at the end
         if sent.duplicate:
             self.counts["dropped by FIFO deduplication"] += 1
             return
@@ -161,13 +170,16 @@ class Auditor:
         self.world.trace.note(flight.process, f"{verb} {short(token)} to {sent.queue}{reason}")
         self._check_ownership(delivery)
         if not dead_letter and int(attributes[DUE_AT_ATTRIBUTE].value) != parse(token).key.due_at_ms:
-            self.violations.append(f"{short(token)}: the message says another due time than its token")
+            self.violations.append(f"{short(token)}: the message has another due time than its token")
 
     def _carried(self, sent: Sent, flight: Flight) -> None:
         arrivals = unpack(sent.message.body)
         self.bounds.message_jobs_max = max(self.bounds.message_jobs_max, len(arrivals))
+        evidence = self.world.evidence
         for arrival in arrivals:
-            self.world.evidence.carriers.setdefault(arrival.key, {})[sent.message_id] = flight
+            evidence.carriers.setdefault(arrival.key, {})[sent.message_id] = flight
+            evidence.creates.setdefault(arrival.key, {})[arrival.create_id] = None
+        evidence.prepared[sent.message_id] = [arrival for arrival in arrivals if arrival.prepared]
 
     def _check_ownership(self, delivery: Delivery) -> None:
         process, flight = delivery.process, delivery.flight

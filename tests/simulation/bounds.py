@@ -1,4 +1,4 @@
-"""Invariant 7: whatever a process holds stays within its settings' bounds, and nothing is left once all is done."""
+"""Invariant 7: what a process holds stays within its settings' bounds, and nothing is left once all jobs are done."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import NamedTuple
 from dynein.core.queues import ENTRIES_MAX
 from dynein.scheduler.dispatcher import READS_MAX
 from dynein.scheduler.lease_keeper import CALLS_MAX
-from tests.simulation.agents import Innards
+from tests.simulation.flight import OUTSIDE_OF_JOBS
 from tests.simulation.process import Process, State, pause
+from tests.simulation.process_parts import ProcessParts
 from tests.simulation.world import World
 
 _WATCH_EVERY_S = 1.0
 _CALLS_OF_A_KIND_MAX = 16
-"""Of one role about one thing. Every batcher keeps 8 under way at most; some verbs serve two of them."""
+"""Calls of one role and verb. Every batcher keeps 8 under way at most; some verbs serve two of them."""
 _TASKS_IDLE_MAX = 80
-"""Of a process that has nothing to do: its agents, and calls that are under way."""
+"""Tasks of a process without work: its agents, and calls that are under way."""
 
 
 class Level(NamedTuple):
-    """How much there is of something, and how much there may be."""
+    """How much of something there is, and how much there may be."""
 
     what: str
     now: int
@@ -29,60 +30,60 @@ class Level(NamedTuple):
 
 
 class Bounds:
-    """Looks at every live process now and then."""
+    """Inspects every live process once a second."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.message_jobs_max = 1
-        """Jobs of the largest inbound message so far, which is let in even where it exceeds the bound."""
+        """Jobs of the largest inbound message so far, which is admitted even where it exceeds the bound."""
         self.violations: dict[str, None] = {}
 
     async def watch(self) -> None:
         """Until the run is over."""
         while True:
             await pause(self._world.loop, _WATCH_EVERY_S)
-            for process, innards in self._live():
-                for level in (*self._levels(innards), *self._calls(process)):
+            for process, parts in self._live():
+                for level in (*self._levels(parts), *self._calls(process)):
                     if level.now > level.most:
                         self._violated(f"{process.name}: {level.what}: {level.now}, at most {level.most} allowed")
 
-    def judge_idle(self) -> None:
+    def check_idle(self) -> None:
         """Nothing is under way, so nothing may be held."""
-        for process, innards in self._live():
-            for level in self._levels(innards):
+        for process, parts in self._live():
+            for level in self._levels(parts):
                 if level.now:
-                    self._violated(f"{process.name}: {level.what}: {level.now} left, and nothing to do")
+                    self._violated(f"{process.name}: {level.what}: {level.now} left without any work")
             tasks = process.tasks_alive()
             if tasks > _TASKS_IDLE_MAX:
-                self._violated(f"{process.name}: {tasks} tasks, and nothing to do")
+                self._violated(f"{process.name}: {tasks} tasks without any work")
 
     def _violated(self, what: str) -> None:
         self.violations.setdefault(f"BOUND: {what}")
 
-    def _live(self) -> Iterator[tuple[Process, Innards]]:
+    def _live(self) -> Iterator[tuple[Process, ProcessParts]]:
         for process in self._world.processes:
-            if process.state is State.RUNNING and process.name in self._world.innards:
-                yield process, self._world.innards[process.name]
+            if process.state is State.RUNNING and process.name in self._world.parts:
+                yield process, self._world.parts[process.name]
 
-    def _levels(self, innards: Innards) -> Iterator[Level]:
+    def _levels(self, parts: ProcessParts) -> Iterator[Level]:
         settings = self._world.settings
-        if innards.submissions is not None:
-            sender = innards.submissions._sender
+        if parts.submissions is not None:
+            sender = parts.submissions._sender
             waiting = [lane.waiting for lane in sender._direct._lanes._lanes.values()]
             waiting += [batcher.waiting for batcher in sender._inbound._batchers.values()]
             yield Level("submissions waiting for one queue", max(waiting, default=0), settings.submit_waiting_max)
-        if innards.ingester is not None:
+        if parts.ingester is not None:
             held_max = max(settings.held_jobs_max, self.message_jobs_max)
             received_max = ENTRIES_MAX * settings.ingest_receivers
-            yield Level("near jobs held", innards.ingester.near_jobs.jobs, held_max)
+            yield Level("near jobs held", parts.ingester.near_jobs.jobs, held_max)
             # Those that only wait to be deleted take no room of `Admission`; a bound of their own keeps them.
-            invisible_max = held_max + received_max + innards.ingester.inbox.deleting
-            yield Level("messages kept invisible", len(innards.ingester.visibility), invisible_max)
-        if innards.dispatcher is not None:
-            snapshot = innards.dispatcher.snapshot()
+            invisible_max = held_max + received_max + parts.ingester.inbox.deleting
+            yield Level("messages kept invisible", len(parts.ingester.visibility), invisible_max)
+        if parts.dispatcher is not None:
+            snapshot = parts.dispatcher.snapshot()
             yield Level("triggers read ahead", snapshot.read_ahead_jobs, settings.read_ahead_jobs_max)
             yield Level("due triggers", snapshot.overdue_jobs, settings.read_ahead_jobs_max)
-        for delivery in innards.deliveries:
+        for delivery in parts.deliveries:
             waiting = [lane._batcher.waiting for lane in delivery._lanes._lanes.values()]
             yield Level("due jobs waiting for one queue", max(waiting, default=0), settings.lane_waiting_max)
 
@@ -97,12 +98,11 @@ class Bounds:
 
     def _calls_max(self, role: str, verb: str, target: str) -> int:
         settings = self._world.settings
-        if verb == "receive":
-            return settings.ingest_receivers
-        if verb == "read":
-            return READS_MAX
-        if verb in ("renew", "take", "release"):
-            return CALLS_MAX
+        if role in OUTSIDE_OF_JOBS:
+            return 1
+        own = {"receive": settings.ingest_receivers, "read": READS_MAX}
+        if verb in own or verb in ("renew", "take", "release"):
+            return own.get(verb, CALLS_MAX)
         if verb == "send" and role in ("ingester", "dispatcher"):
             return 1 if target.endswith(".fifo") else settings.lane_in_flight_max
         if role == "api":

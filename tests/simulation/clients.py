@@ -1,4 +1,4 @@
-"""How users reach an API process: its submission service at first hand, or its HTTP application."""
+"""How users reach an API process: by its submission service directly, or by its HTTP application."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Client(Protocol):
         """Get a token."""
 
     async def get(self, token: str) -> JobStatus:
-        """Ask where a job is."""
+        """Look up a job's state."""
 
     async def cancel(self, token: str) -> CancelledJob:
         """Cancel it."""
@@ -48,9 +48,9 @@ class Client(Protocol):
 
 
 class HttpClient:
-    """Calls an ASGI application, and reads its answers as a program would: by status and problem code.
+    """Calls an ASGI application, and reads its responses as a program would: by status and problem code.
 
-    ``complain`` is told of answers that no program could make sense of.
+    ``complain`` is called with a description of each response that no program could make sense of.
     """
 
     def __init__(self, app: ASGIApp, complain: Callable[[str], None]) -> None:
@@ -70,7 +70,7 @@ class HttpClient:
             else:
                 outcomes.append(msgspec.convert(msgspec.to_builtins(item), Accepted))
                 if item.status != 202:
-                    self._complain(f"a job of a batch was taken, and its status is {item.status}")
+                    self._complain(f"a job of a batch was accepted, and its status is {item.status}")
         if [answer.accepted, answer.refused, len(outcomes)] != _counted(outcomes, len(requests)):
             self._complain(f"a batch of {len(requests)} was answered {answer.accepted} and {answer.refused}")
         return outcomes
@@ -113,7 +113,7 @@ class HttpClient:
         if status == 429:
             return Throttled(problem.detail)
         if status == 503:
-            # Only this one leaves open whether the job was taken.
+            # Only this one leaves open whether the job was accepted.
             return (Unavailable if problem.code == "unavailable" else Overloaded)(problem.detail)
         self._complain(f"status {status} {problem.code}: {problem.detail}")
         return Unavailable(problem.detail)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import functools
 from bisect import insort
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
 from dynein.core.delivered_message import TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import Arrival
+from dynein.core.job_token import parse
 from dynein.core.keys import TriggerKey
+from dynein.core.ledger import Flow
 from dynein.core.queues import Depth, Destination, OutgoingMessage, Received, SendFailure
 from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Cancelled, DueCount, Found, Moved, Page, Tombstone
+from dynein.errors import Unavailable
+from dynein.server.assembly import DEAD_LETTERS, DISPATCHER, INGESTER
 from dynein.testing import FakeQueues, FakeTriggerTable
-from tests.simulation.evidence import Attempt, Evidence, Handover, Retirement
+from tests.simulation.books import Books
+from tests.simulation.evidence import Attempt, Evidence, Handover, Retirement, Stop
 from tests.simulation.flight import Flight
 from tests.simulation.network import Wire
 from tests.simulation.process import pause
@@ -25,15 +30,18 @@ ResultT = TypeVar("ResultT")
 
 QUEUES = "queues"
 TABLE = "table"
+_FLOW_OF_SENDS = {DISPATCHER: Flow.DELIVERED, INGESTER: Flow.DELIVERED, DEAD_LETTERS: Flow.DEAD_LETTERED}
+"""The flow that an acknowledged send of a job is, by the role that made it. An API's are known by its responses."""
 
 
 class WiredQueues:
-    """`dynein.core.queues.Queues` over a `Wire`."""
+    """`dynein.core.queues.Queues` over a `Wire`; records who did what to which message."""
 
-    def __init__(self, queues: FakeQueues, wire: Wire, evidence: Evidence) -> None:
+    def __init__(self, queues: FakeQueues, wire: Wire, evidence: Evidence, books: Books) -> None:
         self._queues = queues
         self._wire = wire
         self._evidence = evidence
+        self._books = books
 
     async def resolve(self, queue: str) -> Destination:
         return await self._wire.call(QUEUES, "resolve", lambda: self._queues.resolve(queue))
@@ -46,7 +54,12 @@ class WiredQueues:
         async def send() -> list[SendFailure | None]:
             return self._noted(attempts, await self._queues.send(url, messages))
 
-        return await self._wire.call(QUEUES, "send", send, flight=flight)
+        failures = await self._wire.call(QUEUES, "send", send, flight=flight)
+        flow = _FLOW_OF_SENDS.get(flight.role)
+        for token, failure in zip(tokens, failures, strict=True):
+            if flow is not None and failure is None and token:
+                self._books.count(flight.process, flow, parse(token).key)
+        return failures
 
     async def receive(self, url: str, *, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
         flight = self._wire.draw(QUEUES, "receive", url)
@@ -105,11 +118,14 @@ def _began_at(flight: Flight) -> float:
 class WiredTable:
     """`dynein.core.trigger_store`'s three protocols over a `Wire`."""
 
-    def __init__(self, table: FakeTriggerTable, wire: Wire, evidence: Evidence, faults: EngineFaults) -> None:
+    def __init__(
+        self, table: FakeTriggerTable, wire: Wire, evidence: Evidence, books: Books, faults: EngineFaults
+    ) -> None:
         self._table = table
         self._faults = faults
         self._wire = wire
         self._evidence = evidence
+        self._books = books
 
     async def add(self, triggers: Sequence[Trigger]) -> list[Trigger]:
         flight = self._wire.draw(TABLE, "add")
@@ -144,7 +160,7 @@ class WiredTable:
             for attempt in self._evidence.attempts(self._evidence.reads, flight, keys):
                 attempt.took_effect(self._now())
             if keys:
-                self._wire.carry(flight)
+                self._wire.delay_page(flight)
             return page
 
         return await self._wire.call(TABLE, "read", read, flight=flight)
@@ -169,21 +185,46 @@ class WiredTable:
         return await self._wire.call(TABLE, "tombstones", lambda: self._table.tombstones(keys))
 
     async def claim(self, arrival: Arrival) -> bool:
-        return await self._wire.call(TABLE, "claim", lambda: self._table.claim(arrival))
+        async def claim() -> bool:
+            self._evidence.claims.setdefault(arrival.key.job_id, arrival.create_id)
+            return await self._table.claim(arrival)
+
+        return await self._wire.call(TABLE, "claim", claim)
 
     async def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
-        return await self._wire.call(TABLE, "cancel", lambda: self._stop(key, None, self._table.cancel(key)))
+        outcome = await self._stop("cancel", Flow.CANCELLED, key, None, lambda: self._table.cancel(key))
+        if outcome is Cancelled.CANCELLED:
+            self._books.count(self._wire.process.name, Flow.CANCELLED, key)
+        return outcome
 
     async def move(self, key: TriggerKey, to: Trigger) -> Moved | Tombstone:
-        return await self._wire.call(TABLE, "move", lambda: self._stop(key, to.key, self._table.move(key, to)))
+        outcome = await self._stop("move", Flow.MOVED_OUT, key, to.key, lambda: self._table.move(key, to))
+        if outcome is Moved.MOVED:
+            self._books.count(self._wire.process.name, Flow.MOVED_OUT, key)
+            self._books.count(self._wire.process.name, Flow.MOVED_IN, to.key)
+        return outcome
 
-    async def _stop(self, key: TriggerKey, to: TriggerKey | None, stopping: Awaitable[ResultT]) -> ResultT:
-        before = self._table.peek(key)
-        result = await stopping
-        if result in (Cancelled.CANCELLED, Moved.MOVED) and before.tombstone is None and before.trigger is not None:
-            commit_s = self._faults.torn.begin(key, before.trigger, self._now(), to)
-            await pause(self._wire.network.loop, commit_s)
-        return result
+    async def _stop(
+        self, verb: str, flow: Flow, key: TriggerKey, to: TriggerKey | None, do: Callable[[], Awaitable[ResultT]]
+    ) -> ResultT:
+        """A cancel or a move. Without a response, the books have it as done."""
+        flight = self._wire.draw(TABLE, verb)
+
+        async def stop() -> ResultT:
+            before = self._table.peek(key)
+            result = await do()
+            if result in (Cancelled.CANCELLED, Moved.MOVED):
+                self._evidence.stops.setdefault(key, []).append(Stop(flight, to))
+                if before.tombstone is None and before.trigger is not None:
+                    commit_s = self._faults.torn.begin(key, before.trigger, self._now(), to)
+                    await pause(self._wire.network.loop, commit_s)
+            return result
+
+        try:
+            return await self._wire.call(TABLE, verb, stop, flight=flight)
+        except Unavailable:
+            self._books.doubt(flight.process, flow, key)
+            raise
 
     async def buckets(self) -> list[tuple[int, int]]:
         return await self._wire.call(TABLE, "buckets", self._table.buckets)
@@ -249,7 +290,7 @@ class WiredTable:
         return await self._wire.call(TABLE, "report_late", report)
 
     async def heartbeat(self, role: str, member: str, heartbeat: int) -> None:
-        await self._wire.call(TABLE, "beat", lambda: self._table.heartbeat(role, member, heartbeat))
+        await self._wire.call(TABLE, "heartbeat", lambda: self._table.heartbeat(role, member, heartbeat))
 
     async def members(self, role: str) -> dict[str, int]:
         return await self._wire.call(TABLE, "members", lambda: self._table.members(role))

@@ -1,4 +1,4 @@
-"""What was done at the engines, by whom and when: whatever the auditor lets pass is explained by what stands here."""
+"""What was done at the engines, by which process and when: what the checker excuses, it excuses by this."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, TypeVar
 
+from dynein.core.inbound_message import Arrival
 from dynein.core.keys import TriggerKey
+from dynein.core.ledger import Posting
 from tests.simulation.flight import Flight
 
 NameT = TypeVar("NameT", bound=Hashable)
@@ -34,6 +36,26 @@ class Attempt:
         return self.flight.began_at <= until and not (self.done and self.at <= until and self.flight.answered)
 
 
+class PostAttempt:
+    """One call that posts counts to the ledger."""
+
+    __slots__ = ("acknowledged", "flight", "posting")
+
+    def __init__(self, flight: Flight, posting: Posting) -> None:
+        self.flight = flight
+        self.posting = posting
+        self.acknowledged = False
+        """The process got the response that it was done."""
+
+
+class Stop(NamedTuple):
+    """A cancel or a move that took effect."""
+
+    flight: Flight
+    to: TriggerKey | None
+    """Where the job was moved."""
+
+
 class Handover(NamedTuple):
     """A shard taken (``owner`` is the new one) or released (``owner`` is ``None``)."""
 
@@ -44,7 +66,7 @@ class Handover(NamedTuple):
 
 
 class Retirement(NamedTuple):
-    """A shard's buckets before ``bucket`` are finished with."""
+    """A shard's buckets before ``bucket`` were retired."""
 
     at: float
     shard: int
@@ -53,7 +75,7 @@ class Retirement(NamedTuple):
 
 
 class Disturbance(NamedTuple):
-    """Something that befell a process."""
+    """A fault that struck a process."""
 
     since: float
     until: float
@@ -81,12 +103,25 @@ class Evidence:
         self.extensions: dict[str, list[Attempt]] = {}
         self.carriers: dict[TriggerKey, dict[str, Flight]] = {}
         """Inbound messages that carried a job, and the calls that sent them."""
+        self.prepared: dict[str, list[Arrival]] = {}
+        """By inbound message: the creates of prepared tokens in it."""
+        self.creates: dict[TriggerKey, dict[str, None]] = {}
+        """By job: the ids of its creates that reached the inbound queue."""
+        self.claims: dict[bytes, str] = {}
+        """By job id: the create that was the first to claim it."""
+        self.stops: dict[TriggerKey, list[Stop]] = {}
+        self.postings: dict[str, list[PostAttempt]] = {}
+        """By process, in order."""
+        self.applied: dict[str, Posting] = {}
+        """Postings that are in the ledger, by id."""
+        self.violations: list[str] = []
+        """What was seen to be wrong at once."""
         self.lease_calls: dict[str, list[Flight]] = {}
         """By process: its renewals, takes and releases."""
         self.renewals: dict[tuple[str, int], list[Flight]] = {}
         """By process and shard: renewals and takes that were answered with success, in the order they were begun."""
         self.quirks: dict[str, str] = {}
-        """What SQS did to a message that it need not have done."""
+        """By message: a duplicate or a forgotten delete, which SQS permits itself."""
 
     def attempts(self, book: dict[NameT, list[Attempt]], flight: Flight, names: Iterable[NameT]) -> list[Attempt]:
         """Open an attempt for each of ``names``."""
@@ -97,11 +132,11 @@ class Evidence:
         return opened
 
     def disturb(self, process: str, since: float, until: float, what: str) -> None:
-        """``process`` was hindered from ``since`` to ``until``."""
+        """A fault kept ``process`` from working from ``since`` to ``until``."""
         self.disturbances.setdefault(process, []).append(Disturbance(since, until, what))
 
-    def befell(self, process: str, since: float, until: float, *whats: str) -> str | None:
-        """What hindered ``process`` at some time between; only ``whats``, if any are given."""
+    def disturbed_by(self, process: str, since: float, until: float, *whats: str) -> str | None:
+        """A fault that struck ``process`` between ``since`` and ``until``; if ``whats`` are given, one of those."""
         for disturbance in self.disturbances.get(process, []):
             if disturbance.since <= until and disturbance.until >= since and (not whats or disturbance.what in whats):
                 return disturbance.what

@@ -1,8 +1,8 @@
 """What a FIFO destination is promised: nothing twice within SQS's window, and order within a message group.
 
-Order is a lane's promise: one process, one role. What it has in hand in good time leaves in the order it is due, one
-call at a time, through all retries. There is none between processes, none in a backlog, and none where SQS takes a
-later entry of one call and not an earlier.
+Order is a lane's promise: one process, one role. Jobs that it holds in good time leave in the order they are due, one
+call at a time, through all retries. There is no order between processes, none in a backlog, and none where SQS takes a
+later entry of one call and refuses an earlier one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _DEDUPLICATION_S = 300.0
 _BACKLOG_MS = 1_000
 _TAKEN_IN_S = 0.5
-"""How long a trigger may take from the page that shows it into its lane."""
+"""How long a trigger may take from its page into its lane."""
 
 
 class _Sent(NamedTuple):
@@ -44,7 +44,7 @@ class _Sent(NamedTuple):
         return tried_ms - self.due_ms < _BACKLOG_MS
 
 
-def judge_fifo(auditor: Auditor) -> Iterator[str]:
+def check_fifo(auditor: Auditor) -> Iterator[str]:
     """Every violation."""
     yield from _twice(auditor)
     for lane in _lanes(auditor).values():
@@ -62,9 +62,11 @@ def _twice(auditor: Auditor) -> Iterator[str]:
     for token, deliveries in auditor.deliveries.items():
         to_queue = [delivery for delivery in deliveries if delivery.queue.endswith(".fifo")]
         for first, again in pairwise(to_queue):
-            spells = auditor.saboteur.bad_queues.get(first.queue, [])
-            # A queue that was removed and made anew has forgotten what it had seen.
-            forgot = any(spell.since <= again.at and spell.until >= first.at and spell.removed for spell in spells)
+            episodes = auditor.fault_injector.bad_queues.get(first.queue, [])
+            # A queue that was removed and created anew has forgotten what it had seen.
+            forgot = any(
+                episode.since <= again.at and episode.until >= first.at and episode.removed for episode in episodes
+            )
             if again.at - first.at < _DEDUPLICATION_S and not forgot:
                 yield f"{token[12:24]}: twice on {first.queue}, at {first.at:.3f} and {again.at:.3f}"
 
@@ -88,7 +90,7 @@ def _lanes(auditor: Auditor) -> dict[tuple[str, ...], list[_Sent]]:
 
 
 def _should_lead(auditor: Auditor, late: _Sent, early: _Sent) -> bool:
-    """Had a dispatcher ``late`` well before ``early`` was tried, by the last page that it could have it from?"""
+    """Did a dispatcher have ``late`` well before ``early`` was tried, by the last page that could have contained it?"""
     flight = late.delivery.flight
     if flight.role != "dispatcher":
         return False
@@ -100,7 +102,7 @@ def _should_lead(auditor: Auditor, late: _Sent, early: _Sent) -> bool:
 
 
 def _left_behind(auditor: Auditor, late: _Sent, early: _Sent) -> bool:
-    """Had ``late`` to stay behind: refused in the very call that took ``early``, unheard, or let go with its shard?"""
+    """Had ``late`` to stay behind: refused in the call that took ``early``, in doubt, or evicted with its shard?"""
     calls = [attempt.flight for attempt in early.tries]
     if any(attempt.flight in calls or not attempt.flight.answered for attempt in late.tries):
         return True
@@ -110,16 +112,16 @@ def _left_behind(auditor: Auditor, late: _Sent, early: _Sent) -> bool:
     if late.delivery.flight.role == "ingester" and any(
         add.flight.process == process and since <= add.flight.began_at <= until for add in evidence.adds.get(key, [])
     ):
-        return True  # its lane failed for too long, so it was stored; it was late for its bucket and came back
+        return True  # its lane failed for too long, so it was stored; too late for its bucket, so the ingester sent it
     return (
         any(handover.shard == key.shard and since <= handover.at <= until for handover in evidence.handovers)
         or any(since <= call.began_at <= until and call.fate is not Fate.FINE for call in lease_calls)
-        or evidence.befell(process, since, until) is not None
+        or evidence.disturbed_by(process, since, until) is not None
     )
 
 
 def _out_of_order(auditor: Auditor, batch: Sequence[str]) -> Iterator[str]:
-    """IMMEDIATE jobs of one request leave in the order in which they stand in it."""
+    """IMMEDIATE jobs of one request leave in the order they have in it."""
     groups: dict[str, list[Delivery]] = {}
     for token in batch:
         for delivery in auditor.deliveries.get(token, [])[:1]:
@@ -127,4 +129,4 @@ def _out_of_order(auditor: Auditor, batch: Sequence[str]) -> Iterator[str]:
     for deliveries in groups.values():
         for first, second in pairwise(deliveries):
             if second.order < first.order:
-                yield f"{second.token[12:24]} overtook {first.token[12:24]}, which stood before it in its batch"
+                yield f"{second.token[12:24]} overtook {first.token[12:24]}, which was before it in its batch"

@@ -1,12 +1,17 @@
-"""One call to an engine, and what becomes of it."""
+"""One call to an engine, and its outcome."""
 
 from __future__ import annotations
 
 from enum import Enum
 
+from dynein.server.assembly import LEDGER, OBSERVER
+
+OUTSIDE_OF_JOBS = (OBSERVER, LEDGER)
+"""Parts of a process whose calls no job depends on: they measure and count. Each makes one call of a kind at a time."""
+
 
 class Fate(Enum):
-    """What becomes of a call; but for the first, kinds of faults."""
+    """The outcome of a call; all but the first are kinds of faults."""
 
     FINE = "fine"
     THROTTLED = "throttled"
@@ -16,17 +21,17 @@ class Fate(Enum):
     RESET = "reset"
     """It took effect, and the connection was reset."""
     REQUEST_LOST = "request_lost"
-    ANSWER_LOST = "answer_lost"
-    """It took effect, and nobody heard of it."""
+    RESPONSE_LOST = "response_lost"
+    """It took effect, and its response was lost."""
     STRAGGLER = "straggler"
     """It takes effect after its caller gave up."""
 
 
-_UNANSWERED = (Fate.REQUEST_LOST, Fate.ANSWER_LOST, Fate.STRAGGLER)
+_UNANSWERED = (Fate.REQUEST_LOST, Fate.RESPONSE_LOST, Fate.STRAGGLER)
 
 
 class Flight:
-    """One call on its way, as drawn."""
+    """One call, as drawn from the seed when it begins."""
 
     __slots__ = ("answered", "back_s", "began_at", "ended", "fate", "process", "role", "target", "there_s", "verb")
 
@@ -44,22 +49,22 @@ class Flight:
         self.process = process
         self.role = role
         self.target = target
-        """What it is about: a queue, or nothing."""
+        """The queue it is about, if any."""
         self.verb = verb
         self.began_at = began_at
         self.fate = fate
         self.there_s = there_s
         self.back_s = back_s
         self.answered = False
-        """The caller got an answer, and it says what happened."""
+        """The caller got a response that says what happened."""
         self.ended = False
         """The caller has stopped waiting."""
 
     @property
-    def heard(self) -> bool:
-        """Will its caller, if it lives, learn what came of it?"""
+    def will_be_answered(self) -> bool:
+        """Will its caller, if it lives, learn the outcome?"""
         return self.fate not in _UNANSWERED and self.fate is not Fate.RESET
 
     def answered_within(self, timeout_s: float) -> bool:
-        """Is it certain that an answer comes in time?"""
+        """Is it certain that a response comes in time?"""
         return self.fate not in _UNANSWERED and self.there_s + self.back_s < timeout_s

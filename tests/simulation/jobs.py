@@ -22,7 +22,7 @@ class JobMaker:
         self.horizon_s = 60.0
 
     def make(self, **given: Any) -> JobRequest:
-        """A request; fields ``given`` are as they say, and left out where they say ``None``."""
+        """A request. Fields in ``given`` have that value, and are left out where it is ``None``."""
         rng = self._rng
         self._serial += 1
         queue = given.pop("queue", None) or rng.choice(self._world.scenario.destinations)

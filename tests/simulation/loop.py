@@ -1,4 +1,4 @@
-"""An event loop on virtual time, which knows whose callback it is about to run."""
+"""An event loop on virtual time, which knows the process of each callback."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Gatekeeper(Protocol):
     def withhold(self, callback: Callback) -> None:
         """``callback`` was ready and did not run."""
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Told of every task that its code starts."""
+    def started(self, task: asyncio.Task[Any]) -> None:
+        """Called with every task that its code starts."""
 
 
 OWNER: ContextVar[Gatekeeper | None] = ContextVar("OWNER", default=None)
@@ -34,14 +34,14 @@ class Deadlock(Exception):
 
 
 class Livelock(Exception):
-    """Callbacks beget callbacks, and time does not move on."""
+    """Callbacks schedule callbacks without end, and time does not advance."""
 
 
 STEPS_AN_INSTANT_MAX = 200_000
 
 
 class Callback:
-    """What `asyncio.Handle` and `asyncio.TimerHandle` are, less what a simulation has no use for."""
+    """`asyncio.Handle` and `asyncio.TimerHandle`, less what a simulation does not need."""
 
     __slots__ = ("args", "context", "function", "off")
 
@@ -61,7 +61,7 @@ class Callback:
 
 
 class SimulationLoop(asyncio.BaseEventLoop):
-    """Runs callbacks in the order they became ready. When none is, time jumps to the next timer: nobody ever waits."""
+    """Runs callbacks in the order they became ready. When none is, time jumps to the next timer, without waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
         return self._now
 
     def end(self) -> None:
-        """From now on nothing is scheduled any more: code of the dead that is being tidied away finds no loop."""
+        """Schedule nothing any more: code of killed processes that is being collected must not run."""
         self.ended = True
         self._due.clear()
         self._timers.clear()
@@ -89,7 +89,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
         task: asyncio.Task[ResultT] = asyncio.Task(coro, loop=self, name=name, context=context)
         owner = OWNER.get() if context is None else context.get(OWNER)
         if owner is not None:
-            owner.adopt(task)
+            owner.started(task)
         return task
 
     def call_soon(  # type: ignore[override]  # typeshed pairs callback and arguments; nothing is gained by it here
@@ -122,7 +122,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
         """Nothing to close: there is no selector, and no thread."""
 
     def _run_once(self) -> None:
-        """All of the run, for asyncio's own loop around this one costs as much as a callback does."""
+        """The whole run in one call, for asyncio's own loop around this method costs as much as a callback does."""
         due, take_next, owner_of = self._due, self._due.popleft, OWNER
         steps_max = self.steps + STEPS_AN_INSTANT_MAX
         while not self._stopping:

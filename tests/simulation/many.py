@@ -1,4 +1,4 @@
-"""Many seeds, on several cores. What comes of a seed is the same however it is run."""
+"""Many seeds, on several cores. A seed's outcome does not depend on how it is run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Timed(NamedTuple):
     cpu_s: float
 
 
-class Hunt(NamedTuple):
+class Search(NamedTuple):
     """The search for one planted bug."""
 
     bug: str
@@ -64,14 +64,14 @@ class Totals:
 
 def run_seeds(seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[Timed]:
     """Run each seed; results come in order. ``mix``: kinds of faults, in place of those that a seed would choose."""
-    with _spread(jobs) as spread:
-        yield from spread(partial(_run_one, mix=mix), seeds)
+    with _pool_map(jobs) as pool_map:
+        yield from pool_map(partial(_run_one, mix=mix), seeds)
 
 
-def hunt(names: Iterable[str], seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[Hunt]:
-    """Plant each bug in turn and look for it."""
-    with _spread(jobs) as spread:
-        yield from spread(partial(_hunt_one, seeds=seeds, mix=mix), names)
+def search_all(names: Iterable[str], seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[Search]:
+    """Plant each bug in turn and search for a seed that finds it."""
+    with _pool_map(jobs) as pool_map:
+        yield from pool_map(partial(_search_one, seeds=seeds, mix=mix), names)
 
 
 def _run_one(seed: int, mix: tuple[str, ...] | None) -> Timed:
@@ -79,23 +79,23 @@ def _run_one(seed: int, mix: tuple[str, ...] | None) -> Timed:
     try:
         outcome = simulate(seed, mix)
     except Exception as error:
-        raise RuntimeError(f"the simulation of seed {seed} broke down") from error
+        raise RuntimeError(f"the simulation of seed {seed} failed itself") from error
     return Timed(outcome, time.process_time() - began)
 
 
-def _hunt_one(name: str, seeds: range, mix: tuple[str, ...] | None) -> Hunt:
+def _search_one(name: str, seeds: range, mix: tuple[str, ...] | None) -> Search:
     (mutation,) = [mutation for mutation in MUTATIONS if mutation.name == name]
     began = time.process_time()
     with planted(mutation):
         for seed in seeds:
             violations = simulate(seed, mix).violations
             if violations:
-                return Hunt(name, seed, violations[0], time.process_time() - began)
-    return Hunt(name, None, "", time.process_time() - began)
+                return Search(name, seed, violations[0], time.process_time() - began)
+    return Search(name, None, "", time.process_time() - began)
 
 
 @contextmanager
-def _spread(jobs: int) -> Iterator[Callable[[Callable[[TaskT], ResultT], Iterable[TaskT]], Iterator[ResultT]]]:
+def _pool_map(jobs: int) -> Iterator[Callable[[Callable[[TaskT], ResultT], Iterable[TaskT]], Iterator[ResultT]]]:
     """A `map` over ``jobs`` processes."""
     if jobs == 1:
         _prepare()
@@ -110,12 +110,12 @@ def _spread(jobs: int) -> Iterator[Callable[[Callable[[TaskT], ResultT], Iterabl
 
 
 def _prepare_worker() -> None:
-    # Ctrl-C is for the process that holds the pool.
+    # Ctrl-C is handled by the process that owns the pool.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prepare()
 
 
 def _prepare() -> None:
-    # The collector runs after each seed. What is there before the first is there to stay, and need not be looked at.
+    # The collector runs after each seed. Objects made before the first stay for good: it need not examine them.
     gc.collect()
     gc.freeze()

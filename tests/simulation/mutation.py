@@ -15,7 +15,7 @@ class Mutation(NamedTuple):
     """Class or module."""
     attribute: str
     make: Callable[[Any], Any]
-    """From what is there to what stands there instead."""
+    """From the original to its replacement."""
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def planted(mutation: Mutation) -> Iterator[None]:
 def answer(value: Any) -> Callable[[Any], Any]:
     """A coroutine function that does nothing and returns ``value``."""
 
-    def make(original: Any) -> Any:  # noqa: ARG001 - it is replaced
+    def make(original: Any) -> Any:  # noqa: ARG001 - the original is replaced
         async def verb(*_: Any, **__: Any) -> Any:
             return value
 
@@ -43,12 +43,12 @@ def answer(value: Any) -> Callable[[Any], Any]:
 
 def returns(value: Any) -> Callable[[Any], Any]:
     """A function that does nothing and returns ``value``."""
-    return lambda original: lambda *_, **__: value  # noqa: ARG005 - it is replaced
+    return lambda original: lambda *_, **__: value  # noqa: ARG005 - the original is replaced
 
 
 def instead(value: Any) -> Callable[[Any], Any]:
     """``value`` itself."""
-    return lambda original: value  # noqa: ARG005 - it is replaced
+    return lambda original: value  # noqa: ARG005 - the original is replaced
 
 
 def result(change: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,11 +1,16 @@
-"""Deliberate bugs, to prove that the simulation finds such. ``python -m tests.simulation --mutations 200`` plants each.
+"""Planted bugs, which the simulation has to find. ``python -m tests.simulation --mutations 200`` plants each.
 
-A mutation that no seed finds says that the simulation is blind there: then the simulation is improved, not the list.
+When no seed finds one, the simulation does not see such bugs: then it is improved, and the bug stays in the list.
 """
 
 from __future__ import annotations
 
-from tests.simulation import bugs_delivery, bugs_ingest, bugs_scheduling
+from tests.simulation import bugs_delivery, bugs_ingest, bugs_ledger, bugs_scheduling
 from tests.simulation.mutation import Mutation
 
-MUTATIONS: tuple[Mutation, ...] = (*bugs_ingest.BUGS, *bugs_scheduling.BUGS, *bugs_delivery.BUGS)
+MUTATIONS: tuple[Mutation, ...] = (
+    *bugs_ingest.BUGS,
+    *bugs_scheduling.BUGS,
+    *bugs_delivery.BUGS,
+    *bugs_ledger.BUGS,
+)

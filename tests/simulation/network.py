@@ -1,4 +1,4 @@
-"""What lies between a process and an engine. Every call draws its fate from the seed, as it begins."""
+"""The network between processes and engines. Every call draws its outcome from the seed when it begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dynein.errors import DyneinError, Throttled, Unavailable
 from tests.simulation.flight import Fate, Flight
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.process import Process
-from tests.simulation.scenario import Weather
+from tests.simulation.scenario import FaultIntensity
 
 ResultT = TypeVar("ResultT")
 
@@ -22,47 +22,47 @@ class Network:
     """The whole fleet's. Partitions are by process and service."""
 
     def __init__(
-        self, loop: SimulationLoop, rng: random.Random, weather: Weather, context: Context, met: Counter[str]
+        self, loop: SimulationLoop, rng: random.Random, intensity: FaultIntensity, context: Context, met: Counter[str]
     ) -> None:
         self.loop = loop
         self.met = met
         self.rng = rng
-        self.weather = weather
+        self.intensity = intensity
         self.context = context
-        """The engines' own: what runs in it goes on when a process is paused or dead."""
-        self.cut: dict[tuple[str, str], Fate] = {}
-        """(process, service) to what becomes of its calls."""
-        self.down: dict[str, None] = {}
-        """Services that answer nobody."""
+        """The engines' own: what runs in it goes on when a process is paused or has died."""
+        self.partitions: dict[tuple[str, str], Fate] = {}
+        """(process, service) to the outcome of its calls."""
+        self.outages: dict[str, None] = {}
+        """Services that respond to no one."""
         self.serving: Flight | None = None
         """The call that an engine is serving at this instant."""
         self.under_way: dict[Flight, None] = {}
         """Calls that may still take effect."""
 
     def draw(self, process: Process, role: str, service: str, verb: str, target: str) -> Flight:
-        """A call that begins now, and its fate."""
-        rng, weather = self.rng, self.weather
-        there_s = weather.latency_s * (0.25 + rng.random())
-        back_s = weather.latency_s * (0.25 + rng.random())
-        if weather.slow:
-            if rng.random() < weather.slow:
-                there_s += rng.random() * weather.slow_s
+        """A call that begins now, and its outcome."""
+        rng, intensity = self.rng, self.intensity
+        there_s = intensity.latency_s * (0.25 + rng.random())
+        back_s = intensity.latency_s * (0.25 + rng.random())
+        if intensity.slow:
+            if rng.random() < intensity.slow:
+                there_s += rng.random() * intensity.slow_s
                 self.met["slow"] += 1
-            if rng.random() < weather.slow:
-                back_s += rng.random() * weather.slow_s
+            if rng.random() < intensity.slow:
+                back_s += rng.random() * intensity.slow_s
                 self.met["slow"] += 1
         fate = self._fate(process, service)
         return Flight(process.name, role, verb, target, self.loop.time(), fate, there_s, back_s)
 
     def _fate(self, process: Process, service: str) -> Fate:
-        if service in self.down:
+        if service in self.outages:
             return self.rng.choice((Fate.REFUSED, Fate.REQUEST_LOST))
-        cut = self.cut.get((process.name, service))
-        if cut is not None:
-            return cut
-        if self.weather.fates:
+        partitions = self.partitions.get((process.name, service))
+        if partitions is not None:
+            return partitions
+        if self.intensity.fates:
             roll = self.rng.random()
-            for kind, likelihood in self.weather.fates:
+            for kind, likelihood in self.intensity.fates:
                 roll -= likelihood
                 if roll < 0:
                     self.met[kind] += 1
@@ -71,7 +71,7 @@ class Network:
 
 
 class Wire:
-    """One process's way to the engines. A call that has no answer in time is `Unavailable`, as the SDK would say."""
+    """One process's connection to the engines. A call not answered in time raises `Unavailable`, as the SDK does."""
 
     def __init__(self, network: Network, process: Process, role: str, call_timeout_s: float) -> None:
         self.network = network
@@ -80,15 +80,15 @@ class Wire:
         self.call_timeout_s = call_timeout_s
 
     def draw(self, service: str, verb: str, target: str = "") -> Flight:
-        """A call about to begin, for those who want to know it; to be given to `call`."""
+        """A call about to begin, for callers that record it; pass it to `call`."""
         return self.network.draw(self.process, self.role, service, verb, target)
 
-    def carry(self, flight: Flight) -> None:
-        """Its answer carries triggers, and may take longer for that; it comes in time all the same."""
-        rng, weather = self.network.rng, self.network.weather
-        if weather.long_pages and rng.random() < weather.long_pages:
+    def delay_page(self, flight: Flight) -> None:
+        """Its response is a page of triggers, and may take longer for that, but still arrives in time."""
+        rng, intensity = self.network.rng, self.network.intensity
+        if intensity.long_pages and rng.random() < intensity.long_pages:
             spare_s = 0.9 * self.call_timeout_s - flight.there_s - flight.back_s
-            flight.back_s += max(0.0, min(rng.random() * weather.long_page_s, spare_s))
+            flight.back_s += max(0.0, min(rng.random() * intensity.long_page_s, spare_s))
 
     async def call(
         self,
@@ -174,7 +174,7 @@ class _ServiceCall:
         except DyneinError as error:
             self.reply(None, error)
         else:
-            # It waits, as a long poll does: from here on it is a task.
+            # It waits, as a long poll does: from here on it runs as a task.
             network.loop.create_task(self._go_on(serving, waits_for), context=network.context)
         finally:
             network.serving = None
@@ -185,15 +185,15 @@ class _ServiceCall:
         except DyneinError as error:
             self.reply(None, error)
         else:
-            weather = self.network.weather
-            if not weather.slow:  # it was when this call began, perhaps
-                self.flight.back_s = min(self.flight.back_s, 1.25 * weather.latency_s)
+            intensity = self.network.intensity
+            if not intensity.slow:  # it may have been when this call began
+                self.flight.back_s = min(self.flight.back_s, 1.25 * intensity.latency_s)
             self.reply(result, None)
 
     def reply(self, result: Any, error: DyneinError | None) -> None:
         network, flight = self.network, self.flight
         del network.under_way[flight]
-        if flight.fate in (Fate.ANSWER_LOST, Fate.STRAGGLER):
+        if flight.fate in (Fate.RESPONSE_LOST, Fate.STRAGGLER):
             return
         if flight.fate is Fate.RESET:
             error = _Reset("simulated: connection reset")
@@ -201,7 +201,7 @@ class _ServiceCall:
 
 
 class _Resumed:
-    """Awaits the rest of a coroutine that has been begun by hand."""
+    """Awaits the rest of a coroutine whose first step was run by hand."""
 
     def __init__(self, serving: Coroutine[Any, Any, Any], waits_for: asyncio.Future[Any]) -> None:
         self._serving = serving
@@ -210,7 +210,7 @@ class _Resumed:
     def __await__(self) -> Generator[Any, Any, Any]:
         waits_for = self._waits_for
         while True:
-            # The future was yielded to nobody: give it to the task, then let the coroutine see its result.
+            # No task has awaited this future yet: hand it to ours, then let the coroutine have its result.
             waits_for._asyncio_future_blocking = True
             yield waits_for
             try:
@@ -230,4 +230,4 @@ def _answer(answer: asyncio.Future[Any], result: Any, error: DyneinError | None)
 
 def _give_up(answer: asyncio.Future[Any], verb: str) -> None:
     if not answer.done():
-        answer.set_exception(_NoAnswer(f"simulated: no answer to {verb} in time"))
+        answer.set_exception(_NoAnswer(f"simulated: no response to {verb} in time"))

@@ -13,7 +13,7 @@ from tests.simulation.world import World
 _ROUNDING_S = 1e-6
 
 
-def judge_ownership(world: World) -> Iterator[str]:
+def check_ownership(world: World) -> Iterator[str]:
     """Every violation."""
     yield from _takes(world)
     sends = [
@@ -27,11 +27,12 @@ def judge_ownership(world: World) -> Iterator[str]:
 
 
 def _takes(world: World) -> Iterator[str]:
-    """A lease is taken only from an owner whom something has befallen, or by one whose own take was not answered."""
+    """A lease is taken only from an owner struck by a fault, or by a process whose own take was not answered."""
     for take in world.evidence.handovers:
         theirs = take.previous is not None and take.previous != take.owner
         if take.owner is not None and theirs and not _lease_may_end(world, take):
-            yield f"shard {take.shard}: {take.owner} took it at {take.at:.3f} from {take.previous}, who was well"
+            taken = f"shard {take.shard}: {take.owner} took it at {take.at:.3f} from {take.previous}"
+            yield f"{taken}, which no fault had struck"
 
 
 def _lease_may_end(world: World, take: Handover) -> bool:
@@ -40,11 +41,11 @@ def _lease_may_end(world: World, take: Handover) -> bool:
     owner = next(p for p in world.processes if p.name == take.previous)
     if owner.died_at is not None and owner.died_at <= take.at:
         return True
-    # It may have lost the lease long before: a shard that is a dead member's share is taken once that is seen dead.
+    # It may have lost the lease long before: the shards of a member are taken once it is seen to have ended.
     held = [f.began_at for f in evidence.renewals.get((take.previous, take.shard), []) if f.began_at <= take.at]
     held += [t.at for t in evidence.handovers if (t.shard, t.owner) == (take.shard, take.previous) and t.at < take.at]
     since = max(held, default=take.at) - 2 * (settings.lease_ttl_s + settings.call_timeout_s)
-    if evidence.befell(take.previous, since, take.at) is not None:
+    if evidence.disturbed_by(take.previous, since, take.at) is not None:
         return True
     return any(
         since <= call.began_at <= take.at and (not call.answered or call.there_s + call.back_s > settings.tick_s / 2)
@@ -53,15 +54,15 @@ def _lease_may_end(world: World, take: Handover) -> bool:
 
 
 def _sends(world: World, sends: list[tuple[str, int, Flight]]) -> Iterator[str]:
-    """A send begins while its lease, counted from the start of the last renewal that was answered, has time for it."""
+    """A send begins while its lease, counted from the start of the last answered renewal, lasts long enough for it."""
     settings, evidence = world.settings, world.evidence
     trusted_s = settings.lease_ttl_s - settings.call_timeout_s
     for token, shard, flight in sends:
         renewal = _last_renewal(evidence.renewals.get((flight.process, shard), []), flight.began_at)
         if renewal is None:
-            yield f"{token[12:24]}: {flight.process} sent it at {flight.began_at:.3f} and never had shard {shard}"
+            yield f"{token[12:24]}: {flight.process} sent it at {flight.began_at:.3f} and never owned shard {shard}"
             continue
-        # By its own clock, which stood still while it was suspended.
+        # By its own clock, which stopped while it was suspended.
         elapsed_s = flight.began_at - renewal.began_at - _suspended_s(world, flight, renewal.began_at)
         if elapsed_s > trusted_s + _ROUNDING_S:
             yield (
@@ -71,7 +72,7 @@ def _sends(world: World, sends: list[tuple[str, int, Flight]]) -> Iterator[str]:
 
 
 def _releases(world: World, sends: list[tuple[str, int, Flight]]) -> Iterator[str]:
-    """A shard is released when nothing of it is on its way any more."""
+    """A shard is released when none of its jobs is being sent any more."""
     timeout_s = world.settings.call_timeout_s
     for release in world.evidence.handovers:
         if release.owner is not None:
@@ -84,7 +85,7 @@ def _releases(world: World, sends: list[tuple[str, int, Flight]]) -> Iterator[st
 
 
 def _last_renewal(renewals: list[Flight], at: float) -> Flight | None:
-    """The last that was begun, of those whose answer was there at ``at``."""
+    """The last that was begun, of those whose response had arrived at ``at``."""
     known = [flight for flight in renewals[: bisect_right(renewals, at, key=_began_at)] if _answered_at(flight) <= at]
     return known[-1] if known else None
 
@@ -98,5 +99,5 @@ def _answered_at(flight: Flight) -> float:
 
 
 def _suspended_s(world: World, flight: Flight, since: float) -> float:
-    spells = [d for d in world.evidence.disturbances.get(flight.process, []) if d.what == "suspended"]
-    return sum(max(0.0, min(spell.until, flight.began_at) - max(spell.since, since)) for spell in spells)
+    episodes = [d for d in world.evidence.disturbances.get(flight.process, []) if d.what == "suspended"]
+    return sum(max(0.0, min(episode.until, flight.began_at) - max(episode.since, since)) for episode in episodes)

@@ -38,7 +38,7 @@ class ProcessClock:
         """How far ahead of true time it has been at most, and at least."""
         self._monotonic_base = monotonic_base
         self.suspended_s = 0.0
-        """How long monotonic time stood still in all: a suspended machine does not count the time it slept."""
+        """How long monotonic time was stopped in all: a suspended machine does not count the time it slept."""
 
     def now_ms(self) -> int:
         return self._epoch_ms + self.offset_ms + int(self._loop.time() * 1000)
@@ -53,7 +53,7 @@ class ProcessClock:
         self.offset_ms_min = min(self.offset_ms_min, offset_ms)
 
     async def sleep(self, seconds: float) -> None:
-        # A shorter sleep would be lost in the rounding of `monotonic`; no real one is shorter.
+        # A shorter sleep would vanish in the rounding of `monotonic`; no real one is shorter.
         await pause(self._loop, max(seconds, 1e-6) if seconds > 0 else 0.0)
 
 
@@ -75,8 +75,8 @@ def _wake(woken: asyncio.Future[None]) -> None:
 class Process:
     """Everything started in `spawn`, and whatever that starts, stops for good at `kill` and for a while at `pause`.
 
-    Killing runs no ``except`` and no ``finally``: the code is simply never called again, as after SIGKILL. What it has
-    sent to an engine is on its way all the same.
+    Killing runs no ``except`` and no ``finally``: the code is simply never called again, as after SIGKILL. Calls it has
+    sent to an engine take effect all the same.
     """
 
     def __init__(self, name: str, kind: str, loop: SimulationLoop, clock: ProcessClock) -> None:
@@ -86,15 +86,20 @@ class Process:
         self.clock = clock
         self.running = True
         self.died_at: float | None = None
+        self.exited = False
+        """It ended by itself."""
+        self.requests = 0
+        """From outside, under way."""
         self.stopping = asyncio.Event()
         """Set at SIGTERM."""
+        self.told_to_stop_at = math.inf
         self.last_call_at = math.inf
         """When its drain has to come to an end."""
         self._withheld: list[Callback] = []
         self._paused_at = 0.0
         self._tasks: list[asyncio.Task[Any]] = []
-        """What it has under way, and some that has ended. Kept when it is killed: if the interpreter tidied them away,
-        it would close their coroutines, and that runs their `finally` blocks."""
+        """Those under way, and some that have ended. Kept when it is killed: if the interpreter collected them, it
+        would close their coroutines, and that runs their `finally` blocks."""
         self._tasks_max = 100
         self._waiting: dict[asyncio.Future[Any], None] = {}
         self._context: Context = copy_context()
@@ -102,7 +107,7 @@ class Process:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """What it does."""
+        """The roles it has."""
         return ROLES if self.kind == ALL_ROLES else (self.kind,)
 
     @property
@@ -120,15 +125,19 @@ class Process:
         """Run ``work`` as this process's code."""
         return self.loop.create_task(work, context=self._context.copy())
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
+    def started(self, task: asyncio.Task[Any]) -> None:
         self._tasks.append(task)
         if len(self._tasks) > self._tasks_max:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks_max = 100 + 2 * len(self._tasks)
 
     def out_of_time(self, now: float) -> bool:
-        """Is its drain about to end, finished or not?"""
+        """Is the time for its drain nearly over?"""
         return now >= self.last_call_at
+
+    def drained_late(self, drain_s: float) -> bool:
+        """Did it take longer to drain than it may?"""
+        return self.died_at is not None and self.died_at - self.told_to_stop_at >= drain_s
 
     def tasks_alive(self) -> int:
         """How many tasks it has under way."""
@@ -142,15 +151,19 @@ class Process:
         answer: asyncio.Future[ResultT] = self.loop.create_future()
         self._waiting[answer] = None
 
+        self.requests += 1
+
         async def serve() -> None:
             try:
                 result = await work
-            except Exception as error:  # noqa: BLE001 - it is the asker's
+            except Exception as error:  # noqa: BLE001 - it is the caller's
                 if not answer.done():
                     answer.set_exception(error)
             else:
                 if not answer.done():
                     answer.set_result(result)
+            finally:
+                self.requests -= 1
 
         self.spawn(serve())
         try:
@@ -183,8 +196,8 @@ class Process:
         withheld, self._withheld = self._withheld, []
         self.loop.put_back(withheld)
 
-    def bury(self) -> None:
-        """After the run: let what is left of the code be collected without complaint."""
+    def discard(self) -> None:
+        """After the run: let its tasks be collected without warnings."""
         for task in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""How the engines themselves misbehave, as the real ones may: partial failures, duplicates, disorder."""
+"""Faults of the engines themselves, as the real ones may have: partial failures, duplicates, reordering."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Page
 from dynein.runtime.clock import Clock
 from dynein.testing import Call, Faults
-from tests.simulation.scenario import Scenario, Weather
+from tests.simulation.scenario import FaultIntensity, Scenario
 
 
 class Torn:
-    """Cancels and moves take a moment, and a read in that moment may show what was there before.
+    """Torn reads: a cancel or a move takes a moment, and a read in that moment may show what was there before.
 
     DynamoDB isolates a Query from a transaction item by item only ("read-committed"; Developer Guide, "DynamoDB
     transactions: how it works"): while a cancel is being committed, a read may find the trigger, and no tombstone. It
-    is answered when all of it has been committed, and a consistent read begun after that shows it. That is no fault, so
-    every run has it.
+    is acknowledged when all of it has been committed, and a consistent read begun after that shows it. That is
+    documented behaviour and no fault, so every run has it.
     """
 
     def __init__(self, rng: random.Random, torn_s: float, met: Counter[str]) -> None:
@@ -31,10 +31,10 @@ class Torn:
         self._removed: dict[TriggerKey, tuple[float, Trigger]] = {}
         """When it will have been committed, and what was there."""
         self._added: dict[TriggerKey, float] = {}
-        """The same for where a job is moved to."""
+        """The same for the key that a job is moved to."""
 
     def begin(self, key: TriggerKey, was_there: Trigger, now: float, to: TriggerKey | None) -> float:
-        """A cancel or a move is decided at ``now``; returns how many seconds it takes until all of it shows."""
+        """A cancel or a move is decided at ``now``. Returns after how many seconds all of it is visible."""
         commit_s = self._rng.random() * self._torn_s
         self._removed[key] = (now + commit_s, was_there)
         if to is not None:
@@ -62,28 +62,28 @@ class Torn:
 class Hot:
     """Partitions of the table that take no writes, as DynamoDB's do when more is written to them than they can take.
 
-    What is to be stored there comes back unprocessed until shortly before its bucket may be retired. Its writer tries
-    again every few seconds, so the write races with the retirement.
+    Writes there come back unprocessed until shortly before the bucket may be retired. The writer tries again every few
+    seconds, so the write races with the retirement.
     """
 
     def __init__(
-        self, rng: random.Random, weather: Weather, scenario: Scenario, clock: Clock, met: Counter[str]
+        self, rng: random.Random, intensity: FaultIntensity, scenario: Scenario, clock: Clock, met: Counter[str]
     ) -> None:
         self._clock = clock
         self._rng = rng
-        self._weather = weather
+        self._intensity = intensity
         self._scenario = scenario
         self._met = met
         self._until_ms: dict[tuple[int, int], int] = {}
 
     def refuses(self, key: TriggerKey) -> bool:
-        """Is a write of ``key`` left undone?"""
-        if not self._weather.hot:
+        """Does a write of ``key`` come back unprocessed?"""
+        if not self._intensity.hot:
             return False
         width_ms, settings = self._scenario.bucket_width_s * 1000, self._scenario.settings
         place = bucket_of(key.due_at_ms, width_ms), key.shard
         if place not in self._until_ms:
-            hot = self._rng.random() < self._weather.hot
+            hot = self._rng.random() < self._intensity.hot
             self._met["hot"] += hot
             open_s = settings.retire_grace_s - 3.0 * self._rng.random()
             self._until_ms[place] = (place[0] + 1) * width_ms + int(open_s * 1000) if hot else 0
@@ -91,21 +91,21 @@ class Hot:
 
 
 class EngineFaults(Faults):
-    """How the engines themselves misbehave: partial failures, duplicates, disorder."""
+    """The hooks of the fakes, by fault intensity."""
 
     def __init__(
-        self, rng: random.Random, weather: Weather, scenario: Scenario, clock: Clock, met: Counter[str]
+        self, rng: random.Random, intensity: FaultIntensity, scenario: Scenario, clock: Clock, met: Counter[str]
     ) -> None:
         super().__init__()
         self._met = met
         self._rng = rng
-        self._weather = weather
+        self._intensity = intensity
         self.torn = Torn(rng, 0.4 * scenario.settings.tick_s, met)
-        self.hot = Hot(rng, weather, scenario, clock, met)
-        self.down_queues: dict[str, tuple[str, bool]] = {}
+        self.hot = Hot(rng, intensity, scenario, clock, met)
+        self.failing_queues: dict[str, tuple[str, bool]] = {}
         """Destination queues that refuse every entry: error code, and whether for good."""
         self.quirks: dict[str, str] = {}
-        """By message id: what was done to it that need not have been done."""
+        """By message id: which duplicate or forgotten delete struck it."""
 
     async def before(self, call: Call) -> None:
         pass
@@ -114,12 +114,12 @@ class EngineFaults(Faults):
         pass
 
     def failed_entries(self, call: Call) -> dict[int, SendFailure]:
-        refused = self.down_queues.get(call.target) if call.verb == "send" else None
+        refused = self.failing_queues.get(call.target) if call.verb == "send" else None
         if refused is not None:
             code, permanent = refused
             self._met["bad_queue"] += 1
             return dict.fromkeys(range(call.entries), SendFailure(code, "simulated", permanent))
-        if self._rng.random() >= self._weather.partial:
+        if self._rng.random() >= self._intensity.partial:
             return {}
         self._met["partial"] += 1
         failure = SendFailure("InternalError", "simulated", permanent=False)
@@ -132,12 +132,12 @@ class EngineFaults(Faults):
         return self._quirk("delete forgotten", message_id)
 
     def reorder(self, call: Call, candidates: list[Any]) -> None:  # noqa: ARG002
-        if self._weather.reorder and len(candidates) > 1:
+        if self._intensity.reorder and len(candidates) > 1:
             self._met["reorder"] += 1
             self._rng.shuffle(candidates)
 
     def _quirk(self, what: str, message_id: str) -> bool:
-        happens = self._rng.random() < self._weather.duplicate
+        happens = self._rng.random() < self._intensity.duplicate
         if happens:
             self._met["duplicate"] += 1
             self.quirks.setdefault(message_id, what)

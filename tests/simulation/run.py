@@ -1,4 +1,4 @@
-"""One run, from seed to verdict."""
+"""One run, from seed to outcome."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from collections import Counter
 from typing import NamedTuple
 
 from dynein.errors import DyneinError
+from dynein.ledger.process import closing_by
+from dynein.ledger.reader import LOOK_BACK_MS
 from tests.simulation.auditor import Auditor
+from tests.simulation.checker import Checker
+from tests.simulation.fault_injector import FaultInjector
 from tests.simulation.loop import Deadlock, Livelock, SimulationLoop
 from tests.simulation.process import pause
 from tests.simulation.recovery import (
@@ -24,21 +28,19 @@ from tests.simulation.recovery import (
     recovery_min_s,
     until,
 )
-from tests.simulation.saboteur import Saboteur
-from tests.simulation.scenario import scenario_of, weather_of
-from tests.simulation.verdict import Verdict
+from tests.simulation.scenario import fault_intensity_of, scenario_of
 from tests.simulation.workload import Workload
 from tests.simulation.world import World
 
 
 class Outcome(NamedTuple):
-    """What came of a run."""
+    """The outcome of a run."""
 
     seed: int
     kinds: tuple[str, ...]
     violations: list[str]
     counts: Counter[str]
-    """Of what happened to jobs."""
+    """What happened to jobs, and how often."""
     met: Counter[str]
     """How often each kind of fault struck."""
     virtual_s: float
@@ -48,8 +50,8 @@ class Outcome(NamedTuple):
     trace: list[str]
 
 
-class _Alarm(logging.Handler):
-    """Whatever the product logs about an error that it did not foresee is a violation."""
+class _LogMonitor(logging.Handler):
+    """An unexpected error that the product logs is a violation."""
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.WARNING)
@@ -68,7 +70,7 @@ class _Alarm(logging.Handler):
 
 def simulate(seed: int, mix: tuple[str, ...] | None = None, *, keep_trace: bool = False) -> Outcome:
     """Run one seed. ``mix``: kinds of faults, in place of those that the seed would choose."""
-    # What the dead leave behind must not be tidied away while others run: that would call their `finally` blocks.
+    # Coroutines of killed processes must not be collected while others run: that would run their `finally` blocks.
     gc.disable()
     try:
         return _simulate(seed, mix, keep_trace=keep_trace)
@@ -85,68 +87,70 @@ def _simulate(seed: int, mix: tuple[str, ...] | None, *, keep_trace: bool) -> Ou
     scenario = scenario_of(seed, mix)
     loop = SimulationLoop()
     world = World(scenario, loop, keep_trace=keep_trace)
-    loop.set_exception_handler(lambda _, context: world.problems.append(f"event loop: {_words(context)}"))
+    loop.set_exception_handler(lambda _, context: world.problems.append(f"event loop: {_describe_error(context)}"))
     log = logging.getLogger("dynein")
-    alarm = _Alarm(world)
-    log.addHandler(alarm)
+    log_monitor = _LogMonitor(world)
+    log.addHandler(log_monitor)
     propagated, log.propagate = log.propagate, False
     try:
-        saboteur = Saboteur(world)
-        auditor = Auditor(world, saboteur)
-        main = loop.create_task(_play(world, saboteur, auditor), context=world.network.context.copy())
+        fault_injector = FaultInjector(world)
+        auditor = Auditor(world, fault_injector)
+        main = loop.create_task(_run_phases(world, fault_injector, auditor), context=world.network.context.copy())
         try:
             loop.run_until_complete(main)
         except (Deadlock, Livelock) as error:
             auditor.violations.append(f"{type(error).__name__}: {error}")
-        verdict = Verdict(auditor)
+        checker = Checker(auditor)
         return Outcome(
             seed,
             scenario.kinds,
-            verdict.violations,
+            checker.violations,
             auditor.counts,
             world.met,
-            loop.time(),
+            min(loop.time(), auditor.finished_at),
             loop.steps,
-            verdict.lateness_ms_max,
+            checker.lateness_ms_max,
             world.trace.digest,
             list(world.trace.lines),
         )
     finally:
-        log.removeHandler(alarm)
+        log.removeHandler(log_monitor)
         log.propagate = propagated
-        _bury(world, loop)
+        _discard(world, loop)
 
 
-async def _play(world: World, saboteur: Saboteur, auditor: Auditor) -> None:
+async def _run_phases(world: World, fault_injector: FaultInjector, auditor: Auditor) -> None:
     scenario, loop = world.scenario, world.loop
     world.trace.note("scenario", f"faults: {', '.join(scenario.kinds) or 'none'}; fleet: {scenario.fleet}")
     for kind, count in scenario.fleet.items():
         for _ in range(count):
             world.start(kind)
     await pause(loop, 2.0)
-    stormy = weather_of(scenario, world.rng)
-    vars(world.weather).update(vars(stormy))
+    vars(world.intensity).update(vars(fault_intensity_of(scenario, world.rng)))
     workload = Workload(world, auditor)
-    world.spawn(saboteur.supervise())
-    world.spawn(auditor.bounds.watch())
-    storm = world.spawn(saboteur.run())
-    await workload.run(scenario.jobs, scenario.storm_s - 2.0)
-    await storm
-    await pause(loop, max(0.0, scenario.storm_s - loop.time()))
-    await saboteur.repair()
+    background = [world.spawn(fault_injector.supervise()), world.spawn(auditor.bounds.watch())]
+    injecting = world.spawn(fault_injector.run())
+    await workload.run(scenario.jobs, scenario.fault_phase_s - 2.0)
+    await injecting
+    await pause(loop, max(0.0, scenario.fault_phase_s - loop.time()))
+    await fault_injector.repair()
     await pause(loop, recovery_min_s(world))
     await until(world, lambda: has_recovered(world), recovery_max_s(world))
     await pause(loop, BACKLOG_S)
-    auditor.quiet_at = loop.time()
+    auditor.calm_at = loop.time()
     world.trace.note("scenario", "must have recovered by now")
-    await workload.run(max(10, scenario.jobs // 8), scenario.probe_s, stormy=False)
+    await workload.run(max(10, scenario.jobs // 8), scenario.calm_phase_s, bursts=False)
     await until(world, lambda: not workload.active, math.inf)
     await until(world, lambda: is_idle(world), 60.0 + scenario.skew_ms_max / 500 + 15.0)
     await _wind_down(world)
+    for task in background:
+        task.cancel()
+    auditor.bounds.check_idle()
+    await _close_books(world, auditor)
 
 
 async def _wind_down(world: World) -> None:
-    """The surplus processes must stop in good order; one of each kind is enough to see every bucket retired."""
+    """All but one process of each kind stop in good order; one is enough to retire every bucket."""
     scenario, idle_at_ms = world.scenario, world.now_ms()
     world.trace.note("scenario", "winds down")
     surplus = [process for kind in scenario.fleet for process in world.alive(kind)[1:]]
@@ -154,22 +158,35 @@ async def _wind_down(world: World) -> None:
         await stopping
     settings = world.settings
     if not scenario.to_the_end:
-        await pause(world.loop, settings.call_timeout_s)  # what removed the last trigger has not heard of it yet
+        await pause(world.loop, settings.call_timeout_s)  # until the last removal is answered
         return
     within_s = settings.retire_grace_s + 3 * (scenario.bucket_width_s + settings.lease_ttl_s) + 20.0
     await until(world, lambda: has_retired(world, idle_at_ms), within_s + scenario.skew_ms_max / 500)
 
 
-def _words(context: dict[str, object]) -> str:
+async def _close_books(world: World, auditor: Auditor) -> None:
+    """The last processes stop in good order. The ledger is read once all its windows have closed."""
+    auditor.finished_at = world.loop.time()
+    processes = [process for kind in world.scenario.fleet for process in world.alive(kind)]
+    for stopping in [world.spawn(world.stop(process)) for process in processes]:
+        await stopping
+    closing = closing_by(world.settings)
+    last_ms = max((key.due_at_ms for key in world.books.of_key()), default=0)
+    closed_at_ms = (last_ms // closing.window_ms + 1) * closing.window_ms + closing.grace_ms
+    await pause(world.loop, max(0, closed_at_ms - world.now_ms()) / 1000 + 0.001)
+    auditor.ledger = await world.ledger.read(*closing.closed(world.now_ms(), LOOK_BACK_MS))
+
+
+def _describe_error(context: dict[str, object]) -> str:
     error = context.get("exception")
     return f"{context.get('message')}: {type(error).__name__}: {error}" if error else str(context.get("message"))
 
 
-def _bury(world: World, loop: SimulationLoop) -> None:
-    """Let everything be collected, in silence: interrupted code complains when it is thrown away."""
+def _discard(world: World, loop: SimulationLoop) -> None:
+    """Let everything be collected without warnings, which interrupted code causes when it is thrown away."""
     loop.set_exception_handler(lambda *_: None)
     loop.end()
     for process in world.processes:
-        process.bury()
+        process.discard()
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -1,8 +1,11 @@
-"""What a seed stands for: a fleet, its settings and a mix of faults.
+"""What a seed means: a fleet, its settings and a mix of faults.
 
 Swarm testing (Groce et al., ISSTA 2012): a seed switches each kind of fault on or off by itself. Runs with few kinds
-are as telling as runs with all: what a fault explains is no violation, so only a run without it can show a bug that
-looks the same.
+find as much as runs with all: what a fault explains is no violation, so only a run without it can show a bug with the
+same effect.
+
+A run has two phases. In the *fault phase* faults are injected; then all are repaired, the fleet has time to recover,
+and in the *calm phase* jobs must be delivered as if there had never been any.
 """
 
 from __future__ import annotations
@@ -21,25 +24,25 @@ KINDS = {
     "refused": "a call fails without effect",
     "reset": "a call takes effect, and its connection is reset",
     "request_lost": "a call is lost on its way",
-    "answer_lost": "a call takes effect, and its answer is lost",
+    "response_lost": "a call takes effect, and its response is lost",
     "straggler": "a call takes effect long after its caller gave up",
-    "slow": "a call or its answer takes up to one and a half times the call timeout",
-    "partial": "half of a batch fails inside an answer that says 200",
-    "hot": "a partition of the table takes no writes, up to when its bucket may be retired",
-    "duplicate": "SQS hands out a message and keeps it visible, or forgets a delete",
-    "reorder": "a standard queue hands out messages in any order",
-    "skew": "wall clocks are off, each by its own",
+    "slow": "a call or its response takes up to one and a half times the call timeout",
+    "partial": "half of a batch fails inside a response with status 200",
+    "hot": "a partition of the table takes no writes until shortly before its bucket may be retired",
+    "duplicate": "SQS returns a message and keeps it visible, or forgets a delete",
+    "reorder": "a standard queue returns messages in any order",
+    "skew": "wall clocks are off, each by its own amount",
     "step": "a wall clock steps",
     "crash": "a process dies at any await",
-    "pause": "a process stands still for up to minutes, and acts on what it knew before",
-    "suspend": "the same, and its monotonic clock stands still too",
+    "pause": "a process is stopped for up to minutes, and then acts on what it knew before",
+    "suspend": "the same, and its monotonic clock is stopped too",
     "partition": "a process is cut off from SQS, from DynamoDB, or both",
-    "outage": "SQS or DynamoDB is down for everybody",
-    "bad_queue": "a destination fails, throttles, refuses for good, or is removed and made anew",
+    "outage": "SQS or DynamoDB is down for all processes",
+    "bad_queue": "a destination fails, throttles, refuses for good, or is removed and created anew",
     "deploy": "every process of a kind is replaced in turn",
     "scale": "processes are added and stopped",
     "shards": "the shard count is raised",
-    "poison": "what cannot be read lands in the inbound queue",
+    "poison": "unreadable messages are in the inbound queue",
 }
 """Kinds of faults, and what each is."""
 
@@ -56,17 +59,17 @@ _PAIRS = (
     ("crash", "partial"),
     ("scale", "shards"),
 )
-"""Kinds that are more dangerous together than each by itself."""
+"""Kinds that find more together than each by itself."""
 
 
-class Weather:
-    """How engines and network behave; changed while the run goes on."""
+class FaultIntensity:
+    """How likely each fault of engines and network is; changes from phase to phase."""
 
     def __init__(self) -> None:
         self.latency_s = 0.005
         self.long_pages = 0.0
         self.long_page_s = 0.0
-        """A page of triggers is long on its way at times, in any storm: much can happen between read and answer."""
+        """A page of triggers takes long to arrive at times, whatever the faults: much can happen meanwhile."""
         self.slow = 0.0
         self.slow_s = 0.0
         self.partial = 0.0
@@ -75,9 +78,9 @@ class Weather:
         self.duplicate = 0.0
         self.reorder = False
         self.fates: list[tuple[str, float]] = []
-        """(kind, which is a `network.Fate`, and likelihood); what is left over is fine."""
+        """(kind, which is a `network.Fate`, and likelihood); all other calls are fine."""
 
-    def clear_up(self) -> None:
+    def stop_faults(self) -> None:
         """No more faults."""
         self.__init__()  # type: ignore[misc]
 
@@ -92,10 +95,10 @@ class Scenario(NamedTuple):
     shard_count: int
     fleet: dict[str, int]
     """Kind of process (a role, or all of them) to how many."""
-    storm_s: float
+    fault_phase_s: float
     """How long faults and the main workload last."""
-    probe_s: float
-    """How long the workload goes on afterwards, in good weather, once the fleet has recovered."""
+    calm_phase_s: float
+    """How long the workload goes on without faults, once the fleet has recovered."""
     jobs: int
     skew_ms_max: int
     destinations: tuple[str, ...]
@@ -103,9 +106,9 @@ class Scenario(NamedTuple):
     """Users call the HTTP application, not the submission service behind it."""
     to_the_end: bool
     """It goes on until every bucket that was written to must be retired."""
-    meddling: float
+    alteration_rate: float
     """How likely a user is to cancel, move or look up a job, and to do so again. Late writes, of which moves are most,
-    have the shard read again: that finds what was forgotten, so there must be runs with few."""
+    have the shard read again: that finds what a bug has left unread, so there must be runs with few."""
 
     def has(self, kind: str) -> bool:
         """Is this kind of fault in the mix?"""
@@ -113,7 +116,7 @@ class Scenario(NamedTuple):
 
     @property
     def recovery_s(self) -> float:
-        """How long after the last fault everything must be as good as new: every timeout there is, once over."""
+        """How long after the last fault the fleet must have recovered: the sum of all timeouts."""
         s = self.settings
         return s.visibility_timeout_s + 2 * s.lease_ttl_s + s.member_ttl_s + 2 * s.backoff_max_s + 10.0
 
@@ -129,10 +132,13 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
     lease_ttl_s = 2 * tick_s + call_timeout_s + rng.choice((0.5, 1.0, 4.0))
     read_ahead_s = max(3 * tick_s, rng.choice((1.0, 2.0, 3.0)))
     hold_window_s = read_ahead_s + rng.choice((2.0, 3.0))
-    # What was forgotten is found when its bucket comes up for retirement: some runs end before that.
+    # What a bug has left unread is found when its bucket comes up for retirement: some runs end before that.
     to_the_end, long_open = rng.choice(((True, False), (True, False), (False, False), (False, True)))
     bucket_width_s = rng.choice((15, 60) if long_open else (2, 5, 15))
     skew_ms_max = rng.choice((50, 500, 2_000, 15_000)) if "skew" in kinds or "step" in kinds else 0
+    # A lane forgets a failure after 60 s or so without a try; a budget must be longer than that to mean anything.
+    retry_budget_s = rng.choice((80.0, 300.0))
+    ledger_interval_s = rng.choice((1.0, 3.0, 10.0))
     settings = Settings(
         tick_s=tick_s,
         call_timeout_s=call_timeout_s,
@@ -151,11 +157,15 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         read_ahead_jobs_max=rng.choice((20, 50_000)),
         lane_waiting_max=rng.choice((10, 5_000)),
         backoff_max_s=rng.choice((2.0, 5.0)),
-        # A lane forgets a failure after 60 s or so without a try; a budget must be longer than that to mean anything.
-        retry_budget_s=rng.choice((80.0, 300.0)),
+        retry_budget_s=retry_budget_s,
         pack_bytes_max=rng.choice((1_024, 61_440)),
         drain_s=10.0,
-        ledger_interval_s=0.0,
+        ledger_interval_s=ledger_interval_s,
+        ledger_window_s=rng.choice((1, 10, 60)),
+        ledger_grace_s=retry_budget_s + 2 * ledger_interval_s + rng.choice((0.0, 10.0)),
+        # Forecasts are made in some runs only, and small: they would be most of all calls, and no job depends on them.
+        forecast_interval_s=rng.choice((0.0, 0.0, 20.0)),
+        forecast_read_units_max=10,
         token_secrets=SecretStr(SECRET),
     )
     return Scenario(
@@ -165,14 +175,14 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         bucket_width_s=bucket_width_s,
         shard_count=rng.choice((1, 2, 4)),
         fleet=_fleet(rng),
-        storm_s=rng.choice((20.0, 30.0, 30.0, 40.0, 100.0)),
-        probe_s=12.0,
+        fault_phase_s=rng.choice((20.0, 30.0, 30.0, 40.0, 100.0)),
+        calm_phase_s=12.0,
         jobs=rng.choice((30, 100, 200)),
         skew_ms_max=skew_ms_max,
         destinations=tuple(f"q{i}" for i in range(rng.choice((1, 3)))) + ("f.fifo",) * rng.choice((0, 1)),
         http=rng.random() < 0.3,
         to_the_end=to_the_end,
-        meddling=rng.choice((0.0, 0.6, 0.6, 0.75)),
+        alteration_rate=rng.choice((0.0, 0.6, 0.6, 0.75)),
     )
 
 
@@ -195,23 +205,23 @@ def _kinds(rng: random.Random) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if rng.random() < share)
 
 
-def weather_of(scenario: Scenario, rng: random.Random) -> Weather:
-    """The weather while the storm lasts."""
-    weather = Weather()
-    weather.latency_s = rng.choice((0.001, 0.01, 0.06))
-    weather.long_pages, weather.long_page_s = rng.choice(((0.1, 0.1), (0.3, 0.5)))
+def fault_intensity_of(scenario: Scenario, rng: random.Random) -> FaultIntensity:
+    """The intensity in the fault phase."""
+    intensity = FaultIntensity()
+    intensity.latency_s = rng.choice((0.001, 0.01, 0.06))
+    intensity.long_pages, intensity.long_page_s = rng.choice(((0.1, 0.1), (0.3, 0.5)))
     bad = rng.choice((0.01, 0.05, 0.2))
-    fates = ("throttled", "refused", "reset", "request_lost", "answer_lost", "straggler")
-    weather.fates = [(kind, bad / 2) for kind in fates if scenario.has(kind)]
+    fates = ("throttled", "refused", "reset", "request_lost", "response_lost", "straggler")
+    intensity.fates = [(kind, bad / 2) for kind in fates if scenario.has(kind)]
     if scenario.has("slow"):
-        weather.slow = rng.choice((0.02, 0.2))
-        weather.latency_s = rng.choice((0.005, 0.03, 0.15))
-        weather.slow_s = rng.choice((0.5, 1.0, 1.5)) * scenario.settings.call_timeout_s
+        intensity.slow = rng.choice((0.02, 0.2))
+        intensity.latency_s = rng.choice((0.005, 0.03, 0.15))
+        intensity.slow_s = rng.choice((0.5, 1.0, 1.5)) * scenario.settings.call_timeout_s
     if scenario.has("partial"):
-        weather.partial = bad
+        intensity.partial = bad
     if scenario.has("hot"):
-        weather.hot = rng.choice((0.1, 0.5))
+        intensity.hot = rng.choice((0.1, 0.5))
     if scenario.has("duplicate"):
-        weather.duplicate = bad
-    weather.reorder = scenario.has("reorder")
-    return weather
+        intensity.duplicate = bad
+    intensity.reorder = scenario.has("reorder")
+    return intensity

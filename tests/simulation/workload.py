@@ -1,4 +1,4 @@
-"""Users: they submit, cancel, move and look up jobs, and tell the auditor what they were answered."""
+"""Users: they submit, cancel, move and look up jobs, and report to the auditor what they were answered."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Ask = Callable[[Client], Coroutine[Any, Any, ResultT]]
 _PATIENCE_S = 15.0
 
 
-class NobodyAnswered(Exception):
-    """The user does not know whether it was done."""
+class NoResponse(Exception):
+    """No response came: the user does not know whether it was done."""
 
 
 class Workload:
@@ -33,30 +33,30 @@ class Workload:
         self.rng = random.Random(f"workload {world.scenario.seed}")
         self.jobs = JobMaker(world, self.rng)
         self.active = 0
-        """Users who are still doing something."""
+        """Users who have not finished."""
 
-    async def run(self, jobs: int, seconds: float, *, stormy: bool = True) -> None:
+    async def run(self, jobs: int, seconds: float, *, bursts: bool = True) -> None:
         """Submit about ``jobs`` jobs within ``seconds``.
 
-        ``stormy``: sometimes many that are due at one instant, and some that are due much later. What the first may
-        take depends on bounds that a scenario may have set very low.
+        ``bursts``: sometimes many that are due at one instant, and some that are due much later. How late the former
+        may be depends on bounds that a scenario may have set very low.
         """
-        self.jobs.horizon_s = 60.0 if stormy else 20.0
+        self.jobs.horizon_s = 60.0 if bursts else 20.0
         began = self.world.loop.time()
         times = sorted(self.rng.random() * seconds for _ in range(jobs))
         while times:
             at = times.pop(0)
             await pause(self.world.loop, max(0.0, began + at - self.world.loop.time()))
             roll = self.rng.random()
-            if stormy and roll < 0.01:
+            if bursts and roll < 0.01:
                 self._start(self._series())
-            elif stormy and roll < 0.03:
+            elif bursts and roll < 0.03:
                 many = self.rng.choice((5, 15, 40))
                 due_ms = self.world.now_ms() + self.rng.randint(0, 20_000)
                 self._start(self._batch(many, due_ms))
             elif roll < 0.15:
                 self._start(self._prepared())
-            elif roll < 0.2 and self.world.scenario.meddling:
+            elif roll < 0.2 and self.world.scenario.alteration_rate:
                 self._start(self._away_and_back())
             else:
                 self._start(self._single())
@@ -109,10 +109,10 @@ class Workload:
         try:
             await self._ask(ask)
         except DyneinError as error:
-            # Refused as a whole: too large, or the process is on its way out.
+            # Refused as a whole: too large, or the process is draining.
             for request in requests:
                 self.auditor.refused(request, error)
-        except NobodyAnswered:
+        except NoResponse:
             pass
         return tokens
 
@@ -124,7 +124,7 @@ class Workload:
 
         try:
             token = await self._ask(prepare)
-        except (NobodyAnswered, DyneinError):
+        except (NoResponse, DyneinError):
             return
         request = self.jobs.make(policy=None, run_at=None, delay=None, token=token, body=request.body)
         for _ in range(self.rng.choice((1, 2, 3))):
@@ -157,7 +157,7 @@ class Workload:
             return
         while world.table.shards()[shard].settled_mark_ms < left_ms and world.now_ms() < left_ms:
             await pause(world.loop, 0.002)
-        await pause(world.loop, rng.random() * 3 * world.weather.latency_s)
+        await pause(world.loop, rng.random() * 3 * world.intensity.latency_s)
         await self._move(away, left_ms)
 
     async def _create(self, request: JobRequest) -> None:
@@ -177,14 +177,14 @@ class Workload:
 
         try:
             return await self._ask(ask)
-        except (NobodyAnswered, DyneinError):
+        except (NoResponse, DyneinError):
             return None
 
     async def _play_with(self, token: str) -> None:
-        """Perhaps cancel or move it, at a moment that tends to be close to something happening."""
+        """Perhaps cancel or move it, at a moment that is likely to be close to some other event of the job."""
         rng = self.rng
         roll = rng.random()
-        while roll < self.world.scenario.meddling:
+        while roll < self.world.scenario.alteration_rate:
             await self._wait_for_a_moment(token)
             what = rng.choice(("cancel", "cancel", "move", "move", "move", "get", "brink", "brink"))
             if what == "cancel":
@@ -216,12 +216,12 @@ class Workload:
 
         try:
             await self._ask(ask)
-        except (NobodyAnswered, DyneinError):
+        except (NoResponse, DyneinError):
             return
 
     async def _to_the_brink(self, token: str) -> None:
-        """Move it to where it can just not be cancelled any more, or just still, and cancel it; or to where its bucket
-        is about to be retired."""
+        """Move it to where it can just no longer be cancelled, or just still, and cancel it; or to a bucket that is
+        about to be retired."""
         record = self.world.table.shards()[self.world.signer.verify(token).key.shard]
         if self.rng.random() < 0.5:
             width_ms = self.world.scenario.bucket_width_s * 1000
@@ -252,7 +252,7 @@ class Workload:
             return await self._ask(ask)
         except Conflict as conflict:
             return conflict.moved_to
-        except (NobodyAnswered, DyneinError):
+        except (NoResponse, DyneinError):
             return None
 
     async def _get(self, token: str) -> None:
@@ -261,19 +261,19 @@ class Workload:
 
         try:
             await self._ask(ask)
-        except (NobodyAnswered, DyneinError):
+        except (NoResponse, DyneinError):
             return
 
-    # --- how they reach us --------------------------------------------------------------------------------------------
+    # --- their requests --------------------------------------------------------------------------------------------
 
     async def _ask(self, ask: Ask[ResultT]) -> ResultT:
-        """One request to some API process. Raises `NobodyAnswered`, or the error answered."""
+        """One request to some API process. Raises `NoResponse`, or the error that it was answered with."""
         world = self.world
         tries = 0
         while not world.apis:
             tries += 1
             if tries > 20:
-                raise NobodyAnswered
+                raise NoResponse
             await pause(world.loop, 0.5)
         name = self.rng.choice(list(world.apis))
         process = next(p for p in world.processes if p.name == name)
@@ -282,7 +282,7 @@ class Workload:
 
     async def _answer(self, process: Process, work: Coroutine[Any, Any, ResultT] | None) -> ResultT:
         if work is None:
-            raise NobodyAnswered
+            raise NoResponse
         asking = self.world.loop.create_task(process.ask(work))
         timer = self.world.loop.call_later(_PATIENCE_S, asking.cancel)
         try:
@@ -291,7 +291,7 @@ class Workload:
             raise
         except BaseException as error:
             if isinstance(error, (ConnectionResetError, GeneratorExit)) or asking.cancelled():
-                raise NobodyAnswered from None
+                raise NoResponse from None
             raise
         finally:
             timer.cancel()

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 from dynein.core.job_token import TokenSigner
 from dynein.core.shard_records import NEW_SHARD_LOOK_BACK_MS
 from dynein.errors import DyneinError, FatalError
-from dynein.testing import FakeQueues, FakeTriggerTable
+from dynein.testing import FakeLedger, FakeQueues, FakeTriggerTable
+from tests.simulation.books import Books
 from tests.simulation.evidence import Evidence
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.network import Network
 from tests.simulation.process import Process, ProcessClock, State, pause
 from tests.simulation.quirks import EngineFaults
-from tests.simulation.scenario import SECRET, Scenario, Weather
+from tests.simulation.scenario import SECRET, FaultIntensity, Scenario
 
 if TYPE_CHECKING:
-    from tests.simulation.agents import Innards
     from tests.simulation.clients import Client
+    from tests.simulation.process_parts import ProcessParts
 
 EPOCH_MS = 1_750_000_000_000
 _SHARDS_MADE_MS = NEW_SHARD_LOOK_BACK_MS - 60_000
@@ -63,13 +64,13 @@ class World:
         self.rng = random.Random(f"world {scenario.seed}")
         self.trace = Trace(loop, keep=keep_trace)
         self.clock = ProcessClock(loop, EPOCH_MS, 0, 0.0)
-        self.weather = Weather()
+        self.intensity = FaultIntensity()
         self.met: Counter[str] = Counter()
         """How often each kind of fault struck."""
         network_rng = random.Random(f"network {scenario.seed}")
-        self.network = Network(loop, network_rng, self.weather, copy_context(), self.met)
+        self.network = Network(loop, network_rng, self.intensity, copy_context(), self.met)
         engines_rng = random.Random(f"engines {scenario.seed}")
-        self.faults = EngineFaults(engines_rng, self.weather, scenario, self.clock, self.met)
+        self.faults = EngineFaults(engines_rng, self.intensity, scenario, self.clock, self.met)
         self.queues = FakeQueues(self.clock, faults=self.faults)
         self.table = FakeTriggerTable(
             self.clock,
@@ -78,16 +79,18 @@ class World:
             faults=self.faults,
         )
         self.raise_shard_count(scenario.shard_count)
+        self.ledger = FakeLedger()
         self.evidence = Evidence(self.trace.note)
+        self.books = Books()
         self.faults.quirks = self.evidence.quirks
         self.signer = TokenSigner([SECRET.encode()])
         self.processes: list[Process] = []
         self.apis: dict[str, Client] = {}
-        """By process name: those that take requests."""
+        """By process name: those that accept requests."""
         self.problems: list[str] = []
-        """What went wrong by itself: agents that died of a bug."""
-        self.innards: dict[str, Innards] = {}
-        """By process name; of the dead, what they died with."""
+        """Unexpected errors: agents that ended with one, and those that were logged."""
+        self.parts: dict[str, ProcessParts] = {}
+        """By process name; of those that have died, as they were then."""
         self._names = dict.fromkeys(scenario.fleet, 0)
         self._lives: dict[str, asyncio.Task[None]] = {}
         self.queues.create(self.settings.dead_letter_queue)
@@ -98,7 +101,7 @@ class World:
             self.queues.create(name)
 
     def raise_shard_count(self, shard_count: int) -> None:
-        """As ``dynein bootstrap`` does, 59 minutes ago: a new shard's owner looks back an hour, which takes long."""
+        """As ``dynein bootstrap`` does, 59 minutes ago: a new shard's owner reads an hour back, which takes long."""
         self.clock.offset_ms += _SHARDS_MADE_MS
         self.table.raise_shard_count(shard_count)
         self.clock.offset_ms -= _SHARDS_MADE_MS
@@ -126,29 +129,30 @@ class World:
         self._lives[name] = process.spawn(self._live(process))
         return process
 
-    def opened(self, process: Process, innards: Innards) -> None:
-        """A process has found its queues, and is about to work."""
-        self.innards[process.name] = innards
-        if innards.client is not None:
-            self.apis[process.name] = innards.client
+    def opened(self, process: Process, parts: ProcessParts) -> None:
+        """A process has found its queues, and begins to work."""
+        self.parts[process.name] = parts
+        if parts.client is not None:
+            self.apis[process.name] = parts.client
 
     def closed(self, process: Process) -> None:
         """No user reaches it any more."""
         self.apis.pop(process.name, None)
 
     async def _live(self, process: Process) -> None:
-        from tests.simulation.agents import live  # noqa: PLC0415 - agents know the world
+        from tests.simulation.process_parts import live  # noqa: PLC0415 - agents know the world
 
         try:
             await live(self, process)
         except (FatalError, DyneinError) as error:
             self.trace.note(process.name, f"exits: {type(error).__name__}: {error}")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the auditor wants to know
+        except Exception as error:  # noqa: BLE001 - an unexpected error is a violation
             self.problems.append(f"{process.name} died of {type(error).__name__}: {error}")
             self.trace.note(process.name, f"dies: {type(error).__name__}: {error}")
         else:
             self.trace.note(process.name, "exits")
         self.closed(process)
+        process.exited = True
         self.loop.call_soon(process.kill, context=self.network.context.copy())
 
     def kill(self, process: Process) -> None:
@@ -161,6 +165,7 @@ class World:
         """SIGTERM, and SIGKILL after the grace period."""
         self.trace.note(process.name, "is told to stop")
         self.closed(process)
+        process.told_to_stop_at = self.loop.time()
         process.last_call_at = self.loop.time() + 0.75 * self.settings.drain_s
         process.stopping.set()
         life = self._lives[process.name]

@@ -529,6 +529,19 @@ async def test_a_prepared_job_created_again_after_it_was_sent_is_dropped(world: 
     assert world.inbound() == 0
 
 
+async def test_a_repeated_create_is_taken_back_though_its_job_was_sent_at_an_earlier_receive(
+    world: World,
+) -> None:
+    first = world.entry(2.0, prepared=True)
+    process = world.process()
+    process.faults.fail_next("add", RuntimeError("a bug"))
+    await world.post(first, world.entry(2.0, token=first.token), world.entry(HOUR_S))
+    process.start()
+    await world.clock.advance(60)
+    assert (world.times_delivered()[first.token], world.inbound()) == (1, 0)
+    assert process.tallied() == Counts(accepted=-1, delivered=1)
+
+
 async def test_a_prepared_job_received_twice_is_not_taken_for_a_second_create(world: World) -> None:
     entry = world.entry(HOUR_S, prepared=True)
     crashing = world.process("i1")

@@ -10,24 +10,28 @@ from dynein.api.app import create_app
 from dynein.api.health import Lifecycle
 from dynein.core.ports import Deployment, Ports
 from dynein.delivery.delivery import Delivery
+from dynein.ledger.process import tally_by
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.context import Context
 from dynein.server.assembly import Assembly, find_deployment
-from dynein.testing import FakeLedger
 from tests.simulation.clients import Client, HttpClient
 from tests.simulation.engines import WiredQueues, WiredTable
+from tests.simulation.ledger import WiredLedger
 from tests.simulation.network import Wire
-from tests.simulation.process import Process
+from tests.simulation.process import Process, pause
 from tests.simulation.world import World
 
+_REQUESTS_CHECKED_EVERY_S = 0.05
 
-class Innards:
-    """What one process is made of, where the auditor can look at it. Roles share what they share in a real process."""
+
+class ProcessParts:
+    """What one process is made of, open to the checker. Roles share what they share in a real process."""
 
     def __init__(self, world: World, process: Process, context: Context, deployment: Deployment) -> None:
         self._world = world
         self._process = process
         self.telemetry = context.telemetry
+        self.tally = context.tally
         self.assembly = Assembly(
             process.roles,
             ports_of(world, process),
@@ -49,14 +53,16 @@ class Innards:
         return self.assembly.deliveries
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """See `dynein.runtime.tasks.Agent`: takes the place of the HTTP server."""
+        """See `dynein.runtime.tasks.Agent`: stands in for the HTTP server, which also finishes the requests it has."""
         await stopping.wait()
         self._lifecycle.drain()
+        while self._process.requests:
+            await pause(self._world.loop, _REQUESTS_CHECKED_EVERY_S)
         if self.submissions is not None:
             await self.submissions.drained()
 
     def _client(self) -> Client | None:
-        """What users call."""
+        """What users call, if this process has an API."""
         world, submissions = self._world, self.submissions
         if submissions is None or not world.scenario.http:
             return submissions
@@ -69,26 +75,27 @@ async def _always_ready() -> list[str]:
 
 
 def wire(world: World, process: Process, role: str) -> Wire:
-    """A process's way to the engines. One for each role, so that the auditor knows which role made a call."""
+    """A process's connection to the engines. Each role has its own, so that the checker knows which made a call."""
     return Wire(world.network, process, role, world.settings.call_timeout_s)
 
 
 def wired_queues(world: World, process: Process, role: str) -> WiredQueues:
-    """SQS by such a way."""
-    return WiredQueues(world.queues, wire(world, process, role), world.evidence)
+    """SQS over such a connection."""
+    return WiredQueues(world.queues, wire(world, process, role), world.evidence, world.books)
 
 
 def wired_table(world: World, process: Process, role: str) -> WiredTable:
-    """DynamoDB by such a way."""
-    return WiredTable(world.table, wire(world, process, role), world.evidence, world.faults)
+    """DynamoDB over such a connection."""
+    return WiredTable(world.table, wire(world, process, role), world.evidence, world.books, world.faults)
 
 
 def ports_of(world: World, process: Process) -> Callable[[str], Ports]:
-    """A process's ports, each part's over a way of its own."""
+    """A process's ports. Each part has connections of its own."""
 
     def of(part: str) -> Ports:
         table = wired_table(world, process, part)
-        return Ports(wired_queues(world, process, part), table, table, table, FakeLedger())
+        ledger = WiredLedger(world.ledger, wire(world, process, part), world.evidence, world.settings)
+        return Ports(wired_queues(world, process, part), table, table, table, ledger)
 
     return of
 
@@ -96,10 +103,10 @@ def ports_of(world: World, process: Process) -> Callable[[str], Ports]:
 async def live(world: World, process: Process) -> None:
     """One process's life, from its first call to the end of its drain. Raises what ended it."""
     rng = random.Random(f"{world.scenario.seed} {process.name}")
-    context = Context(process.clock, rng, Telemetry())
+    context = Context(process.clock, rng, Telemetry(), tally_by(world.settings))
     layout = await wired_table(world, process, "start").layout()
     assert layout is not None
     deployment = await find_deployment(layout, ports_of(world, process), context, world.settings)
-    innards = Innards(world, process, context, deployment)
-    world.opened(process, innards)
-    await innards.assembly.run(process.stopping, innards)
+    parts = ProcessParts(world, process, context, deployment)
+    world.opened(process, parts)
+    await parts.assembly.run(process.stopping, parts)

@@ -1,4 +1,4 @@
-"""What goes wrong besides single calls: processes, clocks, queues, services, deploys. All of it from the seed."""
+"""Faults besides those of single calls: of processes, clocks, queues, services; deploys. All follow from the seed."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ PROCESSES_MAX = 4
 SHARDS_MAX = 6
 
 
-class Spell(NamedTuple):
-    """A time during which a destination was not well."""
+class QueueFault(NamedTuple):
+    """A time during which a destination failed."""
 
     since: float
     until: float
     for_good: bool
-    """It refused whatever came, for its content."""
+    """It refused every message for good, for its content."""
     removed: bool
 
 
-class Saboteur:
-    """Acts every few seconds while the storm lasts, then repairs everything."""
+class FaultInjector:
+    """Injects a fault every few seconds in the fault phase, then repairs everything."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.rng = random.Random(f"saboteur {world.scenario.seed}")
-        self.bad_queues: dict[str, list[Spell]] = {}
+        self.rng = random.Random(f"fault injector {world.scenario.seed}")
+        self.bad_queues: dict[str, list[QueueFault]] = {}
         """By destination."""
         self.kinds = tuple(world.scenario.fleet)
         """Of processes."""
         self.poison: list[str] = []
-        self._storming = True
+        self._active = True
         acts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "crash": self._crash,
             "pause": self._pause,
@@ -55,100 +55,100 @@ class Saboteur:
         self._acts = [(name, act) for name, act in acts.items() if world.scenario.has(name)]
 
     async def run(self) -> None:
-        """Until the storm is over."""
+        """Until the end of the fault phase."""
         loop = self.world.loop
-        while self._acts and loop.time() < self.world.scenario.storm_s:
+        while self._acts and loop.time() < self.world.scenario.fault_phase_s:
             await pause(loop, self.rng.expovariate(0.7))
-            if loop.time() < self.world.scenario.storm_s:
+            if loop.time() < self.world.scenario.fault_phase_s:
                 kind, act = self.rng.choice(self._acts)
                 self.world.met[kind] += 1
                 self.world.spawn(act())
 
     async def repair(self) -> None:
-        """The storm is over: good weather, and at least one process of each kind."""
+        """The fault phase is over: no more faults, and at least one process of each kind."""
         world = self.world
-        self._storming = False
-        world.weather.clear_up()
-        world.network.cut.clear()
-        world.network.down.clear()
-        world.faults.down_queues.clear()
+        self._active = False
+        world.intensity.stop_faults()
+        world.network.partitions.clear()
+        world.network.outages.clear()
+        world.faults.failing_queues.clear()
         for process in world.processes:
             process.resume()
         for name in world.scenario.destinations:
             if name not in world.queues.names():
                 world.queues.create(name)
-        world.trace.note("saboteur", "repairs everything")
+        world.trace.note("faults", "repairs everything")
         self.keep_fleet()
 
     def keep_fleet(self) -> None:
-        """What a supervisor does: start anew what is missing."""
+        """Start a process of each kind of which none is left, as a supervisor does."""
         for kind in self.kinds:
             if not self.world.alive(kind):
                 self.world.start(kind)
 
     async def supervise(self) -> None:
-        """Until the run is over: a process that ended by itself has a successor after a moment."""
+        """Until the run is over: start a successor, after a moment, for the last process of a kind that ended."""
         while True:
             await pause(self.world.loop, 1.0)
-            if self._storming and self.rng.random() < 0.5:
+            if self._active and self.rng.random() < 0.5:
                 continue
             self.keep_fleet()
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _someone(self) -> Process | None:
+    def _pick_running(self) -> Process | None:
         kind = self.rng.choice(self.kinds)
         running = [p for p in self.world.processes if p.state is State.RUNNING and p.kind == kind]
         return self.rng.choice(running) if running else None
 
     async def _crash(self) -> None:
-        process = self._someone()
+        process = self._pick_running()
         if process is not None:
             now = self.world.loop.time()
             self.world.evidence.disturb(process.name, now, now, "crash")
             self.world.kill(process)
             await pause(self.world.loop, self.rng.random() * 5)
-            if self._storming:
+            if self._active:
                 self.world.start(process.kind)
 
     async def _pause(self) -> None:
         lease_s = self.world.settings.lease_ttl_s
         seconds = self.rng.choice((0.3, 3.0, 1.5 * lease_s, 3 * lease_s, 60.0)) * (0.7 + 0.6 * self.rng.random())
-        await self._stand_still(seconds, suspended=False)
+        await self._freeze(seconds, suspended=False)
 
     async def _suspend(self) -> None:
-        await self._stand_still(self.rng.choice((3.0, 15.0, 60.0)) * (0.5 + self.rng.random()), suspended=True)
+        await self._freeze(self.rng.choice((3.0, 15.0, 60.0)) * (0.5 + self.rng.random()), suspended=True)
 
-    async def _stand_still(self, seconds: float, *, suspended: bool) -> None:
-        process = self._someone()
+    async def _freeze(self, seconds: float, *, suspended: bool) -> None:
+        process = self._pick_running()
         if process is None:
             return
         loop, what = self.world.loop, "suspended" if suspended else "paused"
         since = loop.time()
         process.pause()
         self.world.trace.note(process.name, f"is {what} for {seconds:.1f} s")
-        end = min(since + seconds, max(since, self.world.scenario.storm_s))
+        end = min(since + seconds, max(since, self.world.scenario.fault_phase_s))
         while loop.time() < end and process.state is State.PAUSED:
             await pause(loop, min(1.0, end - loop.time()))
         self.world.evidence.disturb(process.name, since, loop.time(), what)
         process.resume(suspended=suspended)
-        self.world.trace.note(process.name, "goes on")
+        self.world.trace.note(process.name, "resumes")
 
     async def _partition(self) -> None:
-        process = self._someone()
+        process = self._pick_running()
         if process is None:
             return
         network, loop = self.world.network, self.world.loop
         since = loop.time()
         services = self.rng.choice((("table",), ("queues",), ("table", "queues")))
-        fate = self.rng.choice((Fate.REQUEST_LOST, Fate.ANSWER_LOST, Fate.REFUSED))
+        fate = self.rng.choice((Fate.REQUEST_LOST, Fate.RESPONSE_LOST, Fate.REFUSED))
         seconds = self.rng.choice((2.0, 10.0, 40.0)) * (0.5 + self.rng.random())
         self.world.trace.note(process.name, f"is cut off from {services} ({fate.value}) for {seconds:.1f} s")
         for service in services:
-            network.cut[process.name, service] = fate
-        await pause(loop, min(seconds, max(0.0, self.world.scenario.storm_s - since)))
+            network.partitions[process.name, service] = fate
+        await pause(loop, min(seconds, max(0.0, self.world.scenario.fault_phase_s - since)))
         for service in services:
-            network.cut.pop((process.name, service), None)
+            network.partitions.pop((process.name, service), None)
         self.world.evidence.disturb(process.name, since, loop.time(), "cut off")
         self.world.trace.note(process.name, "is connected again")
 
@@ -157,38 +157,40 @@ class Saboteur:
         service = self.rng.choice(("table", "queues"))
         seconds = self.rng.choice((2.0, 10.0, 30.0)) * (0.5 + self.rng.random())
         since = loop.time()
-        self.world.trace.note("saboteur", f"the {service} are down for {seconds:.1f} s")
-        network.down[service] = None
-        await pause(loop, min(seconds, max(0.0, self.world.scenario.storm_s - since)))
-        network.down.pop(service, None)
+        self.world.trace.note("faults", f"the {service} are down for {seconds:.1f} s")
+        network.outages[service] = None
+        await pause(loop, min(seconds, max(0.0, self.world.scenario.fault_phase_s - since)))
+        network.outages.pop(service, None)
         for process in self.world.processes:
             self.world.evidence.disturb(process.name, since, loop.time(), f"outage of {service}")
-        self.world.trace.note("saboteur", f"the {service} are up again")
+        self.world.trace.note("faults", f"the {service} are up again")
 
     async def _bad_queue(self) -> None:
         world, loop = self.world, self.world.loop
         name = self.rng.choice(world.scenario.destinations)
-        if name in world.faults.down_queues or name not in world.queues.names():
+        if name in world.faults.failing_queues or name not in world.queues.names():
             return
         seconds = self.rng.choice((3.0, 30.0, 120.0)) * (0.5 + self.rng.random())
         kind = self.rng.choice(("InternalError", "ThrottlingException", "InvalidParameterValue", "removed"))
         since = loop.time()
-        spells = self.bad_queues.setdefault(name, [])
-        spells.append(Spell(since, math.inf, for_good=kind == "InvalidParameterValue", removed=kind == "removed"))
-        world.trace.note("saboteur", f"queue {name}: {kind} for {seconds:.1f} s")
+        episodes = self.bad_queues.setdefault(name, [])
+        episodes.append(
+            QueueFault(since, math.inf, for_good=kind == "InvalidParameterValue", removed=kind == "removed")
+        )
+        world.trace.note("faults", f"queue {name}: {kind} for {seconds:.1f} s")
         if kind == "removed":
             world.queues.remove(name)
         else:
-            world.faults.down_queues[name] = (kind, kind == "InvalidParameterValue")
-        await pause(loop, min(seconds, max(0.0, world.scenario.storm_s - since)))
+            world.faults.failing_queues[name] = (kind, kind == "InvalidParameterValue")
+        await pause(loop, min(seconds, max(0.0, world.scenario.fault_phase_s - since)))
         if name not in world.queues.names():
             world.queues.create(name)
-        world.faults.down_queues.pop(name, None)
-        spells[-1] = spells[-1]._replace(until=loop.time())
-        world.trace.note("saboteur", f"queue {name} is well again")
+        world.faults.failing_queues.pop(name, None)
+        episodes[-1] = episodes[-1]._replace(until=loop.time())
+        world.trace.note("faults", f"queue {name} works again")
 
     async def _step(self) -> None:
-        process = self._someone()
+        process = self._pick_running()
         if process is not None:
             skew = self.world.scenario.skew_ms_max
             offset_ms = self.rng.randint(-skew, skew)
@@ -197,9 +199,9 @@ class Saboteur:
 
     async def _deploy(self) -> None:
         kind = self.rng.choice(self.kinds)
-        self.world.trace.note("saboteur", f"rolls out a new {kind}")
+        self.world.trace.note("faults", f"rolls out a new {kind}")
         for process in self.world.alive(kind):
-            if process.state is not State.DEAD and not process.stopping.is_set() and self._storming:
+            if process.state is not State.DEAD and not process.stopping.is_set() and self._active:
                 self.world.start(kind)
                 await self.world.stop(process)
 
@@ -213,7 +215,7 @@ class Saboteur:
 
     async def _shards(self) -> None:
         count = min(len(self.world.table.shards()) + self.rng.choice((1, 2)), SHARDS_MAX)
-        self.world.trace.note("saboteur", f"raises the shard count to {count}")
+        self.world.trace.note("faults", f"raises the shard count to {count}")
         self.world.raise_shard_count(count)
 
     async def _poison(self) -> None:
@@ -222,7 +224,7 @@ class Saboteur:
             self.poison
         )
         self.poison.append(body)
-        self.world.trace.note("saboteur", "poisons the inbound queue")
+        self.world.trace.note("faults", "poisons the inbound queue")
         (failure,) = await queues.send(queues.url(self.world.settings.inbound_queue), [OutgoingMessage(body, {})])
         if failure is not None:
             self.poison.remove(body)

@@ -1,4 +1,7 @@
-"""Judges a run that is over: what users were told against what reached the queues and what is left."""
+"""Checks a run that is over: what users were answered against what reached the queues and what is left.
+
+It knows what the `auditor` recorded. The checks of their own modules are called here too.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,19 @@ from dynein.core.job_token import TokenKind, parse
 from dynein.core.trigger_store import Tombstone
 from dynein.delivery.dead_letter_queue import read_dead_letter
 from tests.simulation.auditor import Auditor, Delivery, Record, due, name_of, short
+from tests.simulation.conservation import check_ledger
 from tests.simulation.explain import Explainer
-from tests.simulation.fifo import judge_fifo
-from tests.simulation.lateness import in_good_weather_ms, in_the_storm_ms
-from tests.simulation.ownership import judge_ownership
+from tests.simulation.fifo import check_fifo
+from tests.simulation.lateness import calm_phase_bound_ms, fault_phase_bound_ms
+from tests.simulation.ownership import check_ownership
 from tests.simulation.world import EPOCH_MS
 
 _REFUSED_BEFORE_S = 10.0
-"""How long a refusal may be on its way into the dead-letter queue."""
+"""How long after a refusal a job may reach the dead-letter queue."""
 
 
-class Verdict:
-    """Of one run. `violations` are all there were."""
+class Checker:
+    """The check of one run. `violations` are all there were."""
 
     def __init__(self, auditor: Auditor) -> None:
         self._auditor = auditor
@@ -28,33 +32,36 @@ class Verdict:
         self._explainer = Explainer(auditor.world)
         self.violations = [*auditor.violations, *auditor.world.problems]
         self.lateness_ms_max = 0.0
-        """In good weather."""
+        """In the calm phase."""
         for body, record in auditor.records.items():
-            self._judge(body, record)
-        self._judge_deliveries()
-        self._judge_remains()
-        self.violations.extend(judge_ownership(self._world))
-        self.violations.extend(judge_fifo(auditor))
-        auditor.bounds.judge_idle()
+            self._check_record(body, record)
+        self._check_deliveries()
+        self._check_remains()
+        self.violations.extend(check_ownership(self._world))
+        self.violations.extend(check_fifo(auditor))
+        if auditor.ledger is not None:
+            self.violations.extend(check_ledger(auditor))
         self.violations.extend(auditor.bounds.violations)
 
-    # --- what users were told -----------------------------------------------------------------------------------------
+    # --- what users were answered ------------------------------------------------------------------------------
 
-    def _judge(self, body: str, record: Record) -> None:
+    def _check_record(self, body: str, record: Record) -> None:
         where = record.request.queue
         for token, accepted_at in record.tokens.items():
             if parse(token).kind not in (TokenKind.SCHEDULED, TokenKind.PREPARED):
-                self._judge_end(token, body, where, accepted_at)
+                self._check_end(token, body, where, accepted_at)
                 continue
-            self._judge_chain(token, body, where, accepted_at)
+            self._check_chain(token, body, where, accepted_at)
         if not record.tokens and not record.in_doubt:
             sent = [d for ds in self._auditor.deliveries.values() for d in ds if d.body == body]
             if sent:
                 errors = ", ".join(sorted({type(error).__name__ for error in record.refused}))
-                self.violations.append(f"{name_of(body)}: delivered, though its user was told it was not ({errors})")
+                self.violations.append(
+                    f"{name_of(body)}: delivered, though its user was answered that it was not accepted ({errors})"
+                )
 
-    def _judge_chain(self, token: str, body: str, where: str, since: float) -> None:
-        """Follow a job through its moves, by what the table says, and compare with what its user was told."""
+    def _check_chain(self, token: str, body: str, where: str, since: float) -> None:
+        """Follow a job through its moves, by its tombstones, and compare with what its user was answered."""
         auditor = self._auditor
         seen: list[str] = []
         while True:
@@ -64,23 +71,25 @@ class Verdict:
                 break
             if stone.moved_to is None:
                 if token not in auditor.cancel_asked:
-                    self.violations.append(f"{short(token)}: cancelled, and nobody asked for it")
+                    self.violations.append(f"{short(token)}: cancelled, and no user asked for it")
                 return
             if token not in auditor.move_asked:
-                self.violations.append(f"{short(token)}: moved, and nobody asked for it")
+                self.violations.append(f"{short(token)}: moved, and no user asked for it")
             if stone.moved_to in seen:
                 self.violations.append(f"{short(token)}: moved in a circle")
                 return
             since = auditor.move_done.get(token, ("", since))[1]
             token = stone.moved_to
         if token in auditor.cancel_done:
-            self.violations.append(f"{short(token)}: its user was told it was cancelled, and it has no tombstone")
+            self.violations.append(
+                f"{short(token)}: its user was answered that it was cancelled, and it has no tombstone"
+            )
         if token in auditor.move_done and not self._came_back(token):
-            self.violations.append(f"{short(token)}: its user was told it was moved, and it has no tombstone")
-        self._judge_end(token, body, where, since)
+            self.violations.append(f"{short(token)}: answered to be moved, and it has no tombstone")
+        self._check_end(token, body, where, since)
 
     def _came_back(self, token: str) -> bool:
-        """Was it moved away and then back to where it was, which takes the tombstone away?"""
+        """Was it moved away and then back to where it was, which removes the tombstone?"""
         seen: list[str] = []
         at = token
         while at in self._auditor.move_done and at not in seen:
@@ -88,7 +97,7 @@ class Verdict:
             at = self._auditor.move_done[at][0]
         return at == token
 
-    def _judge_end(self, token: str, body: str, where: str, since: float) -> None:
+    def _check_end(self, token: str, body: str, where: str, since: float) -> None:
         """The job must have arrived, whole, at its queue, in time."""
         deliveries = self._auditor.deliveries.get(token, [])
         if not deliveries:
@@ -98,20 +107,20 @@ class Verdict:
             if not delivery.dead_letter and (delivery.queue != where or delivery.body != body):
                 self.violations.append(f"{short(token)}: delivered to {delivery.queue} as {delivery.body!r}")
         if not deliveries[0].dead_letter:
-            self._judge_lateness(token, deliveries[0], since)
+            self._check_lateness(token, deliveries[0], since)
 
-    def _judge_lateness(self, token: str, delivery: Delivery, since: float) -> None:
+    def _check_lateness(self, token: str, delivery: Delivery, since: float) -> None:
         kind, key = parse(token)
         scenario = self._world.scenario
         expected_ms = max(key.due_at_ms, EPOCH_MS + since * 1000)
-        quiet_ms = EPOCH_MS + self._auditor.quiet_at * 1000
+        quiet_ms = EPOCH_MS + self._auditor.calm_at * 1000
         late_ms = delivery.visible_ms - expected_ms
         if expected_ms > quiet_ms:
             self.lateness_ms_max = max(self.lateness_ms_max, late_ms)
         late_after_ms = delivery.visible_ms - max(expected_ms, quiet_ms)
-        if late_after_ms > in_good_weather_ms(scenario, kind, delivery.process.clock):
+        if late_after_ms > calm_phase_bound_ms(scenario, kind, delivery.process.clock):
             self.violations.append(f"{short(token)}: {late_after_ms:.0f} ms late after the faults had stopped")
-        allowed_ms = in_the_storm_ms(scenario, kind, delivery.process.clock)
+        allowed_ms = fault_phase_bound_ms(scenario, kind, delivery.process.clock)
         if allowed_ms is not None and late_ms > allowed_ms:
             self.violations.append(
                 f"{short(token)}: {late_ms:.0f} ms late, and no fault explains more than {allowed_ms:.0f}"
@@ -119,24 +128,22 @@ class Verdict:
 
     # --- what reached the queues --------------------------------------------------------------------------------------
 
-    def _judge_deliveries(self) -> None:
+    def _check_deliveries(self) -> None:
         for token, deliveries in self._auditor.deliveries.items():
             if self._tombstone(token) is not None:
-                self._judge_stopped(token)
+                self._check_stopped(token)
             due_ms = parse(token).key.due_at_ms
             for delivery in deliveries:
                 early_ms = due_ms - delivery.visible_ms - max(0, delivery.process.clock.offset_ms_max)
                 if early_ms > 0.001 and not delivery.dead_letter:
                     self.violations.append(f"{short(token)}: EARLY by {early_ms:.3f} ms")
                 if delivery.dead_letter and not self._may_dead_letter(delivery):
-                    self.violations.append(
-                        f"{short(token)}: dead-lettered by {delivery.process.name} for no good reason"
-                    )
-            # In the order in which they were tried: a send may take effect long after its caller gave up.
+                    self.violations.append(f"{short(token)}: dead-lettered by {delivery.process.name} without a reason")
+            # In the order in which they were begun: a send may take effect long after its caller gave up.
             for earlier, later in pairwise(sorted(deliveries, key=lambda delivery: delivery.flight.began_at)):
-                self._judge_twice(token, earlier, later)
+                self._check_twice(token, earlier, later)
 
-    def _judge_twice(self, token: str, earlier: Delivery, later: Delivery) -> None:
+    def _check_twice(self, token: str, earlier: Delivery, later: Delivery) -> None:
         why = self._explainer.why(parse(token).key, earlier.flight, later.flight)
         self._auditor.counts["duplicates"] += 1
         if why is None:
@@ -147,7 +154,7 @@ class Verdict:
         else:
             self._auditor.counts[f"duplicate: {why}"] += 1
 
-    def _judge_stopped(self, token: str) -> None:
+    def _check_stopped(self, token: str) -> None:
         for delivery in self._auditor.deliveries.get(token, []):
             how = "cancelled" if token in self._auditor.cancel_done else "stopped by a tombstone"
             self.violations.append(
@@ -161,28 +168,28 @@ class Verdict:
             return False
         budget_s = self._world.settings.retry_budget_s
         at = delivery.flight.began_at
-        spells = self._auditor.saboteur.bad_queues.get(record.request.queue, [])
-        for_good = [spell for spell in spells if spell.for_good]
-        if any(spell.since <= at <= spell.until + _REFUSED_BEFORE_S for spell in for_good):
+        episodes = self._auditor.fault_injector.bad_queues.get(record.request.queue, [])
+        for_good = [episode for episode in episodes if episode.for_good]
+        if any(episode.since <= at <= episode.until + _REFUSED_BEFORE_S for episode in for_good):
             return True
         # It may have been suspended between the refusal and the dead-letter queue.
         sends = self._world.evidence.sends[delivery.token]
         tried = [a.at for a in sends if a.flight.process == delivery.process.name and not a.done]
-        if any(spell.since <= tried_at <= spell.until for spell in for_good for tried_at in tried[-1:]):
+        if any(episode.since <= tried_at <= episode.until for episode in for_good for tried_at in tried[-1:]):
             return True
-        hindered = [(spell.since, spell.until) for spell in spells]
-        hindered += [(d.since, d.until) for d in self._world.evidence.disturbances.get(delivery.process.name, [])]
+        disturbed = [(episode.since, episode.until) for episode in episodes]
+        disturbed += [(d.since, d.until) for d in self._world.evidence.disturbances.get(delivery.process.name, [])]
         window = (at - 2 * budget_s, at)
-        failing_s = sum(max(0.0, min(until, window[1]) - max(since, window[0])) for since, until in hindered)
+        failing_s = sum(max(0.0, min(until, window[1]) - max(since, window[0])) for since, until in disturbed)
         return failing_s >= 0.5 * budget_s
 
     # --- what is left -------------------------------------------------------------------------------------------------
 
-    def _judge_remains(self) -> None:
+    def _check_remains(self) -> None:
         world, auditor = self._world, self._auditor
         for trigger in world.table.triggers():
             token = trigger.token
-            # A tombstone ends a job whether or not its user was told.
+            # A tombstone ends a job whether or not its user got a response.
             ended = auditor.deliveries.get(token) or token in auditor.move_done or self._tombstone(token) is not None
             if not (ended and self._explainer.resurrected(trigger.key)):
                 self.violations.append(f"{short(token)}: STRANDED in the table, {due(token)}")
@@ -191,23 +198,24 @@ class Verdict:
             self.violations.append(f"{len(inbound)} messages are left in the inbound queue")
         found: dict[str, None] = {}
         for message in world.queues.everything(world.settings.dead_letter_queue):
-            letter = read_dead_letter(message)
-            if letter.token is None:
-                found[letter.body] = None
-                if letter.body not in auditor.saboteur.poison:
-                    self.violations.append(f"a good inbound message was dead-lettered: {letter.reason}")
+            dead_letter = read_dead_letter(message)
+            if dead_letter.token is None:
+                found[dead_letter.body] = None
+                if dead_letter.body not in auditor.fault_injector.poison:
+                    self.violations.append(f"a good inbound message was dead-lettered: {dead_letter.reason}")
         self.violations.extend(
             "a poisoned message did not reach the dead-letter queue"
-            for body in auditor.saboteur.poison
+            for body in auditor.fault_injector.poison
             if body not in found
         )
-        self._judge_retirement()
+        self._check_retirement()
 
-    def _judge_retirement(self) -> None:
+    def _check_retirement(self) -> None:
         settings, scenario = self._world.settings, self._world.scenario
         width_ms = scenario.bucket_width_s * 1000
         slack_ms = (settings.retire_grace_s + 3 * settings.lease_ttl_s + 10) * 1000 + scenario.skew_ms_max * 2
-        expected = int((self._world.now_ms() - slack_ms) // width_ms) - 2
+        finished_at = min(self._world.loop.time(), self._auditor.finished_at)
+        expected = int((EPOCH_MS + finished_at * 1000 - slack_ms) // width_ms) - 2
         for record in self._world.table.shards():
             if record.retired_before < expected:
                 behind = expected - record.retired_before
