@@ -17,7 +17,7 @@ from dynein.api.problems import SendRefused
 from dynein.core.inbound_message import PACK_OVERHEAD_BYTES, Entry, pack
 from dynein.core.queues import DELAY_MAX_S, ENTRIES_MAX, OutgoingMessage, Queues, SendFailure
 from dynein.delivery.destinations import Destinations
-from dynein.errors import AccessDenied, DyneinError, Overloaded, Retryable, Throttled, Unavailable, UnknownQueue
+from dynein.errors import AccessDenied, DyneinError, Overloaded, Remedy, Retryable, Throttled, Unavailable, UnknownQueue
 from dynein.runtime.backoff import pause_s
 from dynein.runtime.clock import Clock
 from dynein.runtime.group_commit import GroupCommit
@@ -235,9 +235,9 @@ class InboundSender:
 def refusal(failure: SendFailure) -> DyneinError:
     """The error for one entry that SQS did not take."""
     detail = f"SQS did not take the job: {failure.code} {failure.message}".rstrip()
-    if failure.permanent:
+    if failure.remedy is Remedy.REJECT:
         return SendRefused(detail)
-    return Throttled(detail) if "throttl" in failure.code.lower() else Unavailable(detail)
+    return Throttled(detail) if failure.throttled else Unavailable(detail)
 
 
 def plan_calls(sizes: Sequence[int], *, pack_bytes_max: int, call_bytes_max: int) -> list[list[list[int]]]:

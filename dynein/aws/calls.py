@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from prometheus_client import Counter, Histogram
 
-from dynein.aws.errors import RESULT_CODES, aws_error, error_code, is_throttling
+from dynein.aws.errors import RESULT_CODES, aws_error, error_code
 from dynein.errors import DyneinError, Throttled, Unavailable
 from dynein.observability.events.process import AWS_THROTTLED
 from dynein.observability.telemetry import Telemetry
@@ -32,10 +32,9 @@ _READS = frozenset({"BatchGetItem", "GetItem", "Query", "Scan"})
 
 def outcome_of(error: Exception, meant: DyneinError | None) -> str:
     """How a call that raised ``error`` ended; ``meant`` is what that is to us (`dynein.aws.errors.aws_error`)."""
-    code = error_code(error)
-    if isinstance(meant, Throttled) or is_throttling(code):
+    if isinstance(meant, Throttled):
         return THROTTLED
-    if code in RESULT_CODES:
+    if error_code(error) in RESULT_CODES:
         return CONFLICT
     if isinstance(error, (TimeoutError, ConnectTimeoutError, ReadTimeoutError)):
         return TIMEOUT

@@ -6,6 +6,7 @@ from dynein.aws.clients import Clients
 from dynein.aws.dynamodb.ledger import SLOTS, DynamoLedger
 from dynein.aws.dynamodb.roster import DynamoRoster
 from dynein.aws.dynamodb.shards import DynamoShardRecords
+from dynein.aws.dynamodb.table import DynamoTable
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.aws.sqs import SqsQueues
 from dynein.core.ports import Ports
@@ -14,16 +15,17 @@ from dynein.runtime.context import Context
 from dynein.settings import Settings
 
 
-def aws_ports(aws: Clients, layout: Layout, context: Context, settings: Settings) -> Ports:
-    """Over open clients, on the table and queues that the settings name. ``layout`` is the table's own."""
-    clock, rng, telemetry, _ = context
-    table = settings.table
+def aws_table(aws: Clients, context: Context, settings: Settings) -> DynamoTable:
+    """The table that the settings name."""
+    return DynamoTable(aws.dynamodb, settings.table, context)
+
+
+def aws_ports(aws: Clients, table: DynamoTable, layout: Layout, context: Context, settings: Settings) -> Ports:
+    """Over open clients, on ``table`` and the queues that the settings name. ``layout`` is the table's own."""
     return Ports(
-        queues=SqsQueues(aws.sqs, telemetry),
-        triggers=DynamoTriggerStore(aws.dynamodb, table, clock, telemetry, layout.bucket_width_ms, rng=rng),
-        shards=DynamoShardRecords(aws.dynamodb, table, clock, telemetry, rng=rng),
-        roster=DynamoRoster(aws.dynamodb, table, clock, telemetry),
-        ledger=DynamoLedger(
-            aws.dynamodb, table, clock, telemetry, settings.ledger_window_s * 1000, slot=rng.randrange(SLOTS)
-        ),
+        queues=SqsQueues(aws.sqs, context.telemetry),
+        triggers=DynamoTriggerStore(table, layout.bucket_width_ms),
+        shards=DynamoShardRecords(table),
+        roster=DynamoRoster(table),
+        ledger=DynamoLedger(table, settings.ledger_window_s * 1000, slot=context.rng.randrange(SLOTS)),
     )

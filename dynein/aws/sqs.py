@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 
 from dynein.aws.calls import AwsCalls
-from dynein.aws.errors import SQS_CODE_PREFIX, error_code, is_throttling
+from dynein.aws.errors import FORBIDDEN_CODES, content_failure, entry_failure, error_code, queue_error
 from dynein.core.job import Attribute
 from dynein.core.queue_address import QueueAddresses, is_url
 from dynein.core.queues import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure, call_failure
-from dynein.errors import AccessDenied, DyneinError, Remedy, Throttled, Unavailable, UnknownQueue
+from dynein.errors import AccessDenied, DyneinError, Remedy, UnknownQueue
 from dynein.observability.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -28,26 +28,7 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 _IDS = tuple(str(i) for i in range(ENTRIES_MAX))
-_MISSING_CODES = frozenset({"NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
-_INVISIBLE_CODES = frozenset({"AccessDenied", "AccessDeniedException"})
-"""What SQS answers to a look-up that a policy forbids, be the queue there or not. (Broken credentials have others.)"""
-_CONTENT_CODES = frozenset(
-    {
-        "BatchRequestTooLong",
-        "InvalidAttributeValue",
-        "InvalidMessageContents",
-        "InvalidParameterCombination",
-        "InvalidParameterValue",
-        "MessageAttributesInvalid",
-        "MissingParameter",
-        "SerializationException",
-        "UnsupportedOperation",
-        "ValidationError",
-        "ValidationException",
-    }
-)
-"""A call refused with one of these was refused for what is in it. Others (KMS and the like) speak of the queue."""
-_UNANSWERED = SendFailure("Unanswered", "SQS's answer does not mention this entry", permanent=False)
+_UNMENTIONED = SendFailure("Unanswered", "SQS's response does not mention this entry", Remedy.RETRY)
 
 
 class SqsQueues:
@@ -73,7 +54,8 @@ class SqsQueues:
                 return Destination(queue, fifo)
             found = await self._run(queue, "GetQueueUrl", self._client.get_queue_url(QueueName=queue))
         except AccessDenied as error:
-            if error.__cause__ is not None and error_code(error.__cause__) in _INVISIBLE_CODES:
+            if error.__cause__ is not None and error_code(error.__cause__) in FORBIDDEN_CODES:
+                # SQS's response to a look-up that a policy forbids, whether the queue exists or not.
                 raise UnknownQueue(queue) from error
             raise
         return Destination(found["QueueUrl"], fifo)
@@ -87,9 +69,9 @@ class SqsQueues:
             try:
                 entries.append(_entry(_IDS[i], message))
             except binascii.Error as error:
-                unsendable[i] = SendFailure("InvalidParameterValue", f"not base64: {error}", permanent=True)
+                unsendable[i] = SendFailure("InvalidParameterValue", f"not base64: {error}", Remedy.REJECT)
         answers = await self._batch(url, "SendMessageBatch", self._client.send_message_batch, entries)
-        return [unsendable.get(i) or answers.get(_IDS[i], _UNANSWERED) for i in range(len(messages))]
+        return [unsendable.get(i) or answers.get(_IDS[i], _UNMENTIONED) for i in range(len(messages))]
 
     async def receive(self, url: str, *, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
         """See `dynein.core.queues.Queues.receive`. ``wait_s`` is cut to what the read timeout leaves room for."""
@@ -113,7 +95,7 @@ class SqsQueues:
         """See `dynein.core.queues.Queues.delete`. Deleting again what is deleted is acknowledged."""
         entries = [{"Id": _IDS[i], "ReceiptHandle": receipt} for i, receipt in enumerate(receipts)]
         answers = await self._batch(url, "DeleteMessageBatch", self._client.delete_message_batch, entries)
-        return [answers.get(entry["Id"], _UNANSWERED) for entry in entries]
+        return [answers.get(entry["Id"], _UNMENTIONED) for entry in entries]
 
     async def extend(self, url: str, receipts: Sequence[str], visibility_timeout_s: int) -> list[SendFailure | None]:
         """See `dynein.core.queues.Queues.extend`."""
@@ -123,7 +105,7 @@ class SqsQueues:
         ]
         change = self._client.change_message_visibility_batch
         answers = await self._batch(url, "ChangeMessageVisibilityBatch", change, entries)
-        return [answers.get(entry["Id"], _UNANSWERED) for entry in entries]
+        return [answers.get(entry["Id"], _UNMENTIONED) for entry in entries]
 
     async def depth(self, url: str) -> Depth:
         """See `dynein.core.queues.Queues.depth`."""
@@ -157,12 +139,12 @@ class SqsQueues:
         except ClientError as error:  # refused for its content
             if len(entries) > 1:
                 return await self._one_by_one(url, operation, call, entries)
-            return {entries[0]["Id"]: SendFailure(_code(error), _sentence(error), permanent=True)}
+            return {entries[0]["Id"]: content_failure(error)}
         answers: dict[str, SendFailure | None] = dict.fromkeys(
             accepted["Id"] for accepted in answer.get("Successful") or ()
         )
         for failed in answer.get("Failed") or ():
-            answers[failed["Id"]] = _failure(failed)
+            answers[failed["Id"]] = entry_failure(failed)
         return answers
 
     async def _one_by_one(
@@ -185,38 +167,10 @@ class SqsQueues:
         try:
             return await self._calls.run(operation, call, timeout_s=timeout_s or self._call_timeout_s)
         except ClientError as error:
-            code = _code(error)
-            sentence = f"{operation}: {_sentence(error)}"
-            if code in _MISSING_CODES:
-                raise UnknownQueue(queue) from error
-            if is_throttling(code):
-                raise Throttled(sentence) from error
-            if _is_about_the_key(code):
-                raise AccessDenied(f"{sentence}. SQS cannot use the queue's KMS key") from error
-            if code in _CONTENT_CODES:
+            meant = queue_error(queue, operation, error)
+            if meant is None:
                 raise
-            raise Unavailable(sentence) from error
-
-
-def _code(error: ClientError) -> str:
-    return error_code(error).removeprefix(SQS_CODE_PREFIX)
-
-
-def _sentence(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Message") or error)
-
-
-def _is_about_the_key(code: str) -> bool:
-    return code.startswith(("KMS.", "Kms"))
-
-
-def _failure(failed: Mapping[str, Any]) -> SendFailure:
-    code = str(failed.get("Code") or "Unknown").removeprefix(SQS_CODE_PREFIX)
-    throttled = is_throttling(code)
-    denied = not throttled and (_is_about_the_key(code) or code in _INVISIBLE_CODES)
-    permanent = bool(failed.get("SenderFault")) and not denied and not throttled
-    remedy = Remedy.STOP if denied else Remedy.RETRY
-    return SendFailure(code, str(failed.get("Message") or ""), permanent, remedy)
+            raise meant from error
 
 
 def _entry(entry_id: str, message: OutgoingMessage) -> dict[str, Any]:

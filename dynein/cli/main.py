@@ -116,12 +116,13 @@ def bootstrap(*, json: Json = False) -> None:
     """
     from dynein.aws.bootstrap import bootstrap as run  # noqa: PLC0415
     from dynein.aws.clients import clients  # noqa: PLC0415
+    from dynein.runtime.context import command_context  # noqa: PLC0415
 
     settings = _settings_and_logging()
 
     async def go() -> None:
         async with clients(settings) as aws:
-            steps = await run(aws.sqs, aws.dynamodb, settings, SystemClock())
+            steps = await run(aws, settings, command_context())
         for step in steps if json else ():
             print_json(step._asdict())
         if not json:

@@ -11,24 +11,26 @@ from dynein.aws.dynamodb.layout import verify_layout
 from dynein.aws.dynamodb.ledger import DynamoLedger
 from dynein.aws.dynamodb.shards import DynamoShardRecords
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
+from dynein.aws.ports import aws_table
 from dynein.aws.sqs import SqsQueues
 from dynein.cli.output import err
 from dynein.core.ledger import Row, rows
 from dynein.delivery.destinations import Destinations
 from dynein.ledger.process import closing_by
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import SystemClock
+from dynein.runtime.context import command_context
 from dynein.settings import Settings
 
 
 async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet: bool) -> Report:
     """``dynein audit``; shows its progress on a terminal, unless ``quiet``."""
-    clock, telemetry = SystemClock(), Telemetry()
+    context = command_context()
+    clock = context.clock
     async with clients(settings) as aws:
-        layout = await verify_layout(aws.dynamodb, settings, clock, telemetry)
-        store = DynamoTriggerStore(aws.dynamodb, settings.table, clock, telemetry, layout.bucket_width_ms)
-        shards = DynamoShardRecords(aws.dynamodb, settings.table, clock, telemetry)
-        queues = SqsQueues(aws.sqs, telemetry)
+        table = aws_table(aws, context, settings)
+        layout = await verify_layout(table, settings)
+        store = DynamoTriggerStore(table, layout.bucket_width_ms)
+        shards = DynamoShardRecords(table)
+        queues = SqsQueues(aws.sqs, context.telemetry)
         directory = Destinations(queues, clock, ttl_s=settings.destination_cache_s)
         requeue = requeue_by(queues, directory, settings.inbound_queue) if repair else None
         with Progress(console=err, transient=True, disable=_unseen(quiet=quiet)) as progress:
@@ -47,10 +49,11 @@ async def run_redrive(
     settings: Settings, *, queue: str | None, reason: str | None, letters_max: int, quiet: bool
 ) -> redrive.Report:
     """``dynein redrive``; shows its progress on a terminal, unless ``quiet``."""
-    clock, telemetry = SystemClock(), Telemetry()
+    context = command_context()
+    clock = context.clock
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     async with clients(settings) as aws:
-        queues = SqsQueues(aws.sqs, telemetry)
+        queues = SqsQueues(aws.sqs, context.telemetry)
         with Progress(*columns, console=err, transient=True, disable=_unseen(quiet=quiet)) as progress:
             task = progress.add_task("reading the dead-letter queue", total=None)
 
@@ -74,10 +77,10 @@ async def run_redrive(
 
 async def run_ledger(settings: Settings, *, hours: float) -> list[Row]:
     """``dynein ledger``: the windows closed within the last ``hours``, and those that are open and have begun."""
-    clock, closing = SystemClock(), closing_by(settings)
+    context, closing = command_context(), closing_by(settings)
     async with clients(settings) as aws:
-        store = DynamoLedger(aws.dynamodb, settings.table, clock, Telemetry(), closing.window_ms)
-        now_ms = clock.now_ms()
+        store = DynamoLedger(aws_table(aws, context, settings), closing.window_ms)
+        now_ms = context.clock.now_ms()
         from_ms, _ = closing.closed(now_ms, round(hours * 3_600_000))
         return rows(await store.read(from_ms, now_ms + 1), closing, now_ms)
 

@@ -59,10 +59,10 @@ class DeadLetterQueue:
     """
 
     def __init__(
-        self, queues: Queues, directory: Destinations, queue: str, *, message_bytes_max: int = MESSAGE_BYTES_MAX
+        self, queues: Queues, destinations: Destinations, queue: str, *, message_bytes_max: int = MESSAGE_BYTES_MAX
     ) -> None:
         self._queues = queues
-        self._directory = directory
+        self._destinations = destinations
         self._queue = queue
         self._message_bytes_max = message_bytes_max
         self._batcher: GroupCommit[OutgoingMessage, SendFailure | None] = GroupCommit(
@@ -96,11 +96,11 @@ class DeadLetterQueue:
             raise Unavailable(f"the dead-letter queue refused a message: {failure.code} {failure.message}")
 
     async def _flush(self, messages: list[OutgoingMessage]) -> list[SendFailure | None]:
-        destination = await self._directory.resolve(self._queue)
+        destination = await self._destinations.resolve(self._queue)
         try:
             return await self._queues.send(destination.url, messages)
         except Rejected:
-            self._directory.forget(self._queue)
+            self._destinations.forget(self._queue)
             raise
 
 

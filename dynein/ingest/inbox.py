@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dynein.core.queues import ENTRIES_MAX, Queues, Received, SendFailure, call_failure
-from dynein.errors import Retryable, UnknownQueue
+from dynein.errors import Remedy, Retryable, UnknownQueue
 from dynein.ingest.retrying import Retrying
 from dynein.observability.events.ingest import INBOUND_UNDELETED
 from dynein.observability.telemetry import Telemetry
@@ -74,7 +74,7 @@ class Inbox:
             failures = await self._try_delete([receipts[i] for i in left])
             for i, failure in zip(left, failures, strict=True):
                 deleted[i] = failure is None
-            left = [i for i, f in zip(left, failures, strict=True) if f is not None and not f.permanent]
+            left = [i for i, f in zip(left, failures, strict=True) if f is not None and f.remedy is not Remedy.REJECT]
             if not left:
                 break
             if tries < DELETE_TRIES_MAX:

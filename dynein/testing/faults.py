@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from dynein.core.queues import SendFailure
+from dynein.errors import Remedy
 
 ANY = "*"
 
@@ -76,10 +77,20 @@ class Faults:
         return gate
 
     def fail_entries_next(
-        self, verb: str, entries: Collection[int], *, code: str = "InternalError", permanent: bool = False
+        self,
+        verb: str,
+        entries: Collection[int],
+        *,
+        code: str = "InternalError",
+        permanent: bool = False,
+        throttled: bool = False,
     ) -> None:
-        """The next call succeeds but for ``entries`` (by index): refused by SQS, or left unprocessed by DynamoDB."""
-        failure = SendFailure(code, "as the test asked", permanent)
+        """The next call succeeds but for ``entries`` (by index): refused by SQS, or left unprocessed by DynamoDB.
+
+        ``permanent``: SQS will not take them however often they are sent. ``throttled``: they came too fast.
+        """
+        remedy = Remedy.REJECT if permanent else Remedy.RETRY
+        failure = SendFailure(code, "as the test asked", remedy, throttled)
         self._entries[verb].append(dict.fromkeys(entries, failure))
 
     def go_down(self, error: Exception, *, verb: str = ANY) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from dynein.core.queues import Depth, OutgoingMessage, Received, SendFailure
+from dynein.errors import Remedy
 
 IN_FLIGHT_MAX = 120_000
 """SQS: messages received and neither deleted nor timed out, a queue."""
@@ -183,7 +184,7 @@ class QueueState:
         if message is None:
             return None
         if self.fifo and message.place is not Place.IN_FLIGHT:
-            return SendFailure("InvalidParameterValue", "The receipt handle has expired.", permanent=True)
+            return SendFailure("InvalidParameterValue", "The receipt handle has expired.", Remedy.REJECT)
         self._drop(message)
         return None
 
@@ -196,7 +197,7 @@ class QueueState:
             return SendFailure(
                 "InvalidParameterValue",
                 "Message does not exist or is not available for visibility timeout change.",
-                permanent=True,
+                Remedy.REJECT,
             )
         if visibility_timeout_s == 0:
             self.show(message, now)
@@ -282,4 +283,4 @@ def _is_receipt(receipt: str) -> bool:
 
 
 def _bad_receipt(receipt: str) -> SendFailure:
-    return SendFailure("ReceiptHandleIsInvalid", f"The receipt handle {receipt!r} is not valid.", permanent=True)
+    return SendFailure("ReceiptHandleIsInvalid", f"The receipt handle {receipt!r} is not valid.", Remedy.REJECT)

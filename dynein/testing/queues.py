@@ -15,7 +15,7 @@ from dynein.core.queues import (
     SendFailure,
     message_bytes,
 )
-from dynein.errors import Throttled, UnknownQueue
+from dynein.errors import Remedy, Throttled, UnknownQueue
 from dynein.runtime.clock import Clock, sleep_unless
 from dynein.testing.faults import Call, Faults
 from dynein.testing.queue_rules import refusal
@@ -227,7 +227,7 @@ class FakeQueues:
         if size <= self._message_bytes_max:
             return None
         sentence = f"requests cannot be longer than {self._message_bytes_max} bytes. You have sent {size} bytes."
-        return SendFailure("BatchRequestTooLong", sentence, permanent=True)
+        return SendFailure("BatchRequestTooLong", sentence, Remedy.REJECT)
 
     def _enter(self, state: QueueState, message: OutgoingMessage) -> None:
         now = self._clock.monotonic()

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from dynein.aws.bootstrap import RECEIVES_MAX, Step, bootstrap
 from dynein.aws.clients import Clients, dynamodb_client
-from dynein.runtime.clock import SystemClock
+from dynein.runtime.context import command_context
 from dynein.settings import Settings
 from tests.contract.conftest import Opened, without_table_afterwards
 from tests.contract.subjects import REAL_QUEUES, Subject, over
@@ -30,7 +30,7 @@ class Account(NamedTuple):
     aws: Clients
 
     async def bootstrap(self) -> list[Step]:
-        return await bootstrap(*self.aws, self.settings, SystemClock())
+        return await bootstrap(self.aws, self.settings, command_context())
 
     @property
     def all_well(self) -> list[str]:

@@ -15,7 +15,7 @@ import pytest_asyncio
 from dynein.aws.sqs import SqsQueues
 from dynein.core.job import Attribute
 from dynein.core.queues import DELAY_MAX_S, ENTRIES_MAX, Depth, Destination, OutgoingMessage, Queues, Received
-from dynein.errors import UnknownQueue
+from dynein.errors import Remedy, UnknownQueue
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock, SystemClock
 from dynein.testing import FakeQueues, ManualClock
@@ -211,7 +211,7 @@ async def test_a_body_with_a_character_past_the_first_plane(world: World, queue:
         # fauxqs deviates: it takes none past #xFFFD.
         refused, sent = answers
         assert refused is not None
-        assert refused.permanent
+        assert refused.remedy is Remedy.REJECT
         assert sent is None
     else:
         assert answers == [None, None]
@@ -321,7 +321,7 @@ async def test_a_refused_entry_fails_for_good_and_alone(
     assert [answer is None for answer in answers] == [i != place for i in range(4)]
     failure = answers[place]
     assert failure is not None
-    assert failure.permanent
+    assert failure.remedy is Remedy.REJECT
     assert failure.code
     assert sorted(bodies(await world.receive_all(queue, 3))) == ["good 0", "good 1", "good 2"]
     assert await world.rest(queue) == [], "none was sent twice"
@@ -330,7 +330,7 @@ async def test_a_refused_entry_fails_for_good_and_alone(
 async def test_a_single_refused_entry_is_an_answer_not_an_error(world: World, queue: Destination) -> None:
     (failure,) = await world.queues.send(queue.url, [text("x" * (LARGEST_BYTES + 1))])
     assert failure is not None
-    assert failure.permanent
+    assert failure.remedy is Remedy.REJECT
 
 
 async def test_a_batch_that_is_only_together_too_large_is_sent(world: World, queue: Destination) -> None:
@@ -347,7 +347,7 @@ async def test_a_message_group_on_a_standard_queue(world: World, queue: Destinat
         # roto refuses it, and the whole call for it.
         refused, sent = answers
         assert refused is not None
-        assert refused.permanent
+        assert refused.remedy is Remedy.REJECT
         assert sent is None
     else:
         assert answers == [None, None]
@@ -416,7 +416,7 @@ async def test_deleting_twice_is_deleting_once(world: World, queue: Destination)
     if world.engine in {"elasticmq", "ministack"}:
         # They deviate: a receipt is invalid once its message is gone. AWS acknowledges any receipt it has handed out.
         assert again is not None
-        assert again.permanent, "or the ingester would try again and again"
+        assert again.remedy is Remedy.REJECT, "or the ingester would try again and again"
     else:
         assert again is None
 
@@ -445,7 +445,7 @@ async def test_a_bad_receipt_fails_alone(world: World, queue: Destination, verb:
         assert answers[1] is None
     else:
         assert answers[1] is not None
-        assert answers[1].permanent
+        assert answers[1].remedy is Remedy.REJECT
 
 
 # --- depth ----------------------------------------------------------------------------------------------------------
@@ -507,11 +507,11 @@ async def test_a_fifo_message_without_a_group_fails_for_good_and_alone(world: Wo
     answers = await world.queues.send(fifo.url, [in_group("1"), text("bad", deduplication_id="x"), in_group("2")])
     assert answers[0] is answers[2] is None
     assert answers[1] is not None
-    assert answers[1].permanent
+    assert answers[1].remedy is Remedy.REJECT
     assert await world.in_order(fifo, 2) == ["1", "2"]
 
 
 async def test_a_delay_on_one_fifo_message_fails_for_good(world: World, fifo: Destination) -> None:
     (failure,) = await world.queues.send(fifo.url, [in_group("x")._replace(delay_s=5)])
     assert failure is not None
-    assert failure.permanent
+    assert failure.remedy is Remedy.REJECT

@@ -104,39 +104,56 @@ def failed(entry_id: str, code: str, *, sender_fault: bool) -> dict[str, Any]:
 # --- answers to entries ---------------------------------------------------------------------------------------------
 
 
+RETRY, THROTTLED = (Remedy.RETRY, False), (Remedy.RETRY, True)
+STOP, REJECT = (Remedy.STOP, False), (Remedy.REJECT, False)
+
+
 @pytest.mark.parametrize(
-    ("code", "sender_fault", "permanent", "remedy"),
+    ("code", "sender_fault", "meaning"),
     [
-        ("InvalidMessageContents", True, True, Remedy.RETRY),
-        ("InternalError", False, False, Remedy.RETRY),
-        ("RequestThrottled", True, False, Remedy.RETRY),
-        ("ThrottlingException", True, False, Remedy.RETRY),
-        ("KMS.ThrottlingException", True, False, Remedy.RETRY),
-        ("KMS.DisabledException", True, False, Remedy.STOP),
-        ("KmsAccessDenied", True, False, Remedy.STOP),
-        ("AccessDenied", True, False, Remedy.STOP),
-        ("OverLimit", True, False, Remedy.RETRY),
+        ("InvalidMessageContents", True, REJECT),
+        ("InvalidParameterValue", True, REJECT),
+        ("AWS.SimpleQueueService.BatchRequestTooLong", True, REJECT),
+        ("SomethingNew", True, REJECT),
+        ("SomethingNew", False, RETRY),
+        ("InternalError", False, RETRY),
+        ("ServiceUnavailable", True, RETRY),
+        ("RequestThrottled", True, THROTTLED),
+        ("ThrottlingException", True, THROTTLED),
+        ("KMS.ThrottlingException", True, THROTTLED),
+        ("KmsThrottled", True, THROTTLED),
+        ("OverLimit", True, THROTTLED),
+        ("AWS.SimpleQueueService.RequestThrottled", False, THROTTLED),
+        ("KMS.DisabledException", True, STOP),
+        ("KMS.SomethingNew", True, STOP),
+        ("KmsAccessDenied", True, STOP),
+        ("AccessDenied", True, STOP),
     ],
 )
-async def test_a_failed_entry_is_permanent_only_if_its_content_is_at_fault(
-    server: Server, queues: SqsQueues, code: str, remedy: Remedy, *, sender_fault: bool, permanent: bool
+async def test_a_failed_entry_is_rejected_only_if_its_content_is_at_fault(
+    server: Server, queues: SqsQueues, code: str, meaning: tuple[Remedy, bool], *, sender_fault: bool
 ) -> None:
     server.script = [ok(**done("0", "2"), Failed=[failed("1", code, sender_fault=sender_fault)])]
     answers = await queues.send(URL, messages("a", "b", "c"))
-    assert answers == [None, SendFailure(code, "why", permanent, remedy), None]
+    assert answers == [None, SendFailure(code.removeprefix("AWS.SimpleQueueService."), "why", *meaning), None]
+
+
+async def test_an_entry_that_says_nothing_of_its_fault_is_retried(server: Server, queues: SqsQueues) -> None:
+    server.script = [ok(Failed=[{"Id": "0"}])]
+    assert await queues.send(URL, messages("a")) == [SendFailure("Unknown", "", Remedy.RETRY)]
 
 
 async def test_an_entry_that_the_answer_does_not_mention_has_failed_for_now(server: Server, queues: SqsQueues) -> None:
     server.script = [ok(**done("1"))]
     first, second = await queues.send(URL, messages("a", "b"))
     assert first is not None
-    assert not first.permanent
+    assert first.remedy is Remedy.RETRY
     assert second is None
     for verb in (queues.delete(URL, ["r"]), queues.extend(URL, ["r"], 1)):
         server.script = [ok()]
         (answer,) = await verb
         assert answer is not None
-        assert not answer.permanent
+        assert answer.remedy is Remedy.RETRY
 
 
 async def test_an_entry_both_acknowledged_and_failed_has_failed(server: Server, queues: SqsQueues) -> None:
@@ -188,7 +205,7 @@ async def test_a_lost_connection_is_unavailable(server: Server, queues: SqsQueue
 async def test_a_batch_refused_for_content_is_sent_entry_by_entry_in_order(server: Server, queues: SqsQueues) -> None:
     server.script = [error("InvalidParameterValue"), ok(**done("0")), error("InvalidParameterValue"), ok(**done("2"))]
     answers = await queues.send(URL, messages("a", "b", "c"))
-    assert answers == [None, SendFailure("InvalidParameterValue", "it is InvalidParameterValue", True), None]
+    assert answers == [None, SendFailure("InvalidParameterValue", "it is InvalidParameterValue", Remedy.REJECT), None]
     assert server.sent() == [["a", "b", "c"], ["a"], ["b"], ["c"]]
 
 
@@ -203,7 +220,8 @@ async def test_entry_by_entry_ends_where_the_queue_itself_fails(server: Server, 
     assert first is None
     assert second is not None
     assert third is not None
-    assert (second.code, second.permanent) == (third.code, third.permanent) == ("Throttled", False)
+    assert (second.code, second.remedy, second.throttled) == ("Throttled", Remedy.RETRY, True)
+    assert third == second
     assert server.sent() == [["a", "b", "c"], ["a"], ["b"]]
 
 
@@ -213,7 +231,7 @@ async def test_a_binary_value_that_is_not_base64_costs_no_call_and_no_neighbour(
     bad = OutgoingMessage("bad", {"b": Attribute("Binary", "*")})
     (alone,) = await queues.send(URL, [bad])
     assert alone is not None
-    assert alone.permanent
+    assert alone.remedy is Remedy.REJECT
     server.script = [ok(**done("1"))]
     answers = await queues.send(URL, [bad, *messages("good")])
     assert answers == [alone, None]

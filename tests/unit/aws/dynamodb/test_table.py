@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from dynein.aws.dynamodb.items import shard_item
 from dynein.aws.dynamodb.shards import DynamoShardRecords
-from dynein.aws.dynamodb.table import CONFLICT_TRIES, UNPROCESSED_TRIES
+from dynein.aws.dynamodb.table import CONFLICT_TRIES, UNPROCESSED_TRIES, DynamoTable
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import Kind, TriggerKey, sort_key
@@ -25,6 +25,7 @@ from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Cancelled, Tombstone
 from dynein.errors import Throttled
 from dynein.observability.telemetry import Telemetry
+from dynein.runtime.context import Context
 from dynein.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -70,16 +71,16 @@ class Script:
         return [request["operation"] for request in self.requests]
 
 
-def client_of(script: Script) -> DynamoDBClient:
-    return cast("DynamoDBClient", script)
+def table_of(script: Script, clock: ManualClock) -> DynamoTable:
+    return DynamoTable(cast("DynamoDBClient", script), "t", Context(clock, random.Random(1), Telemetry()))
 
 
 def store_of(script: Script, clock: ManualClock) -> DynamoTriggerStore:
-    return DynamoTriggerStore(client_of(script), "t", clock, Telemetry(), 60_000, rng=random.Random(1))
+    return DynamoTriggerStore(table_of(script, clock), 60_000)
 
 
 def shards_of(script: Script, clock: ManualClock) -> DynamoShardRecords:
-    return DynamoShardRecords(client_of(script), "t", clock, Telemetry(), rng=random.Random(1))
+    return DynamoShardRecords(table_of(script, clock))
 
 
 class TestUnprocessed:
