@@ -16,7 +16,7 @@ from dynein.aws.sqs import SqsQueues
 from dynein.cli.output import err
 from dynein.core.ledger import Row, rows
 from dynein.delivery.destinations import Destinations
-from dynein.ledger.process import closing_by
+from dynein.ledger.reader import closing_by
 from dynein.runtime.context import command_context
 from dynein.settings import Settings
 
