@@ -31,7 +31,7 @@ crash-looping ingester or a long outage must not put good jobs there."""
 
 
 class Step(NamedTuple):
-    """One thing bootstrap looked after. ``outcome``: ``created``, ``updated`` or ``verified``."""
+    """One thing that bootstrap has taken care of. ``outcome``: ``created``, ``updated`` or ``verified``."""
 
     resource: str
     outcome: str
@@ -42,7 +42,7 @@ async def bootstrap(aws: Clients, settings: Settings, context: Context) -> list[
     """Create or verify everything.
 
     Raises `FatalError` when something exists but cannot be what Dynein needs, or AWS refuses it; `Retryable` when AWS
-    does not answer. What was done until then stays done, and is verified next time.
+    does not respond. What was done until then stays done, and is verified next time.
     """
     if settings.inbound_queue.endswith(".fifo") or settings.dead_letter_queue.endswith(".fifo"):
         raise FatalError(
@@ -95,19 +95,19 @@ class _Queues:
         return Step(f"queue {name}", "updated", ", ".join(changes)), url
 
     async def attributes(self, url: str) -> Mapping[str, str]:
-        answer = await self._calls.run(
+        response = await self._calls.run(
             "GetQueueAttributes", self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
         )
-        return {str(key): value for key, value in answer["Attributes"].items()}
+        return {str(key): value for key, value in response["Attributes"].items()}
 
     async def _url(self, name: str) -> str | None:
         try:
-            answer = await self._calls.run("GetQueueUrl", self._sqs.get_queue_url(QueueName=name))
+            response = await self._calls.run("GetQueueUrl", self._sqs.get_queue_url(QueueName=name))
         except ClientError as error:
             if isinstance(queue_error(name, "GetQueueUrl", error), UnknownQueue):
                 return None
             raise
-        return answer["QueueUrl"]
+        return response["QueueUrl"]
 
 
 def _same(found: str | None, wanted: str) -> bool:

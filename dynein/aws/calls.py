@@ -44,7 +44,7 @@ def outcome_of(error: Exception, meant: DyneinError | None) -> str:
 
 
 class _Operation:
-    """One operation's metrics, found once: looking for labels costs as much as counting."""
+    """One operation's metrics, looked up once: finding a metric by its labels costs as much as the count itself."""
 
     def __init__(self, name: str, telemetry: Telemetry) -> None:
         self.ok: Counter = telemetry.aws_calls.labels(name, OK)
@@ -54,15 +54,15 @@ class _Operation:
         self._capacity_units = telemetry.capacity_units
         self._units: Counter | None = None
 
-    def answered(self, answer: Mapping[str, Any]) -> None:
-        """Count a call that was answered. A batch of which a part is left undone was throttled."""
-        left = answer.get("UnprocessedItems") or answer.get("UnprocessedKeys")
+    def succeeded(self, response: Mapping[str, Any]) -> None:
+        """Count a call that succeeded. A batch of which a part is left undone was throttled."""
+        left = response.get("UnprocessedItems") or response.get("UnprocessedKeys")
         if left:
             self.throttled.inc()
             AWS_THROTTLED.log(operation=self._name, error="a part of the batch was left undone")
         else:
             self.ok.inc()
-        consumed = answer.get("ConsumedCapacity")
+        consumed = response.get("ConsumedCapacity")
         if consumed:
             if self._units is None:
                 self._units = self._capacity_units.labels(self._name, "read" if self._name in _READS else "write")
@@ -85,7 +85,7 @@ class AwsCalls:
         self._operations: dict[str, _Operation] = {}
 
     async def run(self, operation: str, call: Awaitable[ResultT], *, timeout_s: float | None = None) -> ResultT:
-        """Await ``call``, for at most ``timeout_s`` seconds (default: the client's read timeout), all told.
+        """Await ``call``, for at most ``timeout_s`` seconds (default: the client's read timeout), in all.
 
         The SDK's own timeouts bound only the silence between two reads, and nothing bounds the wait for a free
         connection. Raises `Throttled`, `Unavailable`, `AccessDenied`, `NotBootstrapped`; any other error as it is.
@@ -97,7 +97,7 @@ class AwsCalls:
         began = now()
         try:
             async with asyncio.timeout(timeout_s or self._timeout_s):
-                answer = await call
+                response = await call
         except Exception as error:
             metrics.seconds.observe(now() - began)
             meant = aws_error(operation, error)
@@ -109,5 +109,5 @@ class AwsCalls:
                 raise
             raise meant from error
         metrics.seconds.observe(now() - began)
-        metrics.answered(answer if isinstance(answer, dict) else {})
-        return answer
+        metrics.succeeded(response if isinstance(response, dict) else {})
+        return response

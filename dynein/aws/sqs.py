@@ -70,13 +70,13 @@ class SqsQueues:
                 entries.append(_entry(_IDS[i], message))
             except binascii.Error as error:
                 unsendable[i] = SendFailure("InvalidParameterValue", f"not base64: {error}", Remedy.REJECT)
-        answers = await self._batch(url, "SendMessageBatch", self._client.send_message_batch, entries)
-        return [unsendable.get(i) or answers.get(_IDS[i], _UNMENTIONED) for i in range(len(messages))]
+        results = await self._batch(url, "SendMessageBatch", self._client.send_message_batch, entries)
+        return [unsendable.get(i) or results.get(_IDS[i], _UNMENTIONED) for i in range(len(messages))]
 
     async def receive(self, url: str, *, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
         """See `dynein.core.queues.Queues.receive`. ``wait_s`` is cut to what the read timeout leaves room for."""
         wait_s = max(0, min(wait_s, int(self._read_timeout_s - 1)))
-        answer = await self._run(
+        response = await self._run(
             url,
             "ReceiveMessage",
             self._client.receive_message(
@@ -89,13 +89,13 @@ class SqsQueues:
             ),
             timeout_s=wait_s + self._call_timeout_s,
         )
-        return [_received(message) for message in answer.get("Messages") or ()]
+        return [_received(message) for message in response.get("Messages") or ()]
 
     async def delete(self, url: str, receipts: Sequence[str]) -> list[SendFailure | None]:
         """See `dynein.core.queues.Queues.delete`. Deleting again what is deleted is acknowledged."""
         entries = [{"Id": _IDS[i], "ReceiptHandle": receipt} for i, receipt in enumerate(receipts)]
-        answers = await self._batch(url, "DeleteMessageBatch", self._client.delete_message_batch, entries)
-        return [answers.get(entry["Id"], _UNMENTIONED) for entry in entries]
+        results = await self._batch(url, "DeleteMessageBatch", self._client.delete_message_batch, entries)
+        return [results.get(entry["Id"], _UNMENTIONED) for entry in entries]
 
     async def extend(self, url: str, receipts: Sequence[str], visibility_timeout_s: int) -> list[SendFailure | None]:
         """See `dynein.core.queues.Queues.extend`."""
@@ -104,12 +104,12 @@ class SqsQueues:
             for i, receipt in enumerate(receipts)
         ]
         change = self._client.change_message_visibility_batch
-        answers = await self._batch(url, "ChangeMessageVisibilityBatch", change, entries)
-        return [answers.get(entry["Id"], _UNMENTIONED) for entry in entries]
+        results = await self._batch(url, "ChangeMessageVisibilityBatch", change, entries)
+        return [results.get(entry["Id"], _UNMENTIONED) for entry in entries]
 
     async def depth(self, url: str) -> Depth:
         """See `dynein.core.queues.Queues.depth`."""
-        answer = await self._run(
+        response = await self._run(
             url,
             "GetQueueAttributes",
             self._client.get_queue_attributes(
@@ -121,7 +121,7 @@ class SqsQueues:
                 ],
             ),
         )
-        counts = answer["Attributes"]
+        counts = response["Attributes"]
         return Depth(
             visible=int(counts["ApproximateNumberOfMessages"]),
             in_flight=int(counts["ApproximateNumberOfMessagesNotVisible"]),
@@ -131,34 +131,34 @@ class SqsQueues:
     async def _batch(
         self, url: str, operation: str, call: Callable[..., Awaitable[Any]], entries: list[dict[str, Any]]
     ) -> dict[str, SendFailure | None]:
-        """Answers by entry id; an entry that was not answered is not in it."""
+        """Results by entry id; an entry that the response leaves out is not in it."""
         if not entries:
             return {}
         try:
-            answer = await self._run(url, operation, call(QueueUrl=url, Entries=entries))
+            response = await self._run(url, operation, call(QueueUrl=url, Entries=entries))
         except ClientError as error:  # refused for its content
             if len(entries) > 1:
                 return await self._one_by_one(url, operation, call, entries)
             return {entries[0]["Id"]: content_failure(error)}
-        answers: dict[str, SendFailure | None] = dict.fromkeys(
-            accepted["Id"] for accepted in answer.get("Successful") or ()
+        results: dict[str, SendFailure | None] = dict.fromkeys(
+            accepted["Id"] for accepted in response.get("Successful") or ()
         )
-        for failed in answer.get("Failed") or ():
-            answers[failed["Id"]] = entry_failure(failed)
-        return answers
+        for failed in response.get("Failed") or ():
+            results[failed["Id"]] = entry_failure(failed)
+        return results
 
     async def _one_by_one(
         self, url: str, operation: str, call: Callable[..., Awaitable[Any]], entries: list[dict[str, Any]]
     ) -> dict[str, SendFailure | None]:
-        """In order, ending where the queue itself fails: what was acknowledged until then must be told all the same."""
-        answers: dict[str, SendFailure | None] = {}
+        """In order, up to where the queue itself fails: what was acknowledged until then is still reported."""
+        results: dict[str, SendFailure | None] = {}
         for entry in entries:
             try:
-                answers |= await self._batch(url, operation, call, [entry])
+                results |= await self._batch(url, operation, call, [entry])
             except DyneinError as error:
                 failure = call_failure(error)
-                return {other["Id"]: failure for other in entries} | answers
-        return answers
+                return {other["Id"]: failure for other in entries} | results
+        return results
 
     async def _run(
         self, queue: str, operation: str, call: Awaitable[ResultT], *, timeout_s: float | None = None

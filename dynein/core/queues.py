@@ -1,4 +1,4 @@
-"""Queues as Dynein needs them: a protocol of verbs. `dynein.aws.sqs` speaks SQS; `dynein.testing` has a fake."""
+"""Queues as Dynein needs them: a protocol of verbs. `dynein.aws.sqs` is the one on SQS; `dynein.testing` has a fake."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Received(NamedTuple):
     receive_count: int
     attributes: Mapping[str, Attribute]
     sent_at_ms: int | None = None
-    """When it was sent, by SQS's clock; ``None`` if it does not say."""
+    """When it was sent, by SQS's clock; ``None`` if it is not known."""
 
 
 class Depth(NamedTuple):

@@ -1,7 +1,7 @@
 """The dead-letter queue: where a job goes that cannot be delivered, with the reason, and how it comes back.
 
-The body is the job's record (or a whole inbound message that could not be read), untouched; everything said about it is
-in message attributes, so that ``dynein redrive`` and a person with any SQS client can both work with it.
+The body is the job's record (or a whole inbound message that could not be read), untouched; everything about it is in
+message attributes, so that ``dynein redrive`` and an operator with any SQS client can both work with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OVERHEAD_BYTES = REASON_CHARS_MAX * 4 + 512
 MESSAGE_BYTES_MAX = 262_144
 """SQS's payload limit in every region; see ``message_bytes_max`` in `dynein.settings`."""
 WAITING_MAX = 10_000
-"""Most dead letters waiting for a call; whoever is turned away keeps the job and comes again."""
+"""Most dead letters waiting for a call; a caller that is turned away keeps the job and tries again."""
 IN_FLIGHT_MAX = 4
 
 
@@ -53,7 +53,7 @@ def read_dead_letter(message: Received) -> DeadLetter:
 
 
 class DeadLetterQueue:
-    """Sends dead letters, those of one moment together: a destination that is gone sends many at once.
+    """Sends dead letters, those of one moment together: a missing destination makes many at once.
 
     ``message_bytes_max``: SQS's payload limit for a message and for a batch. A long reason is cut to fit into it.
     """
@@ -81,7 +81,7 @@ class DeadLetterQueue:
             TOKEN_ATTRIBUTE: Attribute("String", token),
             DUE_AT_ATTRIBUTE: Attribute("Number", str(due_at_ms)),
         }
-        # A record that is not UTF-8 is none of ours; a person can still read what it was.
+        # A record that is not UTF-8 is none of ours; it stays readable.
         await self._send(record.decode("utf-8", errors="backslashreplace"), attributes, reason)
 
     async def add_inbound(self, body: str, reason: str) -> None:

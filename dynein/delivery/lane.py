@@ -1,6 +1,6 @@
-"""One destination's lane: its batches, and what becomes of each job in them. `dynein.delivery` says what it promises.
+"""One destination's lane: its batches, and what becomes of each job in them. What it promises is in `dynein.delivery`.
 
-When it may try, and when it must give up, is `dynein.delivery.lane_pace`'s to say.
+When it may try, and when it must give up: `dynein.delivery.lane_pace`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        """Nothing waits and nothing flies."""
+        """Nothing waits and nothing is in flight."""
         return self._batcher.idle
 
     @property

@@ -49,7 +49,7 @@ class ProcessLedger:
             return
         poster = LedgerPoster(self._store, context, settings)
         reader = LedgerReader(self._store, self._roster, self._metrics, context, settings, is_observer=is_observer)
-        # Not ended when the process is told to stop: draining takes a while, and jobs are counted until its end.
+        # Not ended when the process begins to stop: draining takes a while, and jobs are counted until its end.
         ended = asyncio.Event()
         tasks = Tasks()
         for name, run_once in (("ledger", poster.run_once), ("ledger observer", reader.run_once)):

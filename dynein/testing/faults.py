@@ -1,4 +1,4 @@
-"""How the fakes misbehave. `Faults` does so when a test says; a simulation overrides its hooks and rolls dice."""
+"""How the fakes misbehave. `Faults` does so when a test asks; a simulation overrides its hooks and rolls dice."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Faults:
         return gate
 
     def hold_answer_next(self, verb: str) -> Gate:
-        """The next call takes effect, and its answer waits at the returned gate."""
+        """The next call takes effect, and its response waits at the returned gate."""
         gate = Gate()
         self._after[verb].append(gate)
         return gate
@@ -107,7 +107,7 @@ class Faults:
         self._down_targets.clear()
 
     def duplicate_next(self, messages: int = 1) -> None:
-        """The next received messages are handed out and stay visible too."""
+        """The next messages received stay visible all the same."""
         self._duplicates += messages
 
     def ignore_delete_next(self, messages: int = 1) -> None:
@@ -143,7 +143,7 @@ class Faults:
         return self._survivors >= 0 or self._reset("_survivors")
 
     def reorder(self, call: Call, candidates: list[Any]) -> None:
-        """Shuffle in place what a standard queue is about to hand out; by default it stays in order."""
+        """Shuffle in place what a standard queue is about to deliver; by default it stays in order."""
 
     def _reset(self, counter: str) -> bool:
         setattr(self, counter, 0)

@@ -34,7 +34,7 @@ TTL_ATTRIBUTE = "ttl"
 NOT_THERE = "attribute_not_exists(pk)"
 """A shard record or layout that exists is never overwritten: its marks and its lease are in use."""
 COUNT_UNCHANGED = "bucket_width_ms = :width AND shard_count = :seen"
-"""Of two bootstraps at a time, one raises the shard count; the other starts over from what it then finds."""
+"""Of two bootstraps at a time, one raises the shard count; the other starts over from what it finds then."""
 
 _POLL_S = 0.25
 _POLLS_MAX = 480  # two minutes; AWS makes a table in some ten seconds
@@ -43,7 +43,7 @@ _RACE_TRIES = 5
 
 
 class TableStep(NamedTuple):
-    """One thing that was looked after. ``outcome``: ``created``, ``updated`` or ``verified``."""
+    """One thing that bootstrap has taken care of. ``outcome``: ``created``, ``updated`` or ``verified``."""
 
     resource: str
     outcome: str
@@ -105,10 +105,10 @@ def _check_layout(table: str, recorded: Layout, wanted: Layout) -> None:
 
 async def _describe(table: DynamoTable) -> dict[str, Any] | None:
     try:
-        answer = await table.run("DescribeTable", table.client.describe_table(TableName=table.name))
+        response = await table.run("DescribeTable", table.client.describe_table(TableName=table.name))
     except NotBootstrapped:
         return None
-    return dict(answer["Table"])
+    return dict(response["Table"])
 
 
 async def _create(table: DynamoTable) -> bool:
@@ -141,14 +141,14 @@ def _check_schema(table: str, described: dict[str, Any]) -> None:
     keys, types = by_name(described["KeySchema"]), by_name(described["AttributeDefinitions"])
     if keys != by_name(KEY_SCHEMA) or any(types.get(name) != row for name, row in by_name(ATTRIBUTES).items()):
         raise LayoutMismatch(
-            f"table {table} exists with other keys than Dynein's (pk String, sk Binary): it is somebody else's. "
+            f"table {table} exists with other keys than Dynein's (pk String, sk Binary): it is not Dynein's. "
             "Name another with DYNEIN_TABLE"
         )
 
 
 async def _enable_ttl(table: DynamoTable) -> bool:
-    answer = await table.run("DescribeTimeToLive", table.client.describe_time_to_live(TableName=table.name))
-    described = answer["TimeToLiveDescription"]
+    response = await table.run("DescribeTimeToLive", table.client.describe_time_to_live(TableName=table.name))
+    described = response["TimeToLiveDescription"]
     if described.get("TimeToLiveStatus") in {"ENABLED", "ENABLING"}:
         if described.get("AttributeName") == TTL_ATTRIBUTE:
             return False
@@ -166,7 +166,7 @@ async def _enable_ttl(table: DynamoTable) -> bool:
 
 
 async def _record_layout(table: DynamoTable, settings: Settings) -> TableStep:
-    """Shard records first, then the layout that tells of them: who reads a shard count finds every record."""
+    """Shard records first, then the layout that counts them: whoever reads a shard count finds every record."""
     resource = "layout"
     for _ in range(_RACE_TRIES):
         recorded = await _recorded_layout(table)

@@ -1,9 +1,9 @@
 """The conservation ledger in DynamoDB: `dynein.core.ledger.LedgerStore`.
 
 A posting is one transaction of ``ADD`` updates. It costs twice the write units of plain updates, and buys that a
-posting whose answer was lost can be repeated without being counted twice.
+posting whose response was lost can be repeated without being counted twice.
 
-Transactions on one item get in each other's way, so every window has `SLOTS` items: a process writes to one of them,
+Transactions on one item conflict with each other, so every window has `SLOTS` items: a process writes to one of them,
 and a reader adds them up.
 """
 
@@ -29,7 +29,7 @@ class DynamoLedger:
         self._slot = slot % SLOTS
 
     async def post(self, posting: Posting) -> None:
-        """One transaction. What it says depends on the posting alone, or DynamoDB would not know a repeat for one."""
+        """One transaction. Its content depends on the posting alone, or DynamoDB would not recognise a repeat."""
         updates = [{"Update": self._update(start_ms, counts)} for start_ms, counts in posting.windows.items()]
         done = await self._table.transact(updates, repeat_id=posting.posting_id)
         assert done, "nothing in it is conditional"

@@ -16,7 +16,7 @@ from dynein.aws.dynamodb.table import DynamoTable
 
 
 class DynamoRoster:
-    """See `dynein.core.shard_records.Roster`. A member that never leaves is forgotten a day after its last beat."""
+    """See `dynein.core.shard_records.Roster`. A member that never leaves is deleted a day after its last heartbeat."""
 
     def __init__(self, table: DynamoTable) -> None:
         self._table = table
@@ -29,7 +29,7 @@ class DynamoRoster:
         await self._table.put(item)
 
     async def members(self, role: str) -> dict[str, int]:
-        """Last beat of every member that has not left; strongly consistent."""
+        """The last heartbeat of every member that has not left; strongly consistent."""
         request: dict[str, Any] = {
             "KeyConditionExpression": "pk = :pk",
             "ExpressionAttributeValues": {":pk": text(member_partition(role))},

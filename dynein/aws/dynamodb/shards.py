@@ -1,6 +1,6 @@
 """Shard records, layout and roster in DynamoDB: `dynein.core.shard_records.ShardRecords` and `Roster`.
 
-Every write to a shard record carries one of the conditions below, so leases and marks need nobody's clock.
+Every write to a shard record carries one of the conditions below, so leases and marks depend on no machine's clock.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from dynein.core.shard_records import Layout, ShardRecord
 from dynein.errors import NotBootstrapped
 
 UNCHANGED_SINCE_SEEN = "fence = :fence AND beat = :beat AND #owner = :owner"
-"""Take over only from an owner that has not renewed since it was seen: two takers cannot both win."""
+"""Take over only from an owner that has not renewed since its record was read: of two takers, one wins."""
 UNOWNED_SINCE_SEEN = "fence = :fence AND beat = :beat AND attribute_not_exists(#owner)"
-"""The same for a shard that was seen free."""
+"""The same for a shard that had no owner."""
 OURS = "#owner = :owner AND fence = :fence"
 """A lease that was taken over is never renewed or released by its former owner."""
 MARK_NOT_LOWERED = "read_mark <= :read_mark"
-"""Marks only rise. A renewal whose answer was lost may have raised the mark further than its sender knows."""
+"""Marks only rise. A renewal whose response was lost may have raised the mark further than its sender knows."""
 NO_LATE_WRITE_SINCE = "retired < :retired AND late = :late"
-"""Retire only if nobody has written behind the read mark since the buckets were read and found empty."""
+"""Retire only if there was no write behind the read mark since the buckets were read and found empty."""
 HOLD_MARK_RISES = "hold_mark < :hold_mark"
 """Marks only rise."""
 BUCKET_NOT_RETIRED = "retired <= :bucket"
-"""A late write is counted only where a dispatcher still reads; otherwise the writer must learn that nobody will."""
+"""A late write is counted only where a dispatcher still reads; elsewhere the writer must learn that it will not be."""
 
 _OWNER = {"#owner": "owner"}  # a reserved word
 _NEVER_SEEN = 0
@@ -55,7 +55,7 @@ class DynamoShardRecords:
     async def all(self) -> list[ShardRecord]:
         """Every shard's record, by shard. Raises `NotBootstrapped` when no layout is recorded.
 
-        The layout is read along with the shards known so far, so that looking for new ones costs no call of its own.
+        The layout is read along with the shards known so far, so that new ones are found without a call of their own.
         """
         layout_place = identity(layout_key())
         keys = [layout_key(), *(shard_key(shard) for shard in range(self._shard_count_seen))]
@@ -96,9 +96,11 @@ class DynamoShardRecords:
     async def renew(
         self, mine: ShardRecord, *, read_mark_ms: int, settled_mark_ms: int, retired_before: int
     ) -> ShardRecord | None:
-        """Beat, set both read marks, retire. One call, or three when a condition fails: was it the lease, or the rest?
+        """Raise the heartbeat, set both read marks, retire.
 
-        A read mark already higher in the table (from a renewal whose answer was lost) stays.
+        One call, or three when a condition fails: was it the lease, or the rest?
+
+        A read mark already higher in the table (from a renewal whose response was lost) stays.
         """
         assert mine.owner is not None
         assert read_mark_ms >= mine.read_mark_ms, "marks only rise"

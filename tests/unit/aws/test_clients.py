@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
 
 
-def answered(code: str, status: int = 400) -> ClientError:
+def refused(code: str, status: int = 400) -> ClientError:
     response: Any = {"Error": {"Code": code, "Message": "why"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(response, "Operation")
 
@@ -34,17 +34,17 @@ def answered(code: str, status: int = 400) -> ClientError:
 @pytest.mark.parametrize(
     ("error", "meant"),
     [
-        (answered("ThrottlingException"), Throttled),
-        (answered("ProvisionedThroughputExceededException"), Throttled),
-        (answered("RequestLimitExceeded"), Throttled),
-        (answered("ThrottlingException", 503), Throttled),
-        (answered("InternalServerError", 500), Unavailable),
-        (answered("NeverSeenBefore", 503), Unavailable),
-        (answered("TransactionInProgressException"), Unavailable),
-        (answered("ResourceNotFoundException"), NotBootstrapped),
-        (answered("AccessDeniedException"), AccessDenied),
-        (answered("ExpiredTokenException"), AccessDenied),
-        (answered("NeverSeenBefore", 403), AccessDenied),
+        (refused("ThrottlingException"), Throttled),
+        (refused("ProvisionedThroughputExceededException"), Throttled),
+        (refused("RequestLimitExceeded"), Throttled),
+        (refused("ThrottlingException", 503), Throttled),
+        (refused("InternalServerError", 500), Unavailable),
+        (refused("NeverSeenBefore", 503), Unavailable),
+        (refused("TransactionInProgressException"), Unavailable),
+        (refused("ResourceNotFoundException"), NotBootstrapped),
+        (refused("AccessDeniedException"), AccessDenied),
+        (refused("ExpiredTokenException"), AccessDenied),
+        (refused("NeverSeenBefore", 403), AccessDenied),
         (NoCredentialsError(), AccessDenied),
         (EndpointConnectionError(endpoint_url="http://x"), Unavailable),
         (ConnectTimeoutError(endpoint_url="http://x"), Unavailable),
@@ -63,11 +63,11 @@ def test_what_an_error_means(error: Exception, meant: type[Exception]) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        answered("ConditionalCheckFailedException"),
-        answered("TransactionCanceledException"),
-        answered("TransactionConflictException"),
-        answered("ValidationException"),
-        answered("AWS.SimpleQueueService.NonExistentQueue"),
+        refused("ConditionalCheckFailedException"),
+        refused("TransactionCanceledException"),
+        refused("TransactionConflictException"),
+        refused("ValidationException"),
+        refused("AWS.SimpleQueueService.NonExistentQueue"),
         KeyError("a bug of ours"),
     ],
 )
@@ -76,7 +76,7 @@ def test_what_is_for_the_caller_to_judge(error: Exception) -> None:
 
 
 def test_codes_come_without_their_namespace() -> None:
-    assert error_code(answered("com.amazonaws.dynamodb.v20120810#ThrottlingException")) == "ThrottlingException"
+    assert error_code(refused("com.amazonaws.dynamodb.v20120810#ThrottlingException")) == "ThrottlingException"
     assert error_code(TimeoutError()) == "TimeoutError"
 
 
@@ -101,7 +101,7 @@ class TestCalls:
         labels = {"operation": "PutItem", "outcome": outcome}
         return self.telemetry.registry.get_sample_value("dynein_aws_calls_total", labels)
 
-    async def test_an_answer(self) -> None:
+    async def test_a_response(self) -> None:
         async def call() -> int:
             return 7
 
@@ -110,7 +110,7 @@ class TestCalls:
 
     async def test_an_error_in_our_words(self) -> None:
         async def call() -> None:
-            raise answered("ThrottlingException")
+            raise refused("ThrottlingException")
 
         with pytest.raises(Throttled) as caught:
             await self.calls.run("PutItem", call())
@@ -119,13 +119,13 @@ class TestCalls:
 
     async def test_a_result_code_is_left_as_it_is(self) -> None:
         async def call() -> None:
-            raise answered("ConditionalCheckFailedException")
+            raise refused("ConditionalCheckFailedException")
 
         with pytest.raises(ClientError):
             await self.calls.run("PutItem", call())
         assert self.counted("conflict") == 1
 
-    async def test_no_answer_in_time(self) -> None:
+    async def test_no_response_in_time(self) -> None:
         with pytest.raises(Unavailable):
             await self.calls.run("PutItem", asyncio.Event().wait())
         assert self.counted("timeout") == 1

@@ -38,7 +38,7 @@ SERIES = (
 
 
 class World:
-    """Queues, a table, and an observer that is told whether it is it."""
+    """Queues, a table, and one process that may be the observer."""
 
     def __init__(self, **settings: Any) -> None:
         self.clock = ManualClock(T0 + 10_000)

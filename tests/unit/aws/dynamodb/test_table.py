@@ -1,4 +1,4 @@
-"""What the adapters do when DynamoDB answers in part, is busy, or refuses for a moment.
+"""What the adapters do when DynamoDB does a batch in part, is busy, or refuses for a moment.
 
 Engines never do that on their own, so the client is scripted here; everything else is tested on engines, in
 ``tests/contract``.
@@ -48,10 +48,10 @@ def refused(code: str, reasons: list[str] | None = None) -> ClientError:
 
 
 class Script:
-    """A DynamoDB client that answers as told, in turn: a value, an error, or a function of the request."""
+    """A DynamoDB client with a script: for each call a value, an error, or a function of the request."""
 
-    def __init__(self, *answers: Any) -> None:
-        self.answers = deque(answers)
+    def __init__(self, *responses: Any) -> None:
+        self.responses = deque(responses)
         self.requests: list[dict[str, Any]] = []
         self.meta = self
         self.config = self
@@ -60,10 +60,10 @@ class Script:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def call(**request: Any) -> Any:
             self.requests.append({"operation": name, **request})
-            answer = self.answers.popleft()
-            if isinstance(answer, Exception):
-                raise answer
-            return answer(request) if callable(answer) else answer
+            response = self.responses.popleft()
+            if isinstance(response, Exception):
+                raise response
+            return response(request) if callable(response) else response
 
         return call
 
@@ -115,7 +115,7 @@ class TestUnprocessed:
             sort_key(key, Kind.TRIGGER) for key in keys
         ]
 
-    async def test_keys_are_asked_for_until_all_are_answered(self) -> None:
+    async def test_keys_are_asked_for_until_all_have_come(self) -> None:
         keys = [trigger(i).key for i in range(3)]
 
         def first_only(request: dict[str, Any]) -> Any:
@@ -136,7 +136,7 @@ class TestUnprocessed:
         script, clock = Script(*[none_of_them] * UNPROCESSED_TRIES), ManualClock()
         with pytest.raises(Throttled):
             await clock.result_of(store_of(script, clock).tombstones([trigger(1).key]))
-        assert not script.answers
+        assert not script.responses
 
 
 class TestOlderRecords:
@@ -163,7 +163,7 @@ class TestConflicts:
         script, clock = Script(*[refused("TransactionConflictException")] * CONFLICT_TRIES), ManualClock()
         with pytest.raises(Throttled):
             await clock.result_of(shards_of(script, clock).report_late(0, 1))
-        assert not script.answers
+        assert not script.responses
 
     async def test_a_cancel_meets_another_transaction(self) -> None:
         conflict = refused("TransactionCanceledException", ["TransactionConflict", "None", "None"])
@@ -208,7 +208,7 @@ class TestRequests:
         shards = shards_of(script, ManualClock())
         for _ in range(2):
             assert [record.shard for record in await shards.all()] == [0, 1, 2]
-        assert not script.answers
+        assert not script.responses
 
     async def test_a_renewal_costs_one_call(self) -> None:
         item = {**shard_item(new_shard_record(0, 0, 60_000)), "owner": {"S": "me"}}
@@ -216,4 +216,4 @@ class TestRequests:
         shards = shards_of(script, ManualClock())
         (mine,) = await shards.get([0])
         await shards.renew(mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=T0, retired_before=9)
-        assert not script.answers
+        assert not script.responses
