@@ -1,4 +1,4 @@
-"""Every error Dynein raises on purpose, by its remedy: what whoever gets it should do.
+"""Every error that Dynein raises on purpose, by its remedy: what its receiver should do.
 
 ::
 

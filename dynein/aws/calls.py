@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from prometheus_client import Counter, Histogram
 
-from dynein.aws.errors import RESULT_CODES, aws_error, error_code
+from dynein.aws.error_codes import RESULT_CODES
+from dynein.aws.errors import aws_error, error_code
 from dynein.errors import DyneinError, Throttled, Unavailable
 from dynein.observability.events.process import AWS_THROTTLED
 from dynein.observability.telemetry import Telemetry

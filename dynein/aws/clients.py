@@ -1,8 +1,8 @@
 """Clients of SQS and DynamoDB, set up in one way. `dynein.aws.calls` makes the calls.
 
 A client is the SDK's, or, by default, `dynein.aws.wire`'s with the SDK's behind it: same methods, responses and errors.
-The SDK never retries here. Whoever makes a call knows what repeating it means (which entries of a batch, whether a
-lease is still worth renewing), so retrying is theirs; a second retry loop below would only hide how slow AWS is.
+The SDK never retries here. The caller knows what repeating a call means (which entries of a batch, whether a lease is
+still worth renewing), so callers retry; a second retry loop below them would only hide how slow AWS is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What AWS's errors mean to us: one table of error codes, for whole calls and for the entries of a batch.
-
-A code stands for one of our errors, and that for a remedy (`dynein.errors`). Nothing is read out of the text of a
-message.
-"""
+"""What the SDK's errors, and the failed entries of SQS's batches, mean to us. By `dynein.aws.error_codes`."""
 
 from __future__ import annotations
 
@@ -24,6 +20,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from dynein.aws.error_codes import CLOCK_CODES, RESULT_CODES, bare_code, is_about_the_key, meaning_of
 from dynein.core.queues import SendFailure
 from dynein.errors import (
     AccessDenied,
@@ -38,119 +35,6 @@ from dynein.errors import (
 
 _SERVER_ERROR = 500
 _FORBIDDEN = 403
-_SQS_PREFIX = "AWS.SimpleQueueService."
-"""Of SQS's codes in its older protocol, which both clients ask for. Some codes come with it, some without."""
-_KMS_PREFIX = "KMS."
-"""SQS passes on whatever KMS says of a queue's key, under KMS's own name for it."""
-
-_THROTTLED = frozenset(
-    {
-        "KMS.ThrottlingException",
-        "KmsThrottled",
-        "LimitExceededException",
-        "OverLimit",
-        "ProvisionedThroughputExceeded",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingError",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
-"""botocore's list (``botocore/retries/standard.py``), and what SQS, KMS and a cancelled transaction's reasons add to
-it."""
-_UNAVAILABLE = frozenset(
-    {
-        "InternalError",
-        "InternalFailure",
-        "InternalServerError",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "ServiceUnavailable",
-        "ServiceUnavailableException",
-        "TransactionInProgressException",
-    }
-)
-_DENIED = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "InvalidClientTokenId",
-        "InvalidSecurity",
-        "InvalidSignatureException",
-        "MissingAuthenticationToken",
-        "MissingAuthenticationTokenException",
-        "NotAuthorized",
-        "OptInRequired",
-        "RequestExpired",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
-_KEY_UNUSABLE = frozenset(
-    {
-        "KmsAccessDenied",
-        "KmsDisabled",
-        "KmsInvalidKeyUsage",
-        "KmsInvalidState",
-        "KmsNotFound",
-        "KmsOptInRequired",
-    }
-)
-"""SQS cannot use the queue's KMS key. In its older protocol these begin with `_KMS_PREFIX`."""
-_QUEUE_MISSING = frozenset({"InvalidAddress", "NonExistentQueue", "QueueDoesNotExist"})
-_CONTENT = frozenset(
-    {
-        "BatchRequestTooLong",
-        "InvalidAttributeValue",
-        "InvalidMessageContents",
-        "InvalidParameterCombination",
-        "InvalidParameterValue",
-        "MessageAttributesInvalid",
-        "MissingParameter",
-        "SerializationException",
-        "UnsupportedOperation",
-        "ValidationError",
-        "ValidationException",
-    }
-)
-"""A call refused with one of these was refused for what is in it."""
-_CLOCK = frozenset(
-    {
-        "InvalidSignatureException",
-        "RequestExpired",
-        "RequestInTheFuture",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-    }
-)
-"""Those that a wrong clock can cause. We do not go by AWS's clock instead, as some SDKs do: a process whose clock is
-minutes off would send jobs minutes early or late, and must not go on."""
-
-_ERRORS: Mapping[str, type[DyneinError]] = {
-    **dict.fromkeys(_THROTTLED, Throttled),
-    **dict.fromkeys(_UNAVAILABLE, Unavailable),
-    **dict.fromkeys(_DENIED | _KEY_UNUSABLE, AccessDenied),
-    "ResourceNotFoundException": NotBootstrapped,  # DynamoDB: no such table
-    **dict.fromkeys(_QUEUE_MISSING, UnknownQueue),
-    **dict.fromkeys(_CONTENT, Rejected),
-}
-"""The table: what a code means, whoever it comes from."""
-
-RESULT_CODES = frozenset(
-    {"ConditionalCheckFailedException", "TransactionCanceledException", "TransactionConflictException"}
-)
-"""DynamoDB's ways to say that a race was lost: a result, which `aws_error` leaves as it is for the store to read."""
-FORBIDDEN_CODES = frozenset({"AccessDenied", "AccessDeniedException"})
-"""What a policy forbids. (Broken credentials have other codes.)"""
 
 
 def error_code(error: BaseException) -> str:
@@ -158,17 +42,6 @@ def error_code(error: BaseException) -> str:
     if isinstance(error, ClientError):
         return bare_code(str(error.response.get("Error", {}).get("Code", "Unknown")))
     return type(error).__name__
-
-
-def bare_code(code: str) -> str:
-    """A code without namespace (``com.amazonaws.sqs#``) and without SQS's prefix."""
-    return code.rsplit("#", 1)[-1].removeprefix(_SQS_PREFIX)
-
-
-def meaning_of(code: str) -> type[DyneinError] | None:
-    """The kind of error that a code without prefixes stands for; ``None`` for one that we do not know."""
-    known = _ERRORS.get(code)
-    return AccessDenied if known is None and code.startswith(_KMS_PREFIX) else known
 
 
 def aws_error(operation: str, error: Exception) -> DyneinError | None:
@@ -254,9 +127,9 @@ def _refused(code: str, sentence: str, error: ClientError) -> DyneinError | None
 
 
 def _hint(code: str, error: ClientError) -> str:
-    if code in _KEY_UNUSABLE or code.startswith(_KMS_PREFIX):
+    if is_about_the_key(code):
         return ". SQS cannot use the queue's KMS key"
-    if code not in _CLOCK:
+    if code not in CLOCK_CODES:
         return ""
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders") or {}
     return (

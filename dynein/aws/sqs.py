@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 
 from dynein.aws.calls import AwsCalls
-from dynein.aws.errors import FORBIDDEN_CODES, content_failure, entry_failure, error_code, queue_error
+from dynein.aws.error_codes import FORBIDDEN_CODES
+from dynein.aws.errors import content_failure, entry_failure, error_code, queue_error
 from dynein.core.job import Attribute
 from dynein.core.queue_address import QueueAddresses, is_url
 from dynein.core.queues import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure, call_failure

@@ -48,7 +48,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     deduplication_id: str | None = msgspec.field(name="d", default=None)
     body_is_base64: bool = msgspec.field(name="e", default=False)
     traceparent: str | None = msgspec.field(name="t", default=None)
-    """The W3C trace context of whoever submitted it, if there is room for it; see `dynein.core.trace_context`."""
+    """The W3C trace context of the request that submitted it, if there is room; see `dynein.core.trace_context`."""
 
 
 _ENCODER = msgspec.json.Encoder()

@@ -96,7 +96,7 @@ class Queues(Protocol):
         """The destination for a queue name or URL. Not cached."""
 
     async def send(self, url: str, messages: Sequence[OutgoingMessage]) -> list[SendFailure | None]:
-        """Send up to `entries_max` messages in one call; ``None`` stands for acknowledged."""
+        """Send up to `entries_max` messages in one call; ``None`` for one that was acknowledged."""
 
     async def receive(self, url: str, *, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
         """Up to 10 messages; waits up to ``wait_s`` seconds for the first."""

@@ -16,7 +16,7 @@ The marks of a shard record
 ``retired_before``
     Every time bucket with a smaller index is finished with: no dispatcher will read it again.
 ``late_writes``
-    Counted up by whoever stores a trigger that is due at or before ``read_mark_ms``. The owner sees the new count
+    Raised by one by whoever stores a trigger that is due at or before ``read_mark_ms``. The owner sees the new count
     when it next renews, and reads its open buckets again: at once, and once more when the count has not changed for a
     tick, since a job moved there is counted by a transaction that a read may see half done. Retiring is conditional on
     the count that the owner has seen.

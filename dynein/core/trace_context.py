@@ -1,4 +1,4 @@
-"""W3C Trace Context: which request a job came from, carried to whoever consumes it. Pure.
+"""W3C Trace Context: which request a job came from, carried to its consumer. Pure.
 
 Only ``traceparent`` travels: 55 bytes that name the trace and the span that submitted the job, which is all that a link
 across the delay needs. ``tracestate`` does not. It is what tracing systems exchange about a request under way;

@@ -171,6 +171,6 @@ def _cut(span: Span) -> list[Span]:
 
 
 def _fraction(key: TriggerKey) -> float:
-    """Where a job id stands among all, above 0 and up to 1."""
+    """The position of a job id among all, above 0 and up to 1."""
     number = int.from_bytes(key.job_id[:_ID_BYTES].ljust(_ID_BYTES, b"\0"), "big")
     return (number + 1) / (1 << (8 * _ID_BYTES))

@@ -1,6 +1,6 @@
 """For how long what others write has not changed, as one observer sees it by its own monotonic clock.
 
-Owners of shards and members of the roster write a heartbeat that changes each time. Whoever reads it compares it with
+Owners of shards and members of the roster write a heartbeat that changes each time. A reader compares it with
 what it read before: so the clocks of two machines are never compared, and a frozen process drops out by itself.
 """
 

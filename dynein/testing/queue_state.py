@@ -95,7 +95,7 @@ class QueueState:
         return None
 
     def announce(self) -> None:
-        """Wake whoever polls."""
+        """Wake those that poll."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -122,7 +122,7 @@ class QueueState:
         return taken
 
     def by_receipt(self, receipt: str) -> Message | None:
-        """The message a receipt stands for, if it is the latest one."""
+        """The message of a receipt, if that is the latest one."""
         message = self.messages.get(receipt.rpartition(".")[0])
         return message if message is not None and message.receipt == receipt else None
 

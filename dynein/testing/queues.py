@@ -160,7 +160,7 @@ class FakeQueues:
             await sleep_unless(state.changed, self._clock, until - now)
         received = [message.as_received() for message in taken]
         if taken:
-            state.announce()  # the visibility timeouts have changed for whoever else waits
+            state.announce()  # the visibility timeouts have changed, and other receivers wait for them
         for message in taken:
             if self.faults.duplicates(call, message.message_id):
                 state.show(message, now)

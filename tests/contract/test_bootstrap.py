@@ -42,8 +42,8 @@ class Account(NamedTuple):
         return (await self.aws.sqs.get_queue_url(QueueName=name))["QueueUrl"]
 
     async def attributes(self, name: str) -> dict[str, str]:
-        answer = await self.aws.sqs.get_queue_attributes(QueueUrl=await self.url(name), AttributeNames=["All"])
-        return {str(key): value for key, value in answer["Attributes"].items()}
+        result = await self.aws.sqs.get_queue_attributes(QueueUrl=await self.url(name), AttributeNames=["All"])
+        return {str(key): value for key, value in result["Attributes"].items()}
 
 
 @pytest_asyncio.fixture(loop_scope="session")

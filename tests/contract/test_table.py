@@ -52,7 +52,7 @@ def outcomes(steps: list[Any]) -> list[str]:
 
 
 class Interposed:
-    """A client that does something else right before its first ``operation``: a rival between look and leap."""
+    """A client that does something else right before its first ``operation``: a rival between reading and writing."""
 
     def __init__(self, client: DynamoDBClient, operation: str, rival: Callable[[], Awaitable[object]]) -> None:
         self._client = client
@@ -234,7 +234,7 @@ class TestVerify:
 
 @needs_transactions
 class TestMoveRaces:
-    """`TriggerStore.move` looks first; these are decided by the conditions of its transaction alone."""
+    """`TriggerStore.move` reads first; these are decided by the conditions of its transaction alone."""
 
     @pytest_asyncio.fixture(autouse=True, loop_scope="session")
     async def _a_stored_job(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
@@ -269,8 +269,8 @@ class TestMoveRaces:
 
     async def test_cancelled(self) -> None:
         to = moved(self.trigger, T0)
-        answer = await self.move(to, lambda: self.rival.store.cancel(self.trigger.key))
-        assert answer == Tombstone(self.trigger.key, None)
+        result = await self.move(to, lambda: self.rival.store.cancel(self.trigger.key))
+        assert result == Tombstone(self.trigger.key, None)
         assert await self.standing(to) == (False, False)
 
     async def test_cancelled_and_then_ingested_again(self) -> None:
@@ -302,7 +302,7 @@ class TestMoveRaces:
         to = moved(self.trigger, T0)
         assert await self.move(to, lambda: self.renew(T0)) is Moved.MOVED
         (record,) = await self.rival.shards.get([0])
-        assert record.late_writes == 1, "or the owner, having read past it, would never look"
+        assert record.late_writes == 1, "or the owner, having read past it, would not read it again"
 
     async def test_the_new_times_bucket_is_retired(self) -> None:
         await self.renew(T0 + WIDTH_MS)
@@ -333,7 +333,7 @@ async def test_what_calls_consume_is_counted_by_operation_and_kind(
     await store.add([trigger])
     await store.read(BUCKET, 0, from_ms=T0, until_ms=T0, limit=5)
     await store.remove([trigger.key])
-    await shards.take((await shards.all())[0], "somebody")
+    await shards.take((await shards.all())[0], "an owner")
     await roster.heartbeat("ingester", "one", 1)
     await roster.leave("ingester", "one")
     if subject.engine not in WITHOUT_TRANSACTIONS:

@@ -9,7 +9,8 @@ from botocore.exceptions import ClientError
 
 from dynein.aws.calls import AwsCalls
 from dynein.aws.dynamodb.items import Item, identity
-from dynein.aws.errors import error_code, meaning_of
+from dynein.aws.error_codes import meaning_of
+from dynein.aws.errors import error_code
 from dynein.errors import Throttled
 from dynein.observability.events.process import AWS_THROTTLED
 from dynein.runtime.context import Context
@@ -39,7 +40,7 @@ class DynamoTable:
     """One table of the account that ``client`` leads to. Made once and handed to whatever works on the table.
 
     Its verbs raise what `dynein.aws.calls.AwsCalls.run` does. Of errors only conflicts and keys left unprocessed are
-    repeated here, since whoever calls has no better idea of what to do about them.
+    repeated here: no caller could do anything else about them.
     """
 
     def __init__(self, client: DynamoDBClient, name: str, context: Context) -> None:

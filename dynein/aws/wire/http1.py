@@ -4,7 +4,7 @@ A request is sent once. When its connection ends before the whole response is he
 server took it, and most of our calls do something each time they are made: the caller gets an error, and decides.
 
 Only responses that say how long they are count (``content-length`` or chunks): what ends with its connection cannot be
-told from what was cut off. Errors are `OSError`, or `BadResponse` for what is not HTTP.
+distinguished from what was cut off. Errors are `OSError`, or `BadResponse` for what is not HTTP.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
         self._received_bytes = 0
         self._keep = True
         self.idle_since_s = 0.0
-        """Kept by whoever lends it out."""
+        """Since when it has been idle; set by the pool."""
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         return self._waiting
 
     def abort(self) -> None:
-        """Close it now. Whoever waits for a response gets an error."""
+        """Close it now. A request that waits for its response gets an error."""
         self._keep = False
         if self._transport is not None:
             self._transport.abort()

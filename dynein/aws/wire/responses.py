@@ -1,8 +1,8 @@
 """SQS's and DynamoDB's responses to the calls of `dynein.aws.wire.client`: the parts that we read, by their JSON names.
 
-Responses are decoded into plain dicts of the very form that the SDK gives, blobs as bytes included, so that whoever
-reads them need not know who made the call. What is not declared here is skipped; what is declared and of another type
-makes the response a bad one. Optional parts may be missing or ``null`` (as some emulators write them).
+Responses are decoded into plain dicts of the very form that the SDK gives, blobs as bytes included, so that their
+reader need not know which client made the call. What is not declared here is skipped; what is declared and of another
+type makes the response a bad one. Optional parts may be missing or ``null`` (as some emulators write them).
 """
 
 from __future__ import annotations

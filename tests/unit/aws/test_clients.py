@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from botocore.exceptions import (
     ClientError,
-    ConnectionClosedError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    ReadTimeoutError,
 )
 
 from dynein.aws.calls import AwsCalls
 from dynein.aws.clients import clients, dynamodb_client, sqs_client
-from dynein.aws.errors import aws_error, error_code
-from dynein.errors import AccessDenied, InvalidSettings, NotBootstrapped, Throttled, Unavailable
+from dynein.errors import InvalidSettings, Throttled, Unavailable
 from dynein.observability.telemetry import Telemetry
 from dynein.settings import load_settings
 
@@ -29,55 +23,6 @@ if TYPE_CHECKING:
 def refused(code: str, status: int = 400) -> ClientError:
     response: Any = {"Error": {"Code": code, "Message": "why"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(response, "Operation")
-
-
-@pytest.mark.parametrize(
-    ("error", "meant"),
-    [
-        (refused("ThrottlingException"), Throttled),
-        (refused("ProvisionedThroughputExceededException"), Throttled),
-        (refused("RequestLimitExceeded"), Throttled),
-        (refused("ThrottlingException", 503), Throttled),
-        (refused("InternalServerError", 500), Unavailable),
-        (refused("NeverSeenBefore", 503), Unavailable),
-        (refused("TransactionInProgressException"), Unavailable),
-        (refused("ResourceNotFoundException"), NotBootstrapped),
-        (refused("AccessDeniedException"), AccessDenied),
-        (refused("ExpiredTokenException"), AccessDenied),
-        (refused("NeverSeenBefore", 403), AccessDenied),
-        (NoCredentialsError(), AccessDenied),
-        (EndpointConnectionError(endpoint_url="http://x"), Unavailable),
-        (ConnectTimeoutError(endpoint_url="http://x"), Unavailable),
-        (ReadTimeoutError(endpoint_url="http://x"), Unavailable),
-        (ConnectionClosedError(endpoint_url="http://x"), Unavailable),
-        (TimeoutError(), Unavailable),
-        (ConnectionResetError(), Unavailable),
-    ],
-)
-def test_what_an_error_means(error: Exception, meant: type[Exception]) -> None:
-    ours = aws_error("PutItem", error)
-    assert type(ours) is meant
-    assert "PutItem" in str(ours)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        refused("ConditionalCheckFailedException"),
-        refused("TransactionCanceledException"),
-        refused("TransactionConflictException"),
-        refused("ValidationException"),
-        refused("AWS.SimpleQueueService.NonExistentQueue"),
-        KeyError("a bug of ours"),
-    ],
-)
-def test_what_is_for_the_caller_to_judge(error: Exception) -> None:
-    assert aws_error("PutItem", error) is None
-
-
-def test_codes_come_without_their_namespace() -> None:
-    assert error_code(refused("com.amazonaws.dynamodb.v20120810#ThrottlingException")) == "ThrottlingException"
-    assert error_code(TimeoutError()) == "TimeoutError"
 
 
 class _Config:

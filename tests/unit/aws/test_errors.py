@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
 from botocore.session import get_session
 
-from dynein.aws.errors import RESULT_CODES, aws_error, error_code, meaning_of
+from dynein.aws.error_codes import meaning_of
+from dynein.aws.errors import aws_error, error_code
 from dynein.errors import AccessDenied, DyneinError, NotBootstrapped, Remedy, Throttled, Unavailable, UnknownQueue
 
 
@@ -14,18 +22,6 @@ def refused(code: str, status: int = 400, date: str | None = None) -> ClientErro
     headers = {} if date is None else {"date": date}
     metadata = {"HTTPStatusCode": status, "HTTPHeaders": headers}
     return ClientError({"Error": {"Code": code, "Message": "why"}, "ResponseMetadata": metadata}, "Operation")  # type: ignore[typeddict-item]
-
-
-@pytest.mark.parametrize(
-    ("code", "bare"),
-    [
-        ("RequestThrottled", "RequestThrottled"),
-        ("AWS.SimpleQueueService.RequestThrottled", "RequestThrottled"),
-        ("com.amazonaws.dynamodb.v20120810#ThrottlingException", "ThrottlingException"),
-    ],
-)
-def test_a_code_is_known_by_its_last_part(code: str, bare: str) -> None:
-    assert error_code(refused(code)) == bare
 
 
 @pytest.mark.parametrize(
@@ -73,27 +69,54 @@ def test_every_error_that_the_sdk_knows_of_sqs_is_in_the_table_or_here() -> None
     assert {name for name in errors if meaning_of(name) is None} == OURS_TO_GET_RIGHT | NEVER_CAUSED
 
 
-@pytest.mark.parametrize("code", sorted(RESULT_CODES))
-def test_a_lost_race_is_left_to_the_store(code: str) -> None:
-    assert aws_error("PutItem", refused(code)) is None
+@pytest.mark.parametrize(
+    ("error", "meant"),
+    [
+        (refused("ThrottlingException"), Throttled),
+        (refused("ProvisionedThroughputExceededException"), Throttled),
+        (refused("RequestLimitExceeded"), Throttled),
+        (refused("ThrottlingException", 503), Throttled),
+        (refused("InternalServerError", 500), Unavailable),
+        (refused("NeverSeenBefore", 503), Unavailable),
+        (refused("TransactionInProgressException"), Unavailable),
+        (refused("ResourceNotFoundException"), NotBootstrapped),
+        (refused("AccessDeniedException"), AccessDenied),
+        (refused("ExpiredTokenException"), AccessDenied),
+        (refused("NeverSeenBefore", 403), AccessDenied),
+        (NoCredentialsError(), AccessDenied),
+        (EndpointConnectionError(endpoint_url="http://x"), Unavailable),
+        (ConnectTimeoutError(endpoint_url="http://x"), Unavailable),
+        (ReadTimeoutError(endpoint_url="http://x"), Unavailable),
+        (ConnectionClosedError(endpoint_url="http://x"), Unavailable),
+        (TimeoutError(), Unavailable),
+        (ConnectionResetError(), Unavailable),
+    ],
+)
+def test_what_an_error_means(error: Exception, meant: type[Exception]) -> None:
+    ours = aws_error("PutItem", error)
+    assert type(ours) is meant
+    assert "PutItem" in str(ours)
 
 
 @pytest.mark.parametrize(
-    ("error", "meaning"),
+    "error",
     [
-        (refused("SomethingNew", 500), Unavailable),
-        (refused("SomethingNew", 403), AccessDenied),
-        (refused("SomethingNew"), type(None)),
-        (refused("ValidationException"), type(None)),
-        (NoCredentialsError(), AccessDenied),
-        (EndpointConnectionError(endpoint_url="http://x"), Unavailable),
-        (ConnectionResetError(), Unavailable),
-        (KeyError("bug"), type(None)),
+        refused("ConditionalCheckFailedException"),
+        refused("TransactionCanceledException"),
+        refused("TransactionConflictException"),
+        refused("ValidationException"),
+        refused("AWS.SimpleQueueService.NonExistentQueue"),
+        KeyError("a bug of ours"),
     ],
-    ids=repr,
 )
-def test_what_has_no_code_of_ours(error: Exception, meaning: type[object]) -> None:
-    assert type(aws_error("Query", error)) is meaning
+def test_what_is_for_the_caller_to_decide(error: Exception) -> None:
+    assert aws_error("PutItem", error) is None
+
+
+def test_codes_come_without_their_namespace() -> None:
+    assert error_code(refused("com.amazonaws.dynamodb.v20120810#ThrottlingException")) == "ThrottlingException"
+    assert error_code(refused("AWS.SimpleQueueService.RequestThrottled")) == "RequestThrottled"
+    assert error_code(TimeoutError()) == "TimeoutError"
 
 
 def test_a_wrong_clock_is_named_as_a_cause() -> None:

@@ -49,7 +49,7 @@ async def test_what_was_counted_is_posted_in_one_call(process: Process) -> None:
 @pytest.mark.parametrize("effect", [True, False])
 async def test_a_posting_that_fails_is_repeated_and_counts_once(process: Process, effect: bool) -> None:  # noqa: FBT001
     fail = process.ledger.faults.lose_answer_next if effect else process.ledger.faults.fail_next
-    fail("post", Unavailable("no answer"), times=2)
+    fail("post", Unavailable("no response"), times=2)
     process.tally.add(Flow.ACCEPTED, process.clock.now_ms())
     for _ in range(2):
         with pytest.raises(Unavailable):
@@ -72,7 +72,7 @@ async def test_many_windows_go_in_turns_and_the_pause_is_short_while_they_crowd(
 async def test_closing_posts_everything(process: Process) -> None:
     now_ms = process.clock.now_ms()
     process.tally.add_all(Flow.ACCEPTED, [now_ms + n * WINDOW_MS for n in range(60)])
-    process.ledger.faults.lose_answer_next("post", Unavailable("no answer"))
+    process.ledger.faults.lose_answer_next("post", Unavailable("no response"))
     await process.clock.result_of(process.poster.close(5.0))
     assert await posted(process.ledger) == Counts(accepted=60)
     assert process.poster.is_clear
@@ -80,7 +80,7 @@ async def test_closing_posts_everything(process: Process) -> None:
 
 async def test_closing_ends_in_time_all_the_same(process: Process, caplog: pytest.LogCaptureFixture) -> None:
     process.tally.add(Flow.ACCEPTED, process.clock.now_ms())
-    process.ledger.faults.go_down(Unavailable("no answer"))
+    process.ledger.faults.go_down(Unavailable("no response"))
     await process.clock.result_of(process.poster.close(2.0))
     assert process.clock.monotonic() == 2.0
     assert "missing from the ledger" in caplog.text

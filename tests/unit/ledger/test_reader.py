@@ -93,7 +93,7 @@ async def test_only_the_observer_exports_anything(fleet: Fleet) -> None:
 
 async def test_what_could_not_be_read_for_long_is_no_longer_exported(fleet: Fleet) -> None:
     await fleet.reader.run_once()
-    fleet.ledger.faults.go_down(Unavailable("no answer"))
+    fleet.ledger.faults.go_down(Unavailable("no response"))
     with pytest.raises(Unavailable):
         await fleet.reader.run_once()
     assert fleet.value("gap_jobs") == 0
@@ -114,9 +114,9 @@ async def test_processes_that_ended_without_leaving_are_counted(fleet: Fleet) ->
 
 
 async def test_processes_that_post_and_one_that_reads(clock: ManualClock, fleet: Fleet) -> None:
-    """Two processes count the two ends of the same jobs, over two windows, with lost answers."""
+    """Two processes count the two ends of the same jobs, over two windows, with lost responses."""
     api, dispatcher = Process(clock, fleet.ledger, "api"), Process(clock, fleet.ledger, "dispatcher")
-    fleet.ledger.faults.lose_answer_next("post", Unavailable("no answer"), times=3)
+    fleet.ledger.faults.lose_answer_next("post", Unavailable("no response"), times=3)
     now_ms = clock.now_ms()
     for number in range(100):
         api.tally.add(Flow.ACCEPTED, now_ms + number * 1000)

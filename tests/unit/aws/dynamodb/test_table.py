@@ -176,11 +176,11 @@ class TestConflicts:
         with pytest.raises(Throttled):
             await store_of(script, ManualClock()).cancel(trigger(1).key)
 
-    async def test_a_cancel_that_keeps_losing_to_nobody(self) -> None:
-        """A condition failed, and yet every condition holds whenever we look: it ends, and says to ask again."""
+    async def test_a_cancel_that_keeps_losing_to_no_one(self) -> None:
+        """A condition failed, and yet every condition holds each time it is read: it ends, and asks for a repeat."""
         lost = refused("TransactionCanceledException", ["ConditionalCheckFailed", "None", "None"])
-        looks: list[Any] = [{"Responses": {"t": [shard_item(new_shard_record(0, 0, 60_000))]}}, {"Items": []}, {}]
-        script, clock = Script(*([lost, *looks] * 99)), ManualClock()
+        reads: list[Any] = [{"Responses": {"t": [shard_item(new_shard_record(0, 0, 60_000))]}}, {"Items": []}, {}]
+        script, clock = Script(*([lost, *reads] * 99)), ManualClock()
         with pytest.raises(Throttled):
             await clock.result_of(store_of(script, clock).cancel(trigger(1).key))
 
@@ -197,7 +197,7 @@ class TestFind:
 
 
 class TestRequests:
-    async def test_a_look_at_all_shards_costs_one_call_once_their_number_is_known(self) -> None:
+    async def test_reading_all_shards_costs_one_call_once_their_number_is_known(self) -> None:
         layout = {"pk": {"S": "layout"}, "sk": {"B": b"\0"}, "bucket_width_ms": {"N": "1"}, "shard_count": {"N": "3"}}
         items = [shard_item(new_shard_record(shard, 0, 60_000)) for shard in range(3)]
         script = Script(
