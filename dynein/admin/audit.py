@@ -124,12 +124,12 @@ async def _repair(store: TriggerStore, requeue: Requeue, trigger: Trigger) -> bo
     return not await store.remove([trigger.key])
 
 
-def requeue_by(queues: Queues, directory: Destinations, inbound_queue: str) -> Requeue:
+def requeue_by(queues: Queues, destinations: Destinations, inbound_queue: str) -> Requeue:
     """A `Requeue` that goes through the inbound queue."""
 
     async def requeue(trigger: Trigger) -> None:
         body = pack([Entry(trigger.token, "", msgspec.Raw(trigger.record))])
-        destination = await directory.resolve(inbound_queue)
+        destination = await destinations.resolve(inbound_queue)
         (failure,) = await queues.send(destination.url, [OutgoingMessage(body, {})])
         if failure is not None:
             raise Unavailable(f"the inbound queue refused a message: {failure.code} {failure.message}")

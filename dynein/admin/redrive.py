@@ -73,7 +73,7 @@ class _Letter(NamedTuple):
 
 async def redrive(
     queues: Queues,
-    directory: Destinations,
+    destinations: Destinations,
     clock: Clock,
     *,
     dead_letter_queue: str,
@@ -88,8 +88,8 @@ async def redrive(
     It ends when the queue is empty or letters it has seen come round again. Raises what `Queues.receive` does for the
     dead-letter queue; failures of destinations are in the report.
     """
-    run = _Redrive(queues, directory, clock, inbound_queue, selection, message_bytes_max)
-    url = (await directory.resolve(dead_letter_queue)).url
+    run = _Redrive(queues, destinations, clock, inbound_queue, selection, message_bytes_max)
+    url = (await destinations.resolve(dead_letter_queue)).url
     try:
         stopped = await run.until_done(url, letters_max, on_progress)
     finally:
@@ -101,14 +101,14 @@ class _Redrive:
     def __init__(
         self,
         queues: Queues,
-        directory: Destinations,
+        destinations: Destinations,
         clock: Clock,
         inbound_queue: str,
         selection: Selection,
         message_bytes_max: int,
     ) -> None:
         self._queues = queues
-        self._directory = directory
+        self._destinations = destinations
         self._clock = clock
         self._inbound_queue = inbound_queue
         self._selection = selection
@@ -228,11 +228,11 @@ class _Redrive:
 
     async def _send(self, url: str, batch: list[_Letter]) -> None:
         try:
-            destination = await self._directory.resolve(batch[0].queue)
+            destination = await self._destinations.resolve(batch[0].queue)
             failures = await self._queues.send(destination.url, [letter.message for letter in batch])
         except DyneinError as error:
             if isinstance(error, Rejected):
-                self._directory.forget(batch[0].queue)
+                self._destinations.forget(batch[0].queue)
             self._failed[_reason(error)] += len(batch)
             return
         acknowledged = []

@@ -31,8 +31,8 @@ async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet
         store = DynamoTriggerStore(table, layout.bucket_width_ms)
         shards = DynamoShardRecords(table)
         queues = SqsQueues(aws.sqs, context.telemetry)
-        directory = Destinations(queues, clock, ttl_s=settings.destination_cache_s)
-        requeue = requeue_by(queues, directory, settings.inbound_queue) if repair else None
+        destinations = Destinations(queues, clock, ttl_s=settings.destination_cache_s)
+        requeue = requeue_by(queues, destinations, settings.inbound_queue) if repair else None
         with Progress(console=err, transient=True, disable=_unseen(quiet=quiet)) as progress:
             task = progress.add_task("reading time buckets", total=None)
             return await audit(

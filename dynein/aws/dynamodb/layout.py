@@ -42,6 +42,10 @@ _PUTS_AT_ONCE = 16
 _RACE_TRIES = 5
 
 
+class _LostRace(Unavailable):
+    """Another bootstrap changed the layout in the meantime."""
+
+
 class TableStep(NamedTuple):
     """One thing that bootstrap has taken care of. ``outcome``: ``created``, ``updated`` or ``verified``."""
 
@@ -167,8 +171,8 @@ async def _enable_ttl(table: DynamoTable) -> bool:
 
 async def _record_layout(table: DynamoTable, settings: Settings) -> TableStep:
     """Shard records first, then the layout that counts them: whoever reads a shard count finds every record."""
-    resource = "layout"
-    for _ in range(_RACE_TRIES):
+
+    async def record() -> TableStep:
         recorded = await _recorded_layout(table)
         wanted = _wanted(settings, recorded)
         detail = f"{wanted.bucket_width_ms // 1000} s buckets, {wanted.shard_count} shards"
@@ -177,9 +181,9 @@ async def _record_layout(table: DynamoTable, settings: Settings) -> TableStep:
         added = await _add_missing_shards(table, wanted)
         if recorded is None:
             if await table.put_if(layout_item(wanted), NOT_THERE):
-                return TableStep(resource, "created", detail)
+                return TableStep("layout", "created", detail)
         elif recorded == wanted:
-            return TableStep(resource, "updated" if added else "verified", detail)
+            return TableStep("layout", "updated" if added else "verified", detail)
         else:
             values = {
                 ":width": number(recorded.bucket_width_ms),
@@ -188,8 +192,10 @@ async def _record_layout(table: DynamoTable, settings: Settings) -> TableStep:
             }
             update = "SET shard_count = :count"
             if await table.update_if(layout_key(), update, COUNT_UNCHANGED, values, {}) is not None:
-                return TableStep(resource, "updated", f"{detail} (before: {recorded.shard_count})")
-    raise Unavailable("other bootstraps keep changing the layout: run `dynein bootstrap` again")
+                return TableStep("layout", "updated", f"{detail} (before: {recorded.shard_count})")
+        raise _LostRace("other bootstraps keep changing the layout: run `dynein bootstrap` again")
+
+    return await table.retry(_RACE_TRIES).call("recording the layout", record, retry_on=(_LostRace,))
 
 
 async def _recorded_layout(table: DynamoTable) -> Layout | None:
