@@ -1,4 +1,4 @@
-"""Every error Dynein raises on purpose, by what the one who meets it should do.
+"""Every error that Dynein raises on purpose, by its remedy: what its receiver should do.
 
 ::
 
@@ -6,13 +6,13 @@
     ├── Rejected                 the caller's input is wrong: change it, then ask again
     │   ├── InvalidField         one field of a job, with its name and the fix
     │   ├── InvalidToken         not a token this deployment signed
-    │   ├── UnknownQueue         the destination does not exist, or is not ours to see
+    │   ├── UnknownQueue         the destination does not exist, or we may not see it
     │   └── Conflict             a well-formed request that comes too late, or to a job that moved
     ├── Retryable                nothing is wrong with the input: ask again later
     │   ├── Overloaded           a bound of this process is reached
     │   ├── Throttled            AWS asks us to slow down
-    │   └── Unavailable          AWS did not answer, or not in time; the call may have taken effect
-    └── Stop                     the program cannot go on: a person has to act
+    │   └── Unavailable          AWS did not respond, or not in time; the call may have taken effect
+    └── FatalError               the program cannot go on: operator action required
         ├── InvalidSettings      a setting is wrong, or two contradict each other
         ├── LayoutMismatch       the table was made with another layout than the settings say
         ├── NotBootstrapped      the inbound queue, a dead-letter queue or the table is missing
@@ -22,22 +22,30 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import ClassVar
 
 
 class Remedy(Enum):
     """What to do about an error: the branches of the tree above."""
 
     REJECT = "reject"
+    """Sending the same again fails again."""
     RETRY = "retry"
+    """It passes by itself: send the same again later."""
     STOP = "stop"
+    """Operator action required: permissions or set-up are wrong. Then the same will do."""
 
 
 class DyneinError(Exception):
     """Root of the tree above."""
 
+    remedy: ClassVar[Remedy] = Remedy.RETRY
+
 
 class Rejected(DyneinError):
     """The input is wrong and stays wrong however often it is sent."""
+
+    remedy = Remedy.REJECT
 
 
 class InvalidField(Rejected):
@@ -59,7 +67,7 @@ class InvalidToken(Rejected):
 
 
 class UnknownQueue(Rejected):
-    """No such destination queue, or the credentials may not see it (SQS answers both alike)."""
+    """No such destination queue, or the credentials may not see it (SQS does not say which)."""
 
     def __init__(self, queue: str, detail: str = "") -> None:
         super().__init__(f"queue {queue!r} does not exist or is not visible to Dynein's credentials. {detail}".rstrip())
@@ -89,15 +97,17 @@ class Overloaded(Retryable):
 
 
 class Throttled(Retryable):
-    """SQS or DynamoDB answered with a throttling error."""
+    """SQS or DynamoDB refused a call for their rate."""
 
 
 class Unavailable(Retryable):
-    """SQS or DynamoDB did not answer in time, or failed on its side. The call may have taken effect."""
+    """SQS or DynamoDB did not respond in time, or failed on its side. The call may have taken effect."""
 
 
 class FatalError(DyneinError):
-    """The program stops with this sentence; it says what a person has to do."""
+    """The program stops with this sentence, which says what the operator has to do."""
+
+    remedy = Remedy.STOP
 
 
 class InvalidSettings(FatalError):
@@ -117,11 +127,5 @@ class AccessDenied(FatalError):
 
 
 def remedy_of(error: Exception) -> Remedy:
-    """The branch that ``error`` is on. What nobody foresaw is retried."""
-    match error:
-        case Rejected():
-            return Remedy.REJECT
-        case FatalError():
-            return Remedy.STOP
-        case _:
-            return Remedy.RETRY
+    """The remedy of any error. An unexpected one is retried."""
+    return error.remedy if isinstance(error, DyneinError) else Remedy.RETRY

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dynein.api.problems import SendRefused
 from dynein.core.queues import SendFailure
-from dynein.errors import DyneinError, Throttled, Unavailable
+from dynein.errors import DyneinError, Remedy, Throttled, Unavailable
 
 SendResult = DyneinError | None
 """``None`` once SQS has acknowledged the job. A batch never raises as a whole: jobs of other callers are in it."""
@@ -19,6 +19,6 @@ def results_of(failures: Sequence[SendFailure | None]) -> list[SendResult]:
 
 def _error_of(failure: SendFailure) -> DyneinError:
     detail = f"SQS did not accept the job: {failure.code} {failure.message}".rstrip()
-    if failure.permanent:
+    if failure.remedy is Remedy.REJECT:
         return SendRefused(detail)
-    return Throttled(detail) if "throttl" in failure.code.lower() else Unavailable(detail)
+    return Throttled(detail) if failure.throttled else Unavailable(detail)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from dynein.aws.calls import AwsCalls
+from dynein.aws.clients import Clients
 from dynein.aws.dynamodb.layout import bootstrap_table
-from dynein.aws.errors import error_code
-from dynein.errors import FatalError
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
+from dynein.aws.errors import error_code, queue_error
+from dynein.aws.ports import aws_table
+from dynein.errors import FatalError, UnknownQueue
+from dynein.runtime.context import Context
 from dynein.settings import Settings
 
 if TYPE_CHECKING:
-    from types_aiobotocore_dynamodb import DynamoDBClient
     from types_aiobotocore_sqs import SQSClient
 
 RETENTION_S = 14 * 24 * 3600
@@ -31,24 +31,24 @@ crash-looping ingester or a long outage must not put good jobs there."""
 
 
 class Step(NamedTuple):
-    """One thing bootstrap looked after. ``outcome``: ``created``, ``updated`` or ``verified``."""
+    """One thing that bootstrap has taken care of. ``outcome``: ``created``, ``updated`` or ``verified``."""
 
     resource: str
     outcome: str
     detail: str = ""
 
 
-async def bootstrap(sqs: SQSClient, dynamodb: DynamoDBClient, settings: Settings, clock: Clock) -> list[Step]:
+async def bootstrap(aws: Clients, settings: Settings, context: Context) -> list[Step]:
     """Create or verify everything.
 
     Raises `FatalError` when something exists but cannot be what Dynein needs, or AWS refuses it; `Retryable` when AWS
-    does not answer. What was done until then stays done, and is verified next time.
+    does not respond. What was done until then stays done, and is verified next time.
     """
     if settings.inbound_queue.endswith(".fifo") or settings.dead_letter_queue.endswith(".fifo"):
         raise FatalError(
             "inbound_queue and dead_letter_queue must be standard queues: FIFO queues cannot carry the rate"
         )
-    queues = _Queues(sqs)
+    queues = _Queues(aws.sqs, context)
     try:
         dead_letter_step, dead_letter_url = await queues.ensure(
             settings.dead_letter_queue, {"MessageRetentionPeriod": str(RETENTION_S)}
@@ -66,7 +66,7 @@ async def bootstrap(sqs: SQSClient, dynamodb: DynamoDBClient, settings: Settings
                 "RedrivePolicy": json.dumps(redrive),
             },
         )
-        table_steps = [Step(*step) for step in await bootstrap_table(dynamodb, settings, clock)]
+        table_steps = [Step(*step) for step in await bootstrap_table(aws_table(aws, context, settings), settings)]
     except ClientError as error:
         # What has no meaning of its own to us: a name that AWS does not take, a queue deleted a moment ago.
         message = error.response["Error"].get("Message", "")
@@ -75,9 +75,9 @@ async def bootstrap(sqs: SQSClient, dynamodb: DynamoDBClient, settings: Settings
 
 
 class _Queues:
-    def __init__(self, sqs: SQSClient) -> None:
+    def __init__(self, sqs: SQSClient, context: Context) -> None:
         self._sqs = sqs
-        self._calls = AwsCalls(sqs, Telemetry())
+        self._calls = AwsCalls(sqs, context.telemetry)
 
     async def ensure(self, name: str, wanted: Mapping[str, str]) -> tuple[Step, str]:
         """What was done, and the queue's URL."""
@@ -95,20 +95,19 @@ class _Queues:
         return Step(f"queue {name}", "updated", ", ".join(changes)), url
 
     async def attributes(self, url: str) -> Mapping[str, str]:
-        answer = await self._calls.run(
+        response = await self._calls.run(
             "GetQueueAttributes", self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
         )
-        return {str(key): value for key, value in answer["Attributes"].items()}
+        return {str(key): value for key, value in response["Attributes"].items()}
 
     async def _url(self, name: str) -> str | None:
         try:
-            answer = await self._calls.run("GetQueueUrl", self._sqs.get_queue_url(QueueName=name))
+            response = await self._calls.run("GetQueueUrl", self._sqs.get_queue_url(QueueName=name))
         except ClientError as error:
-            said = f"{error_code(error)} {error.response['Error'].get('Message', '')}"
-            if "NonExistentQueue" in said or "QueueDoesNotExist" in said or "does not exist" in said:
+            if isinstance(queue_error(name, "GetQueueUrl", error), UnknownQueue):
                 return None
             raise
-        return answer["QueueUrl"]
+        return response["QueueUrl"]
 
 
 def _same(found: str | None, wanted: str) -> bool:

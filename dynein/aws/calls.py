@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from prometheus_client import Counter, Histogram
 
-from dynein.aws.errors import RESULT_CODES, aws_error, error_code, is_throttling
+from dynein.aws.error_codes import RESULT_CODES
+from dynein.aws.errors import aws_error, error_code
 from dynein.errors import DyneinError, Throttled, Unavailable
 from dynein.observability.events.process import AWS_THROTTLED
 from dynein.observability.telemetry import Telemetry
@@ -32,10 +33,9 @@ _READS = frozenset({"BatchGetItem", "GetItem", "Query", "Scan"})
 
 def outcome_of(error: Exception, meant: DyneinError | None) -> str:
     """How a call that raised ``error`` ended; ``meant`` is what that is to us (`dynein.aws.errors.aws_error`)."""
-    code = error_code(error)
-    if isinstance(meant, Throttled) or is_throttling(code):
+    if isinstance(meant, Throttled):
         return THROTTLED
-    if code in RESULT_CODES:
+    if error_code(error) in RESULT_CODES:
         return CONFLICT
     if isinstance(error, (TimeoutError, ConnectTimeoutError, ReadTimeoutError)):
         return TIMEOUT
@@ -45,7 +45,7 @@ def outcome_of(error: Exception, meant: DyneinError | None) -> str:
 
 
 class _Operation:
-    """One operation's metrics, found once: looking for labels costs as much as counting."""
+    """One operation's metrics, looked up once: finding a metric by its labels costs as much as the count itself."""
 
     def __init__(self, name: str, telemetry: Telemetry) -> None:
         self.ok: Counter = telemetry.aws_calls.labels(name, OK)
@@ -55,15 +55,15 @@ class _Operation:
         self._capacity_units = telemetry.capacity_units
         self._units: Counter | None = None
 
-    def answered(self, answer: Mapping[str, Any]) -> None:
-        """Count a call that was answered. A batch of which a part is left undone was throttled."""
-        left = answer.get("UnprocessedItems") or answer.get("UnprocessedKeys")
+    def succeeded(self, response: Mapping[str, Any]) -> None:
+        """Count a call that succeeded. A batch of which a part is left undone was throttled."""
+        left = response.get("UnprocessedItems") or response.get("UnprocessedKeys")
         if left:
             self.throttled.inc()
             AWS_THROTTLED.log(operation=self._name, error="a part of the batch was left undone")
         else:
             self.ok.inc()
-        consumed = answer.get("ConsumedCapacity")
+        consumed = response.get("ConsumedCapacity")
         if consumed:
             if self._units is None:
                 self._units = self._capacity_units.labels(self._name, "read" if self._name in _READS else "write")
@@ -86,7 +86,7 @@ class AwsCalls:
         self._operations: dict[str, _Operation] = {}
 
     async def run(self, operation: str, call: Awaitable[ResultT], *, timeout_s: float | None = None) -> ResultT:
-        """Await ``call``, for at most ``timeout_s`` seconds (default: the client's read timeout), all told.
+        """Await ``call``, for at most ``timeout_s`` seconds (default: the client's read timeout), in all.
 
         The SDK's own timeouts bound only the silence between two reads, and nothing bounds the wait for a free
         connection. Raises `Throttled`, `Unavailable`, `AccessDenied`, `NotBootstrapped`; any other error as it is.
@@ -98,7 +98,7 @@ class AwsCalls:
         began = now()
         try:
             async with asyncio.timeout(timeout_s or self._timeout_s):
-                answer = await call
+                response = await call
         except Exception as error:
             metrics.seconds.observe(now() - began)
             meant = aws_error(operation, error)
@@ -110,5 +110,5 @@ class AwsCalls:
                 raise
             raise meant from error
         metrics.seconds.observe(now() - began)
-        metrics.answered(answer if isinstance(answer, dict) else {})
-        return answer
+        metrics.succeeded(response if isinstance(response, dict) else {})
+        return response

@@ -1,8 +1,8 @@
-"""AWS, set up once for SQS and DynamoDB: clients, and one error mapping. `dynein.aws.calls` makes the calls.
+"""Clients of SQS and DynamoDB, set up in one way. `dynein.aws.calls` makes the calls.
 
-A client is the SDK's, or, by default, `dynein.aws.wire`'s with the SDK's behind it: the same methods, answers, errors.
-The SDK never retries here. Whoever makes a call knows what repeating it means (which entries of a batch, whether a
-lease is still worth renewing), so retrying is theirs; a second retry loop below would only hide how slow AWS is.
+A client is the SDK's, or, by default, `dynein.aws.wire`'s with the SDK's behind it: same methods, responses and errors.
+The SDK never retries here. The caller knows what repeating a call means (which entries of a batch, whether a lease is
+still worth renewing), so callers retry; a second retry loop below them would only hide how slow AWS is.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def clients(
 ) -> AsyncIterator[Clients]:
     """Open clients for one process; closed on leaving. Raises `InvalidSettings` when no region is to be found.
 
-    ``telemetry`` is told how far our clock is from AWS's.
+    ``telemetry`` shows how far our clock is from AWS's.
     """
     session = get_session()
     offset = ClockOffset(clock or SystemClock(), telemetry.clock_offset) if telemetry is not None else None
@@ -111,7 +111,7 @@ async def _open(
         async with opening as sdk:
             if settings.aws_client == "aiobotocore" or _is_behind_a_proxy(sdk):
                 if offset is not None:
-                    sdk.meta.events.register("after-call", offset.on_sdk_answer)
+                    sdk.meta.events.register("after-call", offset.on_sdk_response)
                 yield sdk
                 return
             wire = wire_client(

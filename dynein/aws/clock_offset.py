@@ -1,4 +1,4 @@
-"""How far this machine's wall clock is from AWS's, by the ``Date`` that AWS puts on its answers."""
+"""How far this machine's wall clock is from AWS's, by the ``Date`` that AWS puts on its responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client import Gauge
 
 from dynein.runtime.clock import Clock
 
-LOOK_EVERY_S = 1.0
+OBSERVE_EVERY_S = 1.0
 
 
 class ClockOffset:
@@ -19,18 +19,18 @@ class ClockOffset:
     def __init__(self, clock: Clock, gauge: Gauge) -> None:
         self._clock = clock
         self._gauge = gauge
-        self._look_at_s = float("-inf")
+        self._observe_at_s = float("-inf")
 
-    def heard(self, date: str) -> None:
-        """Take in the ``Date`` header of an answer that has just come; one a second is looked at."""
+    def observe(self, date: str) -> None:
+        """Take in the ``Date`` header of a response that has just come; one a second counts."""
         now_s = self._clock.monotonic()
-        if now_s < self._look_at_s:
+        if now_s < self._observe_at_s:
             return
-        self._look_at_s = now_s + LOOK_EVERY_S
+        self._observe_at_s = now_s + OBSERVE_EVERY_S
         with contextlib.suppress(ValueError):
             self._gauge.set(self._clock.now_ms() / 1000 - parsedate_to_datetime(date).timestamp())
 
-    def on_sdk_answer(self, parsed: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - botocore's handlers' form
+    def on_sdk_response(self, parsed: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - botocore's handlers' form
         """For botocore's event ``after-call``."""
         headers = parsed.get("ResponseMetadata", {}).get("HTTPHeaders") or {}
-        self.heard(headers.get("date", ""))
+        self.observe(headers.get("date", ""))

@@ -1,8 +1,9 @@
-"""What AWS's errors mean to us: the one mapping from the SDK's errors to `dynein.errors`."""
+"""What the SDK's errors, and the failed entries of SQS's batches, mean to us. By `dynein.aws.error_codes`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 from botocore.exceptions import (
     ClientError,
@@ -19,121 +20,41 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from dynein.errors import AccessDenied, DyneinError, NotBootstrapped, Throttled, Unavailable
-
-if TYPE_CHECKING:
-    pass
-
+from dynein.aws.error_codes import CLOCK_CODES, RESULT_CODES, bare_code, is_about_the_key, meaning_of
+from dynein.core.queues import SendFailure
+from dynein.errors import (
+    AccessDenied,
+    DyneinError,
+    NotBootstrapped,
+    Rejected,
+    Remedy,
+    Throttled,
+    Unavailable,
+    UnknownQueue,
+)
 
 _SERVER_ERROR = 500
-
-
 _FORBIDDEN = 403
 
 
-SQS_CODE_PREFIX = "AWS.SimpleQueueService."
-
-
-THROTTLING_CODES = frozenset(
-    {
-        "LimitExceededException",
-        "OverLimit",
-        "ProvisionedThroughputExceeded",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingError",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
-"""botocore's list (``botocore/retries/standard.py``), and what SQS and a cancelled transaction's reasons add to it."""
-
-
-_UNAVAILABLE_CODES = frozenset(
-    {
-        "InternalError",
-        "InternalFailure",
-        "InternalServerError",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "ServiceUnavailable",
-        "ServiceUnavailableException",
-        "TransactionInProgressException",
-    }
-)
-
-
-_DENIED_CODES = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "InvalidClientTokenId",
-        "InvalidSecurity",
-        "InvalidSignatureException",
-        "KMS.AccessDeniedException",
-        "KmsAccessDenied",
-        "MissingAuthenticationToken",
-        "MissingAuthenticationTokenException",
-        "NotAuthorized",
-        "OptInRequired",
-        "RequestExpired",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
-
-
-_CLOCK_CODES = frozenset(
-    {
-        "InvalidSignatureException",
-        "RequestExpired",
-        "RequestInTheFuture",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-    }
-)
-"""Those that a wrong clock is a cause of. We do not go by AWS's clock instead, as some SDKs do: whoever is minutes off
-would send jobs minutes early or late, and must not go on."""
-
-
-RESULT_CODES = frozenset(
-    {"ConditionalCheckFailedException", "TransactionCanceledException", "TransactionConflictException"}
-)
-"""DynamoDB's ways to say that a race was lost: a result, which `aws_error` leaves as it is for the store to read."""
-
-
 def error_code(error: BaseException) -> str:
-    """AWS's error code, or the exception's name where AWS did not answer."""
+    """AWS's error code without prefixes, or the exception's name where AWS did not respond."""
     if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", "Unknown")).rsplit("#", 1)[-1]
+        return bare_code(str(error.response.get("Error", {}).get("Code", "Unknown")))
     return type(error).__name__
 
 
-def is_throttling(code: str) -> bool:
-    """Whether AWS's error code says that we ask for too much. SQS's own may have a prefix."""
-    return code.removeprefix(SQS_CODE_PREFIX) in THROTTLING_CODES or "throttl" in code.lower()
-
-
 def aws_error(operation: str, error: Exception) -> DyneinError | None:
-    """What ``error`` of the SDK means to us, or ``None`` where it means nothing in general.
+    """What ``error`` of the SDK means to us, or ``None`` where that depends on the call.
 
-    ``None`` is for the caller to judge (`RESULT_CODES`, a queue that does not exist) or a bug of ours (a request that
-    AWS calls malformed).
+    ``None`` is for the caller to decide on (`RESULT_CODES`, a queue that does not exist, a message that SQS does not
+    take) or a bug of ours (a request that AWS calls malformed).
     """
     code = error_code(error)
     sentence = f"{operation}: {code}: {error}"
     match error:
         case ClientError():
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            return _answered(code, status, sentence, error)
+            return _refused(code, sentence, error)
         case NoCredentialsError() | PartialCredentialsError() | NoAuthTokenError() | TokenRetrievalError() | SSOError():
             return AccessDenied(f"{sentence}. Give the process AWS credentials (environment, profile or role)")
         case HTTPClientError() | ConnectionError() | CredentialRetrievalError() | MetadataRetrievalError():
@@ -144,22 +65,71 @@ def aws_error(operation: str, error: Exception) -> DyneinError | None:
             return None
 
 
-def _answered(code: str, status: int, sentence: str, error: ClientError) -> DyneinError | None:
+def queue_error(queue: str, operation: str, error: ClientError) -> DyneinError | None:
+    """What a refusal of SQS's that `aws_error` left as it is means; ``None``: ``queue`` refused the call's content."""
+    meaning = meaning_of(error_code(error))
+    if meaning is UnknownQueue:
+        return UnknownQueue(queue)
+    if meaning is Rejected:
+        return None
+    return Unavailable(f"{operation}: {message_of(error)}")  # a code that we do not know may speak of the queue
+
+
+def entry_failure(entry: Mapping[str, Any]) -> SendFailure:
+    """What one of the ``Failed`` of an SQS batch means.
+
+    ===================================  ===============  ==========================
+    its code                             ``SenderFault``  remedy
+    ===================================  ===============  ==========================
+    throttled                            either           ``RETRY``, and `throttled`
+    the service failed                   either           ``RETRY``
+    not allowed, or the KMS key's        either           ``STOP``
+    any other, also one we do not know   true             ``REJECT``
+    any other, also one we do not know   false            ``RETRY``
+    ===================================  ===============  ==========================
+
+    SQS documents ``SenderFault`` ("whether the error happened due to the caller") and no list of codes. Throttling and
+    denials are senders' faults to it, too, so the code comes first.
+    """
+    code = bare_code(str(entry.get("Code") or "Unknown"))
+    meaning = meaning_of(code)
+    if meaning is not None and not issubclass(meaning, Rejected):
+        remedy = meaning.remedy
+    else:
+        remedy = Remedy.REJECT if entry.get("SenderFault") else Remedy.RETRY
+    return SendFailure(code, str(entry.get("Message") or ""), remedy, throttled=meaning is Throttled)
+
+
+def content_failure(error: ClientError) -> SendFailure:
+    """That of the only entry of a call which was refused for its content (`queue_error`)."""
+    return SendFailure(error_code(error), message_of(error), Remedy.REJECT)
+
+
+def message_of(error: ClientError) -> str:
+    """AWS's sentence."""
+    return str(error.response.get("Error", {}).get("Message") or error)
+
+
+def _refused(code: str, sentence: str, error: ClientError) -> DyneinError | None:
     if code in RESULT_CODES:
         return None
-    if code in THROTTLING_CODES:
+    meaning = meaning_of(code)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if meaning is Throttled:
         return Throttled(sentence)
-    if code == "ResourceNotFoundException":
+    if meaning is NotBootstrapped:
         return NotBootstrapped(f"{sentence}. The table is missing: run `dynein bootstrap`, or correct DYNEIN_TABLE")
-    if code in _DENIED_CODES or status == _FORBIDDEN:
-        return AccessDenied(f"{sentence}{_about_the_clock(code, error)}")
-    if code in _UNAVAILABLE_CODES or status >= _SERVER_ERROR:
+    if meaning is AccessDenied or status == _FORBIDDEN:
+        return AccessDenied(f"{sentence}{_hint(code, error)}")
+    if meaning is Unavailable or status >= _SERVER_ERROR:
         return Unavailable(sentence)
     return None
 
 
-def _about_the_clock(code: str, error: ClientError) -> str:
-    if code not in _CLOCK_CODES:
+def _hint(code: str, error: ClientError) -> str:
+    if is_about_the_key(code):
+        return ". SQS cannot use the queue's KMS key"
+    if code not in CLOCK_CODES:
         return ""
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders") or {}
     return (

@@ -6,6 +6,7 @@ from dynein.aws.clients import Clients
 from dynein.aws.dynamodb.ledger import SLOTS, DynamoLedger
 from dynein.aws.dynamodb.roster import DynamoRoster
 from dynein.aws.dynamodb.shards import DynamoShardRecords
+from dynein.aws.dynamodb.table import DynamoTable
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.aws.sqs import SqsQueues
 from dynein.core.ports import Ports
@@ -14,16 +15,19 @@ from dynein.runtime.context import Context
 from dynein.settings import Settings
 
 
-def aws_ports(aws: Clients, layout: Layout, context: Context, settings: Settings) -> Ports:
-    """Over open clients, on the table and queues that the settings name. ``layout`` is the table's own."""
-    clock, rng, telemetry, _ = context
-    table = settings.table
+def aws_table(aws: Clients, context: Context, settings: Settings) -> DynamoTable:
+    """The table that the settings name."""
+    return DynamoTable(aws.dynamodb, settings.table, context)
+
+
+def aws_ports(aws: Clients, table: DynamoTable, layout: Layout, context: Context, settings: Settings) -> Ports:
+    """Over open clients, on ``table`` and the queues that the settings name. ``layout`` is the table's own."""
     return Ports(
         queues=aws_queues(aws, context),
-        triggers=DynamoTriggerStore(aws.dynamodb, table, clock, telemetry, layout.bucket_width_ms, rng=rng),
-        shards=DynamoShardRecords(aws.dynamodb, table, clock, telemetry, rng=rng),
-        roster=DynamoRoster(aws.dynamodb, table, clock, telemetry),
-        ledger=aws_ledger(aws, context, settings),
+        triggers=DynamoTriggerStore(table, layout.bucket_width_ms),
+        shards=DynamoShardRecords(table),
+        roster=DynamoRoster(table),
+        ledger=aws_ledger(table, context, settings),
     )
 
 
@@ -32,13 +36,6 @@ def aws_queues(aws: Clients, context: Context) -> SqsQueues:
     return SqsQueues(aws.sqs, context.telemetry)
 
 
-def aws_ledger(aws: Clients, context: Context, settings: Settings) -> DynamoLedger:
+def aws_ledger(table: DynamoTable, context: Context, settings: Settings) -> DynamoLedger:
     """The ledger alone, for what needs neither queues nor the table's layout."""
-    return DynamoLedger(
-        aws.dynamodb,
-        settings.table,
-        context.clock,
-        context.telemetry,
-        settings.ledger_window_s * 1000,
-        slot=context.rng.randrange(SLOTS),
-    )
+    return DynamoLedger(table, settings.ledger_window_s * 1000, slot=context.rng.randrange(SLOTS))

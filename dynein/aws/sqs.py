@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 
 from dynein.aws.calls import AwsCalls
-from dynein.aws.errors import SQS_CODE_PREFIX, error_code, is_throttling
+from dynein.aws.error_codes import FORBIDDEN_CODES
+from dynein.aws.errors import content_failure, entry_failure, error_code, queue_error
 from dynein.core.job import Attribute
 from dynein.core.queue_address import QueueAddresses, is_url
 from dynein.core.queues import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure, call_failure
-from dynein.errors import AccessDenied, DyneinError, Remedy, Throttled, Unavailable, UnknownQueue
+from dynein.errors import AccessDenied, DyneinError, Remedy, UnknownQueue
 from dynein.observability.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -28,26 +29,7 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 _IDS = tuple(str(i) for i in range(ENTRIES_MAX))
-_MISSING_CODES = frozenset({"NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
-_INVISIBLE_CODES = frozenset({"AccessDenied", "AccessDeniedException"})
-"""What SQS answers to a look-up that a policy forbids, be the queue there or not. (Broken credentials have others.)"""
-_CONTENT_CODES = frozenset(
-    {
-        "BatchRequestTooLong",
-        "InvalidAttributeValue",
-        "InvalidMessageContents",
-        "InvalidParameterCombination",
-        "InvalidParameterValue",
-        "MessageAttributesInvalid",
-        "MissingParameter",
-        "SerializationException",
-        "UnsupportedOperation",
-        "ValidationError",
-        "ValidationException",
-    }
-)
-"""A call refused with one of these was refused for what is in it. Others (KMS and the like) speak of the queue."""
-_UNANSWERED = SendFailure("Unanswered", "SQS's answer does not mention this entry", permanent=False)
+_UNMENTIONED = SendFailure("Unanswered", "SQS's response does not mention this entry", Remedy.RETRY)
 
 
 class SqsQueues:
@@ -73,7 +55,8 @@ class SqsQueues:
                 return Destination(queue, fifo)
             found = await self._run(queue, "GetQueueUrl", self._client.get_queue_url(QueueName=queue))
         except AccessDenied as error:
-            if error.__cause__ is not None and error_code(error.__cause__) in _INVISIBLE_CODES:
+            if error.__cause__ is not None and error_code(error.__cause__) in FORBIDDEN_CODES:
+                # SQS's response to a look-up that a policy forbids, whether the queue exists or not.
                 raise UnknownQueue(queue) from error
             raise
         return Destination(found["QueueUrl"], fifo)
@@ -87,14 +70,14 @@ class SqsQueues:
             try:
                 entries.append(_entry(_IDS[i], message))
             except binascii.Error as error:
-                unsendable[i] = SendFailure("InvalidParameterValue", f"not base64: {error}", permanent=True)
-        answers = await self._batch(url, "SendMessageBatch", self._client.send_message_batch, entries)
-        return [unsendable.get(i) or answers.get(_IDS[i], _UNANSWERED) for i in range(len(messages))]
+                unsendable[i] = SendFailure("InvalidParameterValue", f"not base64: {error}", Remedy.REJECT)
+        results = await self._batch(url, "SendMessageBatch", self._client.send_message_batch, entries)
+        return [unsendable.get(i) or results.get(_IDS[i], _UNMENTIONED) for i in range(len(messages))]
 
     async def receive(self, url: str, *, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
         """See `dynein.core.queues.Queues.receive`. ``wait_s`` is cut to what the read timeout leaves room for."""
         wait_s = max(0, min(wait_s, int(self._read_timeout_s - 1)))
-        answer = await self._run(
+        response = await self._run(
             url,
             "ReceiveMessage",
             self._client.receive_message(
@@ -107,13 +90,13 @@ class SqsQueues:
             ),
             timeout_s=wait_s + self._call_timeout_s,
         )
-        return [_received(message) for message in answer.get("Messages") or ()]
+        return [_received(message) for message in response.get("Messages") or ()]
 
     async def delete(self, url: str, receipts: Sequence[str]) -> list[SendFailure | None]:
         """See `dynein.core.queues.Queues.delete`. Deleting again what is deleted is acknowledged."""
         entries = [{"Id": _IDS[i], "ReceiptHandle": receipt} for i, receipt in enumerate(receipts)]
-        answers = await self._batch(url, "DeleteMessageBatch", self._client.delete_message_batch, entries)
-        return [answers.get(entry["Id"], _UNANSWERED) for entry in entries]
+        results = await self._batch(url, "DeleteMessageBatch", self._client.delete_message_batch, entries)
+        return [results.get(entry["Id"], _UNMENTIONED) for entry in entries]
 
     async def extend(self, url: str, receipts: Sequence[str], visibility_timeout_s: int) -> list[SendFailure | None]:
         """See `dynein.core.queues.Queues.extend`."""
@@ -122,12 +105,12 @@ class SqsQueues:
             for i, receipt in enumerate(receipts)
         ]
         change = self._client.change_message_visibility_batch
-        answers = await self._batch(url, "ChangeMessageVisibilityBatch", change, entries)
-        return [answers.get(entry["Id"], _UNANSWERED) for entry in entries]
+        results = await self._batch(url, "ChangeMessageVisibilityBatch", change, entries)
+        return [results.get(entry["Id"], _UNMENTIONED) for entry in entries]
 
     async def depth(self, url: str) -> Depth:
         """See `dynein.core.queues.Queues.depth`."""
-        answer = await self._run(
+        response = await self._run(
             url,
             "GetQueueAttributes",
             self._client.get_queue_attributes(
@@ -139,7 +122,7 @@ class SqsQueues:
                 ],
             ),
         )
-        counts = answer["Attributes"]
+        counts = response["Attributes"]
         return Depth(
             visible=int(counts["ApproximateNumberOfMessages"]),
             in_flight=int(counts["ApproximateNumberOfMessagesNotVisible"]),
@@ -149,34 +132,34 @@ class SqsQueues:
     async def _batch(
         self, url: str, operation: str, call: Callable[..., Awaitable[Any]], entries: list[dict[str, Any]]
     ) -> dict[str, SendFailure | None]:
-        """Answers by entry id; an entry that was not answered is not in it."""
+        """Results by entry id; an entry that the response leaves out is not in it."""
         if not entries:
             return {}
         try:
-            answer = await self._run(url, operation, call(QueueUrl=url, Entries=entries))
+            response = await self._run(url, operation, call(QueueUrl=url, Entries=entries))
         except ClientError as error:  # refused for its content
             if len(entries) > 1:
                 return await self._one_by_one(url, operation, call, entries)
-            return {entries[0]["Id"]: SendFailure(_code(error), _sentence(error), permanent=True)}
-        answers: dict[str, SendFailure | None] = dict.fromkeys(
-            accepted["Id"] for accepted in answer.get("Successful") or ()
+            return {entries[0]["Id"]: content_failure(error)}
+        results: dict[str, SendFailure | None] = dict.fromkeys(
+            accepted["Id"] for accepted in response.get("Successful") or ()
         )
-        for failed in answer.get("Failed") or ():
-            answers[failed["Id"]] = _failure(failed)
-        return answers
+        for failed in response.get("Failed") or ():
+            results[failed["Id"]] = entry_failure(failed)
+        return results
 
     async def _one_by_one(
         self, url: str, operation: str, call: Callable[..., Awaitable[Any]], entries: list[dict[str, Any]]
     ) -> dict[str, SendFailure | None]:
-        """In order, ending where the queue itself fails: what was acknowledged until then must be told all the same."""
-        answers: dict[str, SendFailure | None] = {}
+        """In order, up to where the queue itself fails: what was acknowledged until then is still reported."""
+        results: dict[str, SendFailure | None] = {}
         for entry in entries:
             try:
-                answers |= await self._batch(url, operation, call, [entry])
+                results |= await self._batch(url, operation, call, [entry])
             except DyneinError as error:
                 failure = call_failure(error)
-                return {other["Id"]: failure for other in entries} | answers
-        return answers
+                return {other["Id"]: failure for other in entries} | results
+        return results
 
     async def _run(
         self, queue: str, operation: str, call: Awaitable[ResultT], *, timeout_s: float | None = None
@@ -185,38 +168,10 @@ class SqsQueues:
         try:
             return await self._calls.run(operation, call, timeout_s=timeout_s or self._call_timeout_s)
         except ClientError as error:
-            code = _code(error)
-            sentence = f"{operation}: {_sentence(error)}"
-            if code in _MISSING_CODES:
-                raise UnknownQueue(queue) from error
-            if is_throttling(code):
-                raise Throttled(sentence) from error
-            if _is_about_the_key(code):
-                raise AccessDenied(f"{sentence}. SQS cannot use the queue's KMS key") from error
-            if code in _CONTENT_CODES:
+            meant = queue_error(queue, operation, error)
+            if meant is None:
                 raise
-            raise Unavailable(sentence) from error
-
-
-def _code(error: ClientError) -> str:
-    return error_code(error).removeprefix(SQS_CODE_PREFIX)
-
-
-def _sentence(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Message") or error)
-
-
-def _is_about_the_key(code: str) -> bool:
-    return code.startswith(("KMS.", "Kms"))
-
-
-def _failure(failed: Mapping[str, Any]) -> SendFailure:
-    code = str(failed.get("Code") or "Unknown").removeprefix(SQS_CODE_PREFIX)
-    throttled = is_throttling(code)
-    denied = not throttled and (_is_about_the_key(code) or code in _INVISIBLE_CODES)
-    permanent = bool(failed.get("SenderFault")) and not denied and not throttled
-    remedy = Remedy.STOP if denied else Remedy.RETRY
-    return SendFailure(code, str(failed.get("Message") or ""), permanent, remedy)
+            raise meant from error
 
 
 def _entry(entry_id: str, message: OutgoingMessage) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from dynein.errors import FatalError, Retryable
 from dynein.observability.events.process import CONSUMER_FAILED
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import SystemClock, sleep_unless
+from dynein.runtime.context import command_context
 from dynein.runtime.tasks import until
 from dynein.server.service import Service
 from dynein.settings import ROLES, Settings, load_settings
@@ -84,7 +85,7 @@ class Dev:
         service.bind()  # a taken port is reported before anything is started
         async with self._engine as engine, clients(settings) as aws:
             out.print(Text.assemble(("dynein dev", "bold"), f"  {engine.description}"))
-            print_steps(await bootstrap(aws.sqs, aws.dynamodb, settings, clock))
+            print_steps(await bootstrap(aws, settings, command_context()))
             await aws.sqs.create_queue(QueueName=self._queue)
             queues = SqsQueues(aws.sqs, Telemetry())
             destination = await queues.resolve(self._queue)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,14 +15,12 @@ from dynein.admin.tail import Arrived, tail
 from dynein.aws.bootstrap import Step, bootstrap
 from dynein.aws.clients import clients
 from dynein.aws.dynamodb.layout import verify_layout
-from dynein.aws.ports import aws_ledger, aws_ports, aws_queues
+from dynein.aws.ports import aws_ledger, aws_ports, aws_queues, aws_table
 from dynein.cli.output import err
 from dynein.core.ledger import Row, rows
 from dynein.delivery.destinations import Destinations
-from dynein.ledger.process import closing_by
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import SystemClock
-from dynein.runtime.context import Context
+from dynein.ledger.reader import closing_by
+from dynein.runtime.context import command_context
 from dynein.settings import Settings
 
 _TAIL_WAIT_S = 1
@@ -33,14 +30,14 @@ _TAIL_WAIT_S = 1
 async def run_bootstrap(settings: Settings) -> Sequence[Step]:
     """``dynein bootstrap``."""
     async with clients(settings) as aws:
-        return await bootstrap(aws.sqs, aws.dynamodb, settings, SystemClock())
+        return await bootstrap(aws, settings, command_context())
 
 
 async def run_tail(
     settings: Settings, queue: str, show: Callable[[Arrived], None], stopping: asyncio.Event, *, keep: bool
 ) -> None:
     """``dynein tail``, until ``stopping`` is set; ``show`` is called with each message."""
-    context = _context()
+    context = command_context()
     async with clients(settings) as aws:
         queues = aws_queues(aws, context)
         destination = await queues.resolve(queue)
@@ -55,10 +52,11 @@ async def run_tail(
 
 async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet: bool) -> Report:
     """``dynein audit``; shows its progress on a terminal, unless ``quiet``."""
-    context = _context()
+    context = command_context()
     async with clients(settings) as aws:
-        layout = await verify_layout(aws.dynamodb, settings, context.clock, context.telemetry)
-        ports = aws_ports(aws, layout, context, settings)
+        table = aws_table(aws, context, settings)
+        layout = await verify_layout(table, settings)
+        ports = aws_ports(aws, table, layout, context, settings)
         destinations = Destinations(ports.queues, context.clock, ttl_s=settings.destination_cache_s)
         requeue = requeue_by(ports.queues, destinations, settings.inbound_queue) if repair else None
         with Progress(console=err, transient=True, disable=_hidden(quiet=quiet)) as progress:
@@ -77,7 +75,7 @@ async def run_redrive(
     settings: Settings, selection: Selection, *, dead_letters_max: int, quiet: bool
 ) -> redrive.Report:
     """``dynein redrive``; shows its progress on a terminal, unless ``quiet``."""
-    context = _context()
+    context = command_context()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     async with clients(settings) as aws:
         queues = aws_queues(aws, context)
@@ -102,16 +100,12 @@ async def run_redrive(
 
 async def run_ledger(settings: Settings, *, hours: float) -> list[Row]:
     """``dynein ledger``: the windows closed within the last ``hours``, and those that are open and have begun."""
-    context, closing = _context(), closing_by(settings)
+    context, closing = command_context(), closing_by(settings)
     async with clients(settings) as aws:
         now_ms = context.clock.now_ms()
         from_ms, _ = closing.closed(now_ms, round(hours * 3_600_000))
-        windows = await aws_ledger(aws, context, settings).read(from_ms, now_ms + 1)
+        windows = await aws_ledger(aws_table(aws, context, settings), context, settings).read(from_ms, now_ms + 1)
         return rows(windows, closing, now_ms)
-
-
-def _context() -> Context:
-    return Context(SystemClock(), random.Random(), Telemetry())  # noqa: S311 - jitter, nothing secret
 
 
 def _hidden(*, quiet: bool) -> bool:

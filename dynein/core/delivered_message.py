@@ -1,7 +1,7 @@
 """The delivered message: what a consumer finds on its queue. Pure.
 
 The body is exactly what was submitted. Message attributes are the user's own plus ours, under a prefix; a consumer
-needs none of them, and a library of ours never. ``traceparent``, the submitter's trace context, has the name that
+needs none of them, and never a library of ours. ``traceparent``, the submitter's trace context, has the name that
 consumers' tracing libraries look for, so no prefix; it takes only what room the user's attributes leave.
 """
 

@@ -1,4 +1,4 @@
-"""A due job on its last leg, how its delivery may end, and what the log says about that."""
+"""A due job, ready for delivery, and how its delivery may end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Outcome(Enum):
     SENT = "sent"
     DEAD_LETTERED = "dead_lettered"
     ABANDONED = "abandoned"
-    """Not sent by us: the lease ran out, or we are shutting down. It is still where it was stored."""
+    """Not sent: the lease ran out, or the process is shutting down. The job is still stored."""
 
 
 class DueJob(NamedTuple):
-    """A due job on its last leg. ``may_send`` is asked right before each try (is the shard still ours?)."""
+    """A due job. ``may_send`` is called right before each try (is the shard still ours?)."""
 
     trigger: Trigger
     job: Job

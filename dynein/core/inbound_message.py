@@ -29,8 +29,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     create_id: str
     """Names one accepted create call of a prepared token: the first to be ingested wins.
 
-    Empty where nothing is to be told apart: the token was made with the job; or the job is put back on its way
-    (``dynein audit --repair``), its claim made long ago by a create whose id nobody knows any more.
+    Empty where there are no creates to distinguish: the token was made with the job; or the job is put back on its way
+    (``dynein audit --repair``), and its claim was made long ago by a create whose id is no longer known.
     """
     record: msgspec.Raw
 

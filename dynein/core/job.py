@@ -1,7 +1,7 @@
 """What a user submits, and how it is written down on its way.
 
 A `Job` is encoded once, by the API, and travels as those bytes through inbound queue and trigger store until a
-dispatcher reads it: nobody in between pays for decoding it. The encoding is JSON with short keys, so that an operator
+dispatcher reads it: it is not decoded in between. The encoding is JSON with short keys, so that an operator
 can read an item in the console.
 
 ``gc=False`` on what exists once a job, here and elsewhere: it cannot be part of a cycle, and the garbage collector need
@@ -36,7 +36,7 @@ class Attribute(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Job(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Everything needed to deliver a job, but for when (its `TriggerKey` says) and its token."""
+    """Everything needed to deliver a job, but for its due time (in its `TriggerKey`) and its token."""
 
     queue: str = msgspec.field(name="q")
     """Destination queue: name, or URL for a queue of another account."""
@@ -48,7 +48,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     deduplication_id: str | None = msgspec.field(name="d", default=None)
     body_is_base64: bool = msgspec.field(name="e", default=False)
     traceparent: str | None = msgspec.field(name="t", default=None)
-    """The W3C trace context of whoever submitted it, if there is room for it; see `dynein.core.trace_context`."""
+    """The W3C trace context of the request that submitted it, if there is room; see `dynein.core.trace_context`."""
 
 
 _ENCODER = msgspec.json.Encoder()

@@ -43,7 +43,7 @@ _TO_STANDARD_BASE64 = bytes.maketrans(b"-_+/", b"+/??")
 
 
 class JobRef(NamedTuple):
-    """What a token says."""
+    """What a token stands for."""
 
     kind: TokenKind
     key: TriggerKey
@@ -68,7 +68,7 @@ def parse(token: str) -> JobRef:
 
 
 def names(token: str, key: TriggerKey) -> bool:
-    """Whether `parse` would read ``token``, and find ``key`` in it. Asked for every trigger that is written or read."""
+    """Whether `parse` would read ``token``, and find ``key`` in it. Called for each trigger that is written or read."""
     try:
         raw = _decoded(token)
     except InvalidToken:
@@ -89,7 +89,7 @@ def _decoded(token: str) -> bytes:
 class TokenSigner:
     """Makes and verifies tokens.
 
-    ``secrets``: the first signs, all verify, so that a secret can be rotated without breaking tokens in users' hands.
+    ``secrets``: the first signs, all verify, so that rotating a secret does not break the tokens that users have.
     """
 
     def __init__(self, secrets: Sequence[bytes]) -> None:

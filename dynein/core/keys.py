@@ -8,7 +8,7 @@ The sort key is binary, so that byte order is due order::
 
     due time, ms (6 bytes, big-endian) | job id (12 bytes) | kind (1 byte)
 
-The *kind* lets a tombstone stand next to the trigger it cancels: both have the same due time and job id, and the
+The *kind* puts a tombstone next to the trigger that it cancels: both have the same due time and job id, and the
 tombstone (0) sorts just before the trigger (1), so a dispatcher that reads a range in order meets the tombstone first.
 """
 

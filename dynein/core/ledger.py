@@ -1,13 +1,14 @@
-"""The conservation ledger: what came in must go out, job for job. Pure: counts, windows, and the judgement on them.
+"""The conservation ledger: every job that comes in must go out. Pure: counts, windows and their balance.
 
-Jobs are counted by *window* of their due time, which every process knows of every job it meets. Once a window is over,
-nothing of it should be pending, so its books must balance::
+A *flow* is one of the things that happen to a job (`Flow`). Every process counts the flows of the jobs it handles, by
+*window* of their due time, which it knows of every job. Once a window is over, none of its jobs should be pending, so
+its counts must balance::
 
     accepted + moved in = moved out + delivered + cancelled + dead-lettered
 
-What is missing on the right is the *gap*: jobs that were accepted and went nowhere. What is too much there is the
-*surplus*: jobs delivered twice, or accepted without being counted. ``docs/decisions/0005-the-ledger.md`` says why it is
-done like this, and what each flow counts where.
+What is missing on the right is the *gap*: jobs that were accepted and never went out. What is too much there is the
+*surplus*: jobs delivered twice, or accepted without being counted. Why it is done like this, and where each flow is
+counted: ``docs/decisions/0005-the-ledger.md``.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class Counts(NamedTuple):
     @property
     def pending(self) -> int:
         """Jobs that came in and have not gone out; negative when more went out than came in."""
-        gone = self.moved_out + self.delivered + self.cancelled + self.dead_lettered
-        return self.accepted + self.moved_in - gone
+        out = self.moved_out + self.delivered + self.cancelled + self.dead_lettered
+        return self.accepted + self.moved_in - out
 
     def plus(self, other: Counts) -> Counts:
         """The sum, flow by flow."""
@@ -62,14 +63,14 @@ class Counts(NamedTuple):
 class Tally:
     """What one process has counted and not yet posted, by window. Bounded by `WINDOWS_MAX`.
 
-    Past that bound the farthest windows are forgotten: they hold accepted jobs, above all, so that the error shows as a
+    Past that bound the farthest windows are dropped: they hold accepted jobs, above all, so that the error shows as a
     surplus once they are over, and not as a gap.
     """
 
     def __init__(self, window_ms: int) -> None:
         assert window_ms > 0
         self._window_ms = window_ms
-        # In the order in which they were first counted in: the longest waiting first.
+        # In the order of their first counts: the longest waiting first.
         self._windows: dict[int, list[int]] = {}
         self.forgotten_jobs = 0
         """Counts lost to the bound."""
@@ -78,7 +79,7 @@ class Tally:
         return len(self._windows)
 
     def add(self, flow: Flow, due_at_ms: int, jobs: int = 1) -> None:
-        """Count ``jobs`` due at that time; negative takes back what was counted before."""
+        """Count ``jobs`` due at that time; a negative number takes back what was counted before."""
         self._add(flow, due_at_ms // self._window_ms, jobs)
 
     def add_all(self, flow: Flow, due_ats_ms: Sequence[int]) -> None:
@@ -130,25 +131,25 @@ class _NotKept(Tally):
 
 
 NOT_KEPT = _NotKept(1)
-"""Where no ledger is kept: counts nothing."""
+"""Counts nothing: for where no ledger is kept."""
 
 
 class Posting(NamedTuple):
-    """Counts on their way into the ledger."""
+    """Counts to be added to the ledger."""
 
     posting_id: str
-    """Names it, so that posting it again changes nothing."""
+    """Identifies it, so that posting it again changes nothing."""
     windows: Mapping[int, Counts]
     """By the window's start, ms."""
 
 
 class LedgerStore(Protocol):
-    """The fleet's ledger of one window width. Every verb raises what `dynein.core.trigger_store` says."""
+    """The fleet's ledger of one window width. Every verb may raise what those of `dynein.core.trigger_store` may."""
 
     async def post(self, posting: Posting) -> None:
         """Add all of it, or nothing. After `dynein.errors.Unavailable` it may have been done: post it again, as it was.
 
-        A repeat is known for one for ten minutes.
+        A repeat is recognised for ten minutes.
         """
 
     async def read(self, from_ms: int, until_ms: int) -> dict[int, Counts]:
@@ -169,7 +170,7 @@ class Closing(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One window, to show. Its books are judged once it is ``closed``."""
+    """One window, to show. Its balance counts once it is ``closed``."""
 
     start_ms: int
     end_ms: int
@@ -178,7 +179,7 @@ class Row(NamedTuple):
 
 
 def rows(windows: Mapping[int, Counts], closing: Closing, now_ms: int) -> list[Row]:
-    """``windows`` as `LedgerStore.read` has them, and which of them are closed."""
+    """``windows`` as `LedgerStore.read` returns them, and which of them are closed."""
     _, closed_until_ms = closing.closed(now_ms, 0)
     return [
         Row(start_ms, start_ms + closing.window_ms, start_ms < closed_until_ms, counts)
@@ -187,13 +188,13 @@ def rows(windows: Mapping[int, Counts], closing: Closing, now_ms: int) -> list[R
 
 
 class Balance(NamedTuple):
-    """What closed windows say together."""
+    """The sum of closed windows."""
 
     flows: Counts
     gap_jobs: int
-    """Accepted and gone nowhere: the sum over the windows where something is missing."""
+    """Accepted and never out: the sum over the windows where jobs are missing."""
     surplus_jobs: int
-    """Gone more often than accepted: the sum over the windows where that is so."""
+    """Out more often than accepted: the sum over the windows where that is so."""
 
 
 def balance_of(windows: Iterable[Counts]) -> Balance:

@@ -11,7 +11,7 @@ from dynein.core.trigger_store import TriggerStore
 
 
 class Ports(NamedTuple):
-    """One process's ways out. `dynein.aws` provides them on SQS and DynamoDB, `dynein.testing` in memory."""
+    """What one process works on. `dynein.aws` provides them on SQS and DynamoDB, `dynein.testing` in memory."""
 
     queues: Queues
     triggers: TriggerStore
@@ -21,7 +21,7 @@ class Ports(NamedTuple):
 
 
 class Deployment(NamedTuple):
-    """What ``dynein bootstrap`` has made, as looked up at the start of a process."""
+    """What ``dynein bootstrap`` has made, as found at the start of a process."""
 
     layout: Layout
     inbound_url: str

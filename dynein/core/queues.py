@@ -1,4 +1,4 @@
-"""Queues as Dynein needs them: a protocol of verbs. `dynein.aws.sqs` speaks SQS; `dynein.testing` has a fake."""
+"""Queues as Dynein needs them: a protocol of verbs. `dynein.aws.sqs` is the one on SQS; `dynein.testing` has a fake."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from dynein.core.job import Attribute
-from dynein.errors import Remedy, remedy_of
+from dynein.errors import FatalError, Remedy, Throttled
 
 
 class Destination(NamedTuple):
@@ -27,19 +27,23 @@ class OutgoingMessage(NamedTuple):
 
 
 class SendFailure(NamedTuple):
-    """SQS refused one entry of a batch that was otherwise answered."""
+    """Why one entry of a batch is not done."""
 
     code: str
     message: str
-    permanent: bool
-    """True if sending the same again cannot succeed (SQS: ``SenderFault``, throttling excepted)."""
-    remedy: Remedy = Remedy.RETRY
-    """What would help one that is not permanent."""
+    remedy: Remedy
+    """``REJECT``: this entry is refused for what is in it. Anything else: repeat it, unchanged, later."""
+    throttled: bool = False
+    """We ask for too much at a time (its remedy is ``RETRY``)."""
 
 
 def call_failure(error: Exception) -> SendFailure:
-    """A whole call's error as that of one of its entries, to be retried."""
-    return SendFailure(type(error).__name__, str(error), permanent=False, remedy=remedy_of(error))
+    """A whole call's error as that of each of its entries.
+
+    Never ``REJECT``: that the queue is missing, say, is not the fault of what was to be sent to it.
+    """
+    remedy = Remedy.STOP if isinstance(error, FatalError) else Remedy.RETRY
+    return SendFailure(type(error).__name__, str(error), remedy, throttled=isinstance(error, Throttled))
 
 
 class Received(NamedTuple):
@@ -51,7 +55,7 @@ class Received(NamedTuple):
     receive_count: int
     attributes: Mapping[str, Attribute]
     sent_at_ms: int | None = None
-    """When it was sent, by SQS's clock; ``None`` if it does not say."""
+    """When it was sent, by SQS's clock; ``None`` if it is not known."""
 
 
 class Depth(NamedTuple):
@@ -92,7 +96,7 @@ class Queues(Protocol):
         """The destination for a queue name or URL. Not cached."""
 
     async def send(self, url: str, messages: Sequence[OutgoingMessage]) -> list[SendFailure | None]:
-        """Send up to `entries_max` messages in one call; ``None`` stands for acknowledged."""
+        """Send up to `entries_max` messages in one call; ``None`` for one that was acknowledged."""
 
     async def receive(self, url: str, *, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
         """Up to 10 messages; waits up to ``wait_s`` seconds for the first."""

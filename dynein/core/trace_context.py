@@ -1,7 +1,7 @@
-"""W3C Trace Context: which request a job came from, carried to whoever consumes it. Pure.
+"""W3C Trace Context: which request a job came from, carried to its consumer. Pure.
 
 Only ``traceparent`` travels: 55 bytes that name the trace and the span that submitted the job, which is all that a link
-across the delay needs. ``tracestate`` does not. It is what tracing systems tell each other about a request under way;
+across the delay needs. ``tracestate`` does not. It is what tracing systems exchange about a request under way;
 hours later there is no such request, and it would take a second of SQS's ten message attributes and up to 512 bytes of
 every stored job.
 

@@ -1,7 +1,7 @@
 """The trigger store as Dynein needs it: a protocol of domain verbs; no DynamoDB type crosses it.
 
-It holds triggers and their tombstones, in time buckets. In the same table stand the shard records and the roster
-(`dynein.core.shard_records`), whose marks decide what may still be cancelled.
+It holds triggers and their tombstones, in time buckets. The shard records are in the same table
+(`dynein.core.shard_records`); their marks decide what may still be cancelled.
 
 Every verb may raise `dynein.errors.Throttled`, `Unavailable` and `AccessDenied`. Losing a race is a result.
 """
@@ -18,7 +18,7 @@ from dynein.core.trigger import Trigger
 
 
 class Tombstone(NamedTuple):
-    """Stands at a trigger's key and keeps it from being delivered, now or when it is ingested late."""
+    """Is stored at a trigger's key and keeps the trigger from being delivered, now or when it is ingested late."""
 
     key: TriggerKey
     moved_to: str | None
@@ -31,7 +31,7 @@ class Page(NamedTuple):
     triggers: list[Trigger]
     tombstones: list[Tombstone]
     undecodable: list[TriggerKey]
-    """Records at a trigger's place that are not one. Never removed by reading; ``dynein audit`` reports them."""
+    """Records in the place of a trigger that are not one. Never removed by reading; ``dynein audit`` reports them."""
     resume: bytes | None
     """Pass to `TriggerStore.read` for the next page; ``None`` at the end of the range."""
 
@@ -41,20 +41,20 @@ class DueCount(NamedTuple):
 
     triggers: int
     reached: TriggerKey | None
-    """The last record looked at, if that is not all of the range."""
+    """The last record examined, if there are more in the range."""
     read_units: float
-    """DynamoDB's price of it; 0 where the store does not say."""
+    """What it cost; 0 where the store does not report it."""
 
 
 class Found(NamedTuple):
-    """What stands at a key. Both may be there: a tombstone with a trigger not yet removed means cancelled."""
+    """What is stored at a key. Both may be: a tombstone with a trigger not yet removed means cancelled."""
 
     trigger: Trigger | None
     tombstone: Tombstone | None
 
 
 class Cancelled(Enum):
-    """What came of `TriggerStore.cancel`."""
+    """The result of `TriggerStore.cancel`."""
 
     CANCELLED = "cancelled"
     BEFORE = "before"
@@ -63,7 +63,7 @@ class Cancelled(Enum):
 
 
 class Moved(Enum):
-    """What came of `TriggerStore.move`."""
+    """The result of `TriggerStore.move`."""
 
     MOVED = "moved"
     TOO_LATE = "too_late"
@@ -77,7 +77,7 @@ class TriggerStore(Protocol):
     async def add(self, triggers: Sequence[Trigger]) -> list[Trigger]:
         """Store up to `ADD_MAX` triggers; returns those that were *not* stored (write them again, after a pause).
 
-        Storing a trigger that is there already changes nothing, so a write whose answer was lost may be repeated.
+        Storing a trigger that is there already changes nothing, so a write whose response was lost may be repeated.
         """
 
     async def read(
@@ -88,14 +88,14 @@ class TriggerStore(Protocol):
     async def count_due(self, bucket: int, shard: int, *, from_ms: int, until_ms: int, limit: int) -> DueCount:
         """How many triggers are due from ``from_ms`` to ``until_ms`` (both included) in one bucket, tombstones apart.
 
-        Looks at up to ``limit`` records, or 1 MB of them. Eventually consistent, at half of the price: for estimates.
+        Examines up to ``limit`` records, or 1 MB of them. Eventually consistent, at half the price: for estimates.
         """
 
     async def remove(self, keys: Sequence[TriggerKey]) -> list[TriggerKey]:
         """Remove up to `REMOVE_MAX` triggers (tombstones stay); returns those that were *not* removed."""
 
     async def find(self, key: TriggerKey) -> Found:
-        """What stands at ``key``; strongly consistent."""
+        """What is stored at ``key``; strongly consistent."""
 
     async def tombstones(self, keys: Sequence[TriggerKey]) -> list[Tombstone]:
         """Those of up to `LOOKUP_MAX` keys that have a tombstone; strongly consistent."""
@@ -110,15 +110,16 @@ class TriggerStore(Protocol):
         """Write a tombstone at ``key`` and remove its trigger, if the job is due later than both of its shard's marks.
 
         All in one transaction. Returns the tombstone found there if the job was moved instead. Of many cancels of one
-        job one finds it `Cancelled.CANCELLED`. It matters not whether the trigger is stored yet: the tombstone stops it
-        when it comes.
+        job, one returns `Cancelled.CANCELLED`. The trigger need not be stored yet: the tombstone stops it when it is
+        ingested.
         """
 
     async def move(self, key: TriggerKey, to: Trigger) -> Moved | Tombstone:
-        """Replace the trigger at ``key`` by ``to`` (same shard) and leave a tombstone that says where it went.
+        """Replace the trigger at ``key`` by ``to`` (same shard) and leave a tombstone that names the new token.
 
         All in one transaction. It counts a late write too if the new due time is behind the read mark, and only then:
         each makes the owner read all its open buckets again.
+
         Returns the tombstone found there if the job was cancelled or moved before. ``to.record`` is ignored: the
         stored record moves along.
         """

@@ -1,7 +1,7 @@
 """The dead-letter queue: where a job goes that cannot be delivered, with the reason, and how it comes back.
 
-The body is the job's record (or a whole inbound message that could not be read), untouched; everything said about it is
-in message attributes, so that ``dynein redrive`` and a person with any SQS client can both work with it.
+The body is the job's record (or a whole inbound message that could not be read), untouched; everything about it is in
+message attributes, so that ``dynein redrive`` and an operator with any SQS client can both work with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OVERHEAD_BYTES = REASON_CHARS_MAX * 4 + 512
 MESSAGE_BYTES_MAX = 262_144
 """SQS's payload limit in every region; see ``message_bytes_max`` in `dynein.settings`."""
 WAITING_MAX = 10_000
-"""Most dead letters waiting for a call; whoever is turned away keeps the job and comes again."""
+"""Most dead letters waiting for a call; a caller that is turned away keeps the job and tries again."""
 IN_FLIGHT_MAX = 4
 
 
@@ -53,16 +53,16 @@ def read_dead_letter(message: Received) -> DeadLetter:
 
 
 class DeadLetterQueue:
-    """Sends dead letters, those of one moment together: a destination that is gone sends many at once.
+    """Sends dead letters, those of one moment together: a missing destination makes many at once.
 
     ``message_bytes_max``: SQS's payload limit for a message and for a batch. A long reason is cut to fit into it.
     """
 
     def __init__(
-        self, queues: Queues, directory: Destinations, queue: str, *, message_bytes_max: int = MESSAGE_BYTES_MAX
+        self, queues: Queues, destinations: Destinations, queue: str, *, message_bytes_max: int = MESSAGE_BYTES_MAX
     ) -> None:
         self._queues = queues
-        self._directory = directory
+        self._destinations = destinations
         self._queue = queue
         self._message_bytes_max = message_bytes_max
         self._batcher: GroupCommit[OutgoingMessage, SendFailure | None] = GroupCommit(
@@ -81,7 +81,7 @@ class DeadLetterQueue:
             TOKEN_ATTRIBUTE: Attribute("String", token),
             DUE_AT_ATTRIBUTE: Attribute("Number", str(due_at_ms)),
         }
-        # A record that is not UTF-8 is none of ours; a person can still read what it was.
+        # A record that is not UTF-8 is none of ours; it stays readable.
         await self._send(record.decode("utf-8", errors="backslashreplace"), attributes, reason)
 
     async def add_inbound(self, body: str, reason: str) -> None:
@@ -96,11 +96,11 @@ class DeadLetterQueue:
             raise Unavailable(f"the dead-letter queue refused a message: {failure.code} {failure.message}")
 
     async def _flush(self, messages: list[OutgoingMessage]) -> list[SendFailure | None]:
-        destination = await self._directory.resolve(self._queue)
+        destination = await self._destinations.resolve(self._queue)
         try:
             return await self._queues.send(destination.url, messages)
         except Rejected:
-            self._directory.forget(self._queue)
+            self._destinations.forget(self._queue)
             raise
 
 

@@ -1,4 +1,4 @@
-"""Due jobs to their destination queues. Shared by dispatcher and ingester; the package docstring says what it does."""
+"""Due jobs to their destination queues, for dispatcher and ingester. What it does is in the package's docstring."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Delivery:
         return lane.has_room if lane is not None else self._lanes.has_room()
 
     def is_failing(self, queue: str) -> bool:
-        """Has the last that was heard of ``queue`` been a failure?"""
+        """Was the last response of ``queue``, or its absence, a failure?"""
         lane = self._lanes.known(queue)
         return lane is not None and lane.failing
 
@@ -58,7 +58,7 @@ class Delivery:
         return self._lanes.lane(due_job.job.queue).submit(due_job)
 
     def stop(self) -> None:
-        """Give up pauses and retries: what is in flight may still end well, what fails is abandoned."""
+        """End pauses and retries: what is in flight may still be acknowledged, what fails is abandoned."""
         self._stopping.set()
 
     async def drained(self) -> None:

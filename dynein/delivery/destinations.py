@@ -14,7 +14,7 @@ _UNKNOWN_TTL_S = 5.0
 """A queue that did not exist a moment ago may have been created since; do not refuse it for long."""
 
 
-class _Answer(NamedTuple):
+class _LookedUp(NamedTuple):
     expires_at: float
     destination: Destination | None
 
@@ -27,33 +27,33 @@ class Destinations:
         self._clock = clock
         self._ttl_s = ttl_s
         self._entries_max = entries_max
-        self._answers: OrderedDict[str, _Answer] = OrderedDict()
-        self._asking: dict[str, asyncio.Task[Destination]] = {}
+        self._looked_up: OrderedDict[str, _LookedUp] = OrderedDict()
+        self._looking_up: dict[str, asyncio.Task[Destination]] = {}
 
     def known(self, queue: str) -> Destination | None:
         """The destination, if it is remembered to exist; no I/O."""
-        answer = self._answers.get(queue)
-        return answer.destination if answer is not None and answer.expires_at > self._clock.monotonic() else None
+        known = self._looked_up.get(queue)
+        return known.destination if known is not None and known.expires_at > self._clock.monotonic() else None
 
     async def resolve(self, queue: str) -> Destination:
-        """The destination. Raises `UnknownQueue`, or what `Queues.resolve` raises when SQS cannot answer."""
-        answer = self._answers.get(queue)
-        if answer is not None and answer.expires_at > self._clock.monotonic():
-            if answer.destination is None:
+        """The destination. Raises `UnknownQueue`, or what `Queues.resolve` raises when SQS cannot respond."""
+        known = self._looked_up.get(queue)
+        if known is not None and known.expires_at > self._clock.monotonic():
+            if known.destination is None:
                 raise UnknownQueue(queue)
-            return answer.destination
-        asking = self._asking.get(queue)
-        if asking is None:
-            asking = asyncio.ensure_future(self._ask(queue))
-            self._asking[queue] = asking
-            asking.add_done_callback(lambda _: self._asking.pop(queue, None))
-        return await asyncio.shield(asking)
+            return known.destination
+        looking_up = self._looking_up.get(queue)
+        if looking_up is None:
+            looking_up = asyncio.ensure_future(self._look_up(queue))
+            self._looking_up[queue] = looking_up
+            looking_up.add_done_callback(lambda _: self._looking_up.pop(queue, None))
+        return await asyncio.shield(looking_up)
 
     def forget(self, queue: str) -> None:
-        """Ask anew next time: a send has just failed as if the queue were gone."""
-        self._answers.pop(queue, None)
+        """Look it up again next time: a send has just failed as if the queue were gone."""
+        self._looked_up.pop(queue, None)
 
-    async def _ask(self, queue: str) -> Destination:
+    async def _look_up(self, queue: str) -> Destination:
         try:
             destination = await self._queues.resolve(queue)
         except UnknownQueue:
@@ -63,7 +63,7 @@ class Destinations:
         return destination
 
     def _remember(self, queue: str, destination: Destination | None, ttl_s: float) -> None:
-        self._answers[queue] = _Answer(self._clock.monotonic() + ttl_s, destination)
-        self._answers.move_to_end(queue)
-        while len(self._answers) > self._entries_max:
-            self._answers.popitem(last=False)
+        self._looked_up[queue] = _LookedUp(self._clock.monotonic() + ttl_s, destination)
+        self._looked_up.move_to_end(queue)
+        while len(self._looked_up) > self._entries_max:
+            self._looked_up.popitem(last=False)

@@ -1,34 +1,26 @@
-"""One destination's lane: a batcher, and the state of its failures. `dynein.delivery` says what it promises."""
+"""One destination's lane: its batches, and what becomes of each job in them. What it promises is in `dynein.delivery`.
+
+When it may try, and when it must give up: `dynein.delivery.lane_pace`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from dynein.core.due_job import DueJob, Outcome
-from dynein.core.ledger import Flow
 from dynein.core.queues import ENTRIES_MAX, Destination, Queues, SendFailure, call_failure
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
-from dynein.delivery.delivery_log import log_dead_lettered, log_delivered
+from dynein.delivery.delivery_record import DeliveryRecord
 from dynein.delivery.destinations import Destinations
-from dynein.errors import DyneinError, Remedy, Retryable
-from dynein.observability.events.delivery import (
-    DEAD_LETTER_FAILED,
-    DELIVERY_FAILED,
-    DESTINATION_FAILING,
-    DESTINATION_RECOVERED,
-    JOB_DELIVERED,
-)
+from dynein.delivery.lane_pace import LanePace
+from dynein.errors import Remedy, Retryable
 from dynein.observability.tracing import Tracing
-from dynein.runtime.backoff import pause_s
 from dynein.runtime.clock import sleep_unless
 from dynein.runtime.context import Context
 from dynein.runtime.group_commit import Batch, GroupCommit
 from dynein.settings import Settings
-
-_UNTRIED_MAX_S = 60.0
-"""A failing lane that has work is tried every ``backoff_max_s`` or so. One untried for this much longer had none."""
 
 
 class Shared(NamedTuple):
@@ -41,7 +33,7 @@ class Shared(NamedTuple):
     context: Context
     settings: Settings
     stopping: asyncio.Event
-    failed: list[Callable[[str], None]]
+    when_failing: list[Callable[[str], None]]
     """Called with the queue's name at each failure of a lane."""
     tracing: Tracing | None
 
@@ -51,37 +43,28 @@ class Lane:
 
     def __init__(self, shared: Shared, queue: str) -> None:
         self._shared = shared
-        self._context = shared.context
         self._queue = queue
-        telemetry, role = shared.context.telemetry, shared.role
-        self._label = telemetry.queue_label(queue)
-        # Found once: each look for a metric's labels costs as much as the count itself.
-        self._lateness = telemetry.lateness.labels(role, self._label)
-        self._delivered = telemetry.delivered.labels(role, self._label)
-        self.failing_since: float | None = None
-        self._failures = 0
-        self._failed_at = 0.0
-        self._resume_at = 0.0
-        settings = shared.settings
+        self._pace = LanePace(shared.settings, shared.context.rng)
+        self._record = DeliveryRecord(shared.role, queue, shared.context, shared.tracing)
         self._batcher: GroupCommit[DueJob, Outcome] = GroupCommit(
             self._deliver,
             entries_max=ENTRIES_MAX,
-            bytes_max=settings.message_bytes_max,
+            bytes_max=shared.settings.message_bytes_max,
             weigh=DueJob.size,
-            waiting_max=settings.lane_waiting_max,
+            waiting_max=shared.settings.lane_waiting_max,
             # One at a time keeps a FIFO queue's order even through retries.
-            in_flight_max=1 if queue.endswith(".fifo") else settings.lane_in_flight_max,
+            in_flight_max=1 if queue.endswith(".fifo") else shared.settings.lane_in_flight_max,
         )
 
     @property
     def idle(self) -> bool:
-        """Nothing waits and nothing flies."""
+        """Nothing waits and nothing is in flight."""
         return self._batcher.idle
 
     @property
     def failing(self) -> bool:
-        """Has the last that was heard of the destination been a failure?"""
-        return self.failing_since is not None
+        """Was the destination's last response, or its absence, a failure?"""
+        return self._pace.failing_since is not None
 
     @property
     def has_room(self) -> bool:
@@ -104,7 +87,7 @@ class Lane:
             pending = self._drop_abandoned(due_jobs, pending, outcomes)
             if not pending:
                 break
-            where: Destination | SendFailure | None = self._shared.destinations.known(self._queue)
+            where: Destination | Exception | None = self._shared.destinations.known(self._queue)
             if where is None:
                 where = await self._look_up()
                 # Asked again: the look-up may have taken longer than the lease had left.
@@ -127,31 +110,35 @@ class Lane:
         failures: list[SendFailure | None],
         outcomes: dict[int, Outcome],
     ) -> list[int]:
-        """Note what came of a try and what that says about the lane; returns what has to be tried again."""
+        """Note what came of a try, for its jobs and for the lane; returns what has to be tried again."""
         retry: dict[int, SendFailure] = {}
         refused: dict[int, SendFailure] = {}
         for i, failure in zip(pending, failures, strict=True):
             if failure is None:
                 outcomes[i] = Outcome.SENT
-            elif failure.permanent:
+            elif failure.remedy is Remedy.REJECT:
                 refused[i] = failure
             else:
                 retry[i] = failure
         if refused:
             retry |= await self._dead_letter(due_jobs, refused, outcomes)
+        now = self._shared.context.clock.monotonic()
         if not retry:
-            self._recovered()
-        elif len(retry) < len(pending):
-            # Part of the batch went through: the queue is there, but asks us to slow down.
-            self._failed(retry, restart_budget=True)
-        else:
-            self._failed(retry)
-            if self._over_budget():
-                retry = await self._dead_letter(due_jobs, retry, outcomes)
+            if self.failing:
+                self._record.recovered(self._pace, now)
+            self._pace.succeeded()
+            return []
+        partly = len(retry) < len(pending)
+        self._pace.failed(now, partly=partly)
+        self._record.failing(retry, self._pace, now)
+        for call in self._shared.when_failing:
+            call(self._queue)
+        if not partly and self._pace.is_over_budget(now):
+            retry = await self._dead_letter(due_jobs, retry, outcomes)
         return sorted(retry)
 
     def _drop_abandoned(self, due_jobs: list[DueJob], pending: list[int], outcomes: dict[int, Outcome]) -> list[int]:
-        stopping = self._shared.stopping.is_set() and self._failures > 0
+        stopping = self._shared.stopping.is_set() and self._pace.failures > 0
         kept = []
         for i in pending:
             if stopping or not due_jobs[i].may_send():
@@ -160,60 +147,40 @@ class Lane:
                 kept.append(i)
         return kept
 
-    async def _look_up(self) -> Destination | SendFailure:
+    async def _look_up(self) -> Destination | Exception:
         try:
             return await self._shared.destinations.resolve(self._queue)
-        except Exception as error:  # noqa: BLE001 - see _as_failure
-            return self._as_failure(error)
+        except Exception as error:  # noqa: BLE001 - see _call_failed
+            return error
 
-    async def _try(self, due_jobs: list[DueJob], where: Destination | SendFailure) -> list[SendFailure | None]:
+    async def _try(self, due_jobs: list[DueJob], where: Destination | Exception) -> list[SendFailure | None]:
         """One call. A call that failed as a whole is reported as a failure of each entry."""
-        sent_at_ms = self._context.clock.now_ms()
-        failures: list[SendFailure | None]
-        if isinstance(where, SendFailure):
-            failures = [where] * len(due_jobs)
-        else:
-            try:
-                messages = [due_job.message(fifo=where.fifo) for due_job in due_jobs]
-                failures = await self._shared.queues.send(where.url, messages)
-            except Exception as error:  # noqa: BLE001 - see _as_failure
-                if not isinstance(error, Retryable):
-                    self._shared.destinations.forget(self._queue)
-                failures = [self._as_failure(error)] * len(due_jobs)
-        self._count(due_jobs, failures, sent_at_ms)
+        if isinstance(where, Exception):
+            return self._call_failed(where, len(due_jobs))
+        sent_at_ms = self._shared.context.clock.now_ms()
+        try:
+            messages = [due_job.message(fifo=where.fifo) for due_job in due_jobs]
+            failures = await self._shared.queues.send(where.url, messages)
+        except Exception as error:  # noqa: BLE001 - see _call_failed
+            if not isinstance(error, Retryable):
+                self._shared.destinations.forget(self._queue)
+            return self._call_failed(error, len(due_jobs))
+        self._record.tried(due_jobs, failures, sent_at_ms)
         return failures
 
-    def _count(self, due_jobs: list[DueJob], failures: list[SendFailure | None], sent_at_ms: int) -> None:
-        lateness = self._lateness
-        sent: list[int] = []
-        for due_job, failure in zip(due_jobs, failures, strict=True):
-            if failure is None:
-                due_at_ms = due_job.trigger.key.due_at_ms
-                sent.append(due_at_ms)
-                lateness.observe(max(0, sent_at_ms - due_at_ms) / 1000)
-            else:
-                self._count_failure(failure)
-        if self._shared.tracing is not None or JOB_DELIVERED.enabled:
-            self._tell_delivered(due_jobs, failures, sent_at_ms)
-        if sent:
-            self._delivered.inc(len(sent))
-            self._context.tally.add_all(Flow.DELIVERED, sent)
+    def _call_failed(self, error: Exception, jobs: int) -> list[SendFailure | None]:
+        """A whole call's error as that of each entry, to be retried.
 
-    def _count_failure(self, failure: SendFailure, what: str = "") -> None:
-        remedy = Remedy.REJECT if failure.permanent else failure.remedy
-        self._context.telemetry.send_failures.labels(what + failure.code, self._label, remedy.value).inc()
-
-    def _tell_delivered(self, due_jobs: list[DueJob], failures: list[SendFailure | None], sent_at_ms: int) -> None:
-        acknowledged = [due_job for due_job, failure in zip(due_jobs, failures, strict=True) if failure is None]
-        log_delivered(self._shared.role, acknowledged, sent_at_ms)
-        if self._shared.tracing is not None:
-            acknowledged_at_ms = self._context.clock.now_ms()
-            self._shared.tracing.delivered(self._shared.role, acknowledged, sent_at_ms, acknowledged_at_ms)
+        An unexpected error is retried too. Raised, it would fail the whole batch, with those of its jobs that were
+        already acknowledged, and they would be sent again.
+        """
+        self._record.call_failed(error, jobs)
+        return [call_failure(error)] * jobs
 
     async def _dead_letter(
         self, due_jobs: list[DueJob], failures: dict[int, SendFailure], outcomes: dict[int, Outcome]
     ) -> dict[int, SendFailure]:
-        """Let these parcels go to the dead-letter queue; returns those that it did not acknowledge."""
+        """Send these jobs to the dead-letter queue; returns those that it did not acknowledge."""
         ours = self._drop_abandoned(due_jobs, list(failures), outcomes)
         accepted = await asyncio.gather(*(self._dead_letter_one(due_jobs[i], failures[i]) for i in ours))
         for i, gone in zip(ours, accepted, strict=True):
@@ -222,77 +189,17 @@ class Lane:
         return {i: failures[i] for i in ours if i not in outcomes}
 
     async def _dead_letter_one(self, due_job: DueJob, failure: SendFailure) -> bool:
-        telemetry = self._context.telemetry
         trigger = due_job.trigger
         reason = f"{failure.code}: {failure.message}"
         try:
             await self._shared.dead_letters.add_job(trigger.record, trigger.token, trigger.key.due_at_ms, reason)
-        except Exception as error:  # noqa: BLE001 - see _as_failure
-            refused = call_failure(error)
-            self._count_failure(refused, "DeadLetter")
-            DEAD_LETTER_FAILED.log(error, role=self._shared.role, token=trigger.token, code=refused.code)
+        except Exception as error:  # noqa: BLE001 - as in _call_failed
+            self._record.dead_letter_failed(due_job, error)
             return False
-        telemetry.dead_lettered.labels(self._shared.role, self._label).inc()
-        self._context.tally.add(Flow.DEAD_LETTERED, trigger.key.due_at_ms)
-        log_dead_lettered(self._shared.role, due_job, failure.code, reason)
-        if self._shared.tracing is not None:
-            self._shared.tracing.dead_lettered(self._shared.role, due_job, reason, self._context.clock.now_ms())
+        self._record.dead_lettered(due_job, failure, reason)
         return True
 
     async def _pause(self) -> None:
         """Wait out the lane's backoff; a shutdown ends it."""
-        clock = self._context.clock
-        await sleep_unless(self._shared.stopping, clock, self._resume_at - clock.monotonic())
-
-    def _recovered(self) -> None:
-        if self.failing_since is not None:
-            failing_s = self._context.clock.monotonic() - self.failing_since
-            DESTINATION_RECOVERED.log(
-                role=self._shared.role, queue=self._queue, failures=self._failures, failing_s=round(failing_s, 3)
-            )
-        self._succeeded()
-
-    def _succeeded(self) -> None:
-        self.failing_since = None
-        self._failures = 0
-        self._resume_at = 0.0
-
-    def _failed(self, retry: Mapping[int, SendFailure], *, restart_budget: bool = False) -> None:
-        now = self._context.clock.monotonic()
-        settings = self._shared.settings
-        if now - self._failed_at > settings.backoff_max_s + _UNTRIED_MAX_S:
-            self._succeeded()  # as far as anyone knows
-        self._failed_at = now
-        if self.failing_since is None or restart_budget:
-            self.failing_since = now
-        failure = next(iter(retry.values()))
-        DESTINATION_FAILING.log(
-            role=self._shared.role,
-            queue=self._queue,
-            code=failure.code,
-            error=failure.message,
-            jobs=len(retry),
-            failing_s=round(now - self.failing_since, 3),
-        )
-        for tell in self._shared.failed:
-            tell(self._queue)
-        if now < self._resume_at:
-            return  # another call of this lane has just failed too: one outage, one step of backoff
-        self._failures += 1
-        self._resume_at = now + pause_s(
-            self._failures, first_s=settings.backoff_first_s, max_s=settings.backoff_max_s, rng=self._context.rng
-        )
-
-    def _over_budget(self) -> bool:
-        assert self.failing_since is not None
-        return self._context.clock.monotonic() - self.failing_since >= self._shared.settings.retry_budget_s
-
-    def _as_failure(self, error: Exception) -> SendFailure:
-        """A whole call's error as that of an entry, to be retried.
-
-        An error that nobody foresaw is retried too. Were it let through, it would fail the whole batch, those of its
-        jobs that were already acknowledged included, and they would be sent again.
-        """
-        if not isinstance(error, DyneinError):
-            DELIVERY_FAILED.log(error, role=self._shared.role, queue=self._queue)
-        return call_failure(error)
+        clock = self._shared.context.clock
+        await sleep_unless(self._shared.stopping, clock, self._pace.pause_s(clock.monotonic()))

@@ -1,6 +1,6 @@
 """How many triggers are due in each of the coming minutes, by counting as few as will do. Pure.
 
-A job's shard is a hash of its random id, so a few shards stand for all: `Survey` visits shards until it has counted
+A job's shard is a hash of its random id, so a few shards represent all: `Survey` visits shards until it has counted
 `SAMPLE_TRIGGERS` of them or seen all shards, and scales up. The error of an estimate that rests on n counted triggers
 is about 1/sqrt(n): 3 % for a busy minute; a quiet one is counted whole, and exact.
 
@@ -71,14 +71,14 @@ class _Rest(NamedTuple):
     span: Span
     guess: float | None
     """How many triggers, were they as dense as those counted; unknown after a page of one millisecond: a burst there
-    says nothing of what follows."""
+    does not show how dense what follows is."""
 
 
 class Survey:
-    """Estimates how many triggers of a table are due in one ``span``: make `next_ask`, `note` its answer, repeat.
+    """Estimates how many triggers of a table are due in one ``span``: call what `next_ask` says, `note` it, repeat.
 
     ``shards`` are those it may visit, in random order, of ``shard_count``. ``units_max``: read units after which it
-    visits no further shard and looks at no strata; it visits one shard in any case.
+    visits no further shard and counts no strata; it visits one shard in any case.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Survey:
         return self._estimated * self._shard_count / self._visited
 
     def next_ask(self) -> Ask | None:
-        """What to count now; ``None`` when the estimate stands."""
+        """What to count now; ``None`` when the estimate is done."""
         if not self._asks:
             self._cut_or_guess()
         if not self._asks:
@@ -119,7 +119,7 @@ class Survey:
         return self._asks[-1]
 
     def note(self, found: DueCount) -> None:
-        """The answer to the last `next_ask`."""
+        """The result of the last `next_ask`."""
         ask = self._asks.pop()
         units = max(UNITS_MIN, found.read_units)
         self.units += units
@@ -138,7 +138,7 @@ class Survey:
             self._rests.append(_Rest(ask, rest, guess))
 
     def _cut_or_guess(self) -> None:
-        """Look closer at what matters of the rests of one shard's pages; let the guess stand for the others."""
+        """Count again what matters of the rests of one shard's pages; take the guess for the others."""
         rests, self._rests = self._rests, []
         shard_total = self._estimated - self._before_shard + sum(rest.guess or 0.0 for rest in rests)
         for ask, span, guess in rests:
@@ -171,6 +171,6 @@ def _cut(span: Span) -> list[Span]:
 
 
 def _fraction(key: TriggerKey) -> float:
-    """Where a job id stands among all, above 0 and up to 1."""
+    """The position of a job id among all, above 0 and up to 1."""
     number = int.from_bytes(key.job_id[:_ID_BYTES].ljust(_ID_BYTES, b"\0"), "big")
     return (number + 1) / (1 << (8 * _ID_BYTES))

@@ -1,8 +1,8 @@
 """Which processes of a role are alive, as one of them sees it.
 
 Every member writes a changing heartbeat; an observer counts a member as alive while it sees that change
-(`dynein.fleet.staleness`). A member seen for the first time counts as alive: joining takes effect at the next poll,
-leaving cleanly too, dying after ``ttl_s`` seconds.
+(`dynein.fleet.staleness`). A member seen for the first time counts as alive: joining and leaving take
+effect at the next poll, dying after ``ttl_s`` seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Membership:
         self.interval_s = ttl_s / 4
 
     async def run_once(self) -> float:
-        """Beat, look, and say in how many seconds to do so again."""
+        """Write a heartbeat, read the others', and return the seconds until the next pass."""
         self._heartbeat += 1
         await self._roster.heartbeat(self.role, self.member, self._heartbeat)
         self._staleness.observe(await self._roster.members(self.role), self._clock.monotonic())
@@ -36,5 +36,5 @@ class Membership:
         return self.interval_s
 
     async def leave(self) -> None:
-        """Stop counting, at once."""
+        """Leave the roster, at once."""
         await self._roster.leave(self.role, self.member)

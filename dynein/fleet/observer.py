@@ -1,8 +1,8 @@
-"""The fleet's observer: measures what is nobody's own, the queues, the shards and what is to come.
+"""The fleet's observer: measures what belongs to no single process: the queues, the shards, and what is due soon.
 
 It is the process whose dispatcher owns shard 0, so there is one in a fleet, and another when that one ends. Only the
-observer shows these metrics: they vanish from a process that is it no more. Nothing depends on them: an observer that
-may not look, or is not answered, says so in the log and goes on.
+observer shows these metrics: they vanish from a process that no longer is it. Nothing depends on them: an observer that
+lacks a permission, or gets no response, logs that and goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dynein.settings import Settings
 
 OBSERVERS_SHARD = 0
 CHECK_S = 1.0
-"""How soon it is noticed who is the observer."""
+"""How soon a process notices that it is the observer, or no longer."""
 
 ResultT = TypeVar("ResultT")
 
@@ -36,11 +36,11 @@ class Fleet(Protocol):
         """Is the shard this process's now?"""
 
     def shards_seen(self) -> ShardsSeen:
-        """As of its last look at all shard records."""
+        """As of its last poll of all shard records."""
 
 
 class Observer:
-    """One process's part in it. `run` is its whole life."""
+    """One process's part in it. `run` is its whole life: `dynein.runtime.tasks.Agent`."""
 
     def __init__(
         self,
@@ -53,43 +53,42 @@ class Observer:
     ) -> None:
         self._fleet = fleet
         self._queues = queues
-        self._deployment = deployment
         self._store = store
-        self._clock = context.clock
-        self._telemetry = context.telemetry
-        self._observe_interval_s = settings.observe_interval_s
-        self._forecast_interval_ms = round(settings.forecast_interval_s * 1000)
-        self._units_max = settings.forecast_read_units_max
-        self._rng = context.rng
-        self._width_ms = deployment.layout.bucket_width_ms
-        self._look_at = float("-inf")
+        self._deployment = deployment
+        self._context = context
+        self._settings = settings
+        self._observe_at_s = float("-inf")
         self._forecast_made_in = -1
         """The number of the interval, counted from 1970, in which the last forecast was made."""
-        self._said: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
+        """By what could not be measured: the reason logged last."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Observe until ``stopping`` is set; then its metrics vanish."""
-        passes = [run_periodically("observer", self.look_once, self._clock, stopping, self._rng)]
-        if self._forecast_interval_ms:
-            passes.append(run_periodically("forecast", self.forecast_once, self._clock, stopping, self._rng))
+        clock, rng, _, _ = self._context
+        passes = [run_periodically("observer", self.observe_once, clock, stopping, rng)]
+        if self._settings.forecast_interval_s:
+            passes.append(run_periodically("forecast", self.forecast_once, clock, stopping, rng))
         try:
             await asyncio.gather(*passes)
         finally:
             self._forget()
 
-    async def look_once(self) -> float:
-        """Show queues and shards, if that is due; the seconds until the next pass."""
+    async def observe_once(self) -> float:
+        """Measure queues and shards, if that is due; the seconds until the next pass."""
+        now = self._context.clock.monotonic()
         if not self._observing():
             self._forget()
-            self._look_at = float("-inf")
-        elif self._clock.monotonic() >= self._look_at:
-            self._look_at = self._clock.monotonic() + self._observe_interval_s
-            await self._look()
+            self._observe_at_s = float("-inf")
+        elif now >= self._observe_at_s:
+            self._observe_at_s = now + self._settings.observe_interval_s
+            await self._observe()
         return CHECK_S
 
     async def forecast_once(self) -> float:
         """Make a forecast, if that is due; the seconds until the next pass."""
-        interval = self._clock.now_ms() // self._forecast_interval_ms if self._forecast_interval_ms else 0
+        interval_ms = round(self._settings.forecast_interval_s * 1000)
+        interval = self._context.clock.now_ms() // interval_ms if interval_ms else 0
         if not self._observing():
             self._forecast_made_in = -1
         elif interval != self._forecast_made_in and self._fleet.shards_seen().shards:
@@ -100,35 +99,36 @@ class Observer:
     def _observing(self) -> bool:
         return self._fleet.owns(OBSERVERS_SHARD)
 
-    async def _look(self) -> None:
-        telemetry, seen = self._telemetry, self._fleet.shards_seen()
+    async def _observe(self) -> None:
+        telemetry, seen = self._context.telemetry, self._fleet.shards_seen()
         depth, deployment = self._queues.depth, self._deployment
         inbound = await self._guarded("the inbound queue", lambda: depth(deployment.inbound_url))
-        letters = await self._guarded("the dead-letter queue", lambda: depth(deployment.dead_letter_url))
+        dead_letters = await self._guarded("the dead-letter queue", lambda: depth(deployment.dead_letter_url))
         if not self._observing():
             return
         if seen.shards:
             telemetry.shards.set(seen.shards)
             telemetry.shards_unowned.set(seen.unowned)
         telemetry.inbound_messages.show(inbound._asdict() if inbound is not None else {})
-        if letters is None:
+        if dead_letters is None:
             telemetry.dead_letters.forget()
         else:
-            telemetry.dead_letters.set(letters.visible)
+            telemetry.dead_letters.set(dead_letters.visible)
 
     async def _forecast(self) -> None:
         """Count, page after page, and show the result if we are still the observer then."""
-        now_ms, shard_count = self._clock.now_ms(), self._fleet.shards_seen().shards
-        units_left: float = self._units_max
+        clock, rng, telemetry, _ = self._context
+        now_ms, shard_count = clock.now_ms(), self._fleet.shards_seen().shards
+        units_left: float = self._settings.forecast_read_units_max
         estimates: dict[str, float] = {}
         for minute, span in enumerate(coming_minutes(now_ms)):
             if units_left <= 0:
                 break
             survey = Survey(
                 span,
-                self._rng.sample(range(shard_count), min(shard_count, SHARDS_MAX)),
+                rng.sample(range(shard_count), min(shard_count, SHARDS_MAX)),
                 shard_count,
-                bucket_width_ms=self._width_ms,
+                bucket_width_ms=self._deployment.layout.bucket_width_ms,
                 units_max=units_left / (MINUTES - minute),
             )
             while (ask := survey.next_ask()) is not None:
@@ -140,23 +140,23 @@ class Observer:
                 survey.note(found)
             units_left -= survey.units
             estimates[str(minute)] = round(survey.estimate)
-        self._telemetry.forecast.show(estimates)
-        self._telemetry.forecast_timestamp.set(now_ms / 1000)
+        telemetry.forecast.show(estimates)
+        telemetry.forecast_timestamp.set(now_ms / 1000)
 
-    async def _guarded(self, what: str, look: Callable[[], Awaitable[ResultT]]) -> ResultT | None:
-        """``None`` when there was no answer: what cannot be seen must not end the process. Each reason is said once."""
+    async def _guarded(self, what: str, measure: Callable[[], Awaitable[ResultT]]) -> ResultT | None:
+        """``None`` if it failed: what cannot be measured must not end the process. Each reason is logged once."""
         try:
-            found = await look()
+            found = await measure()
         except DyneinError as error:
-            if self._said.get(what) != str(error):
-                self._said[what] = str(error)
+            if self._reported.get(what) != str(error):
+                self._reported[what] = str(error)
                 OBSERVER_BLIND.log(error, what=what)
             return None
-        self._said.pop(what, None)
+        self._reported.pop(what, None)
         return found
 
     def _forget(self) -> None:
-        telemetry = self._telemetry
+        telemetry = self._context.telemetry
         for gauge in (
             telemetry.inbound_messages,
             telemetry.dead_letters,

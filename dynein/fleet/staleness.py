@@ -1,7 +1,7 @@
 """For how long what others write has not changed, as one observer sees it by its own monotonic clock.
 
-Owners of shards and members of the roster write a heartbeat that changes each time. Whoever reads it compares it with
-what it read before: so nobody compares the clocks of two machines, and a frozen process drops out by itself.
+Owners of shards and members of the roster write a heartbeat that changes each time. A reader compares it with
+what it read before: so the clocks of two machines are never compared, and a frozen process drops out by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Staleness(Generic[KeyT]):
         self._seen: dict[KeyT, _Seen] = {}
 
     def observe(self, values: Mapping[KeyT, Hashable], now: float) -> None:
-        """Take in all that a response said which came at ``now`` (monotonic seconds). Other keys are forgotten.
+        """Take in all values of a response that came at ``now`` (monotonic seconds). Other keys are forgotten.
 
         ``now`` must not be earlier than the response: a value counts from when it was *seen*, which is later than when
         it was written, so that an observer never thinks a heartbeat older than its writer does.
@@ -63,6 +63,6 @@ class ShardsSeen(NamedTuple):
 def shards_seen(
     records: Sequence[ShardRecord], staleness: Staleness[int], *, now: float, lease_ttl_s: float
 ) -> ShardsSeen:
-    """Count those that nobody owns. ``now``: when ``records`` came, monotonic seconds."""
+    """Count all, and those without an owner. ``now``: when ``records`` came, monotonic seconds."""
     unowned = sum(record.owner is None or staleness.unchanged_s(record.shard, now) >= lease_ttl_s for record in records)
     return ShardsSeen(len(records), unowned)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from dynein.core.queues import ENTRIES_MAX, Queues, Received, call_failure
-from dynein.errors import Retryable, Unavailable, UnknownQueue
+from dynein.errors import Remedy, Retryable, Unavailable, UnknownQueue
 from dynein.ingest.admission import jobs_max
 from dynein.observability.events.ingest import INBOUND_UNDELETED
 from dynein.runtime.context import Context
@@ -74,7 +74,7 @@ class Inbox:
             failures = await self._queues.delete(self._url, [receipts[i] for i in left])
             for i, failure in zip(left, failures, strict=True):
                 deleted[i] = failure is None
-            left = [i for i, f in zip(left, failures, strict=True) if f is not None and not f.permanent]
+            left = [i for i, f in zip(left, failures, strict=True) if f is not None and f.remedy is not Remedy.REJECT]
             if left:
                 raise Unavailable(f"{len(left)} inbound messages were not deleted")
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import NamedTuple
 
 from dynein.core.queues import ENTRIES_MAX, Queues
-from dynein.errors import Retryable, UnknownQueue
+from dynein.errors import Remedy, Retryable, UnknownQueue
 from dynein.observability.events.ingest import INBOUND_LOST, INBOUND_NOT_KEPT
 from dynein.runtime.context import Context
 from dynein.runtime.tasks import all_of
@@ -74,7 +74,7 @@ class Visibility:
                 return  # the next pass tries again
         for (message_id, receipt), failure in zip(batch, failures, strict=True):
             kept = self._kept.get(message_id)
-            if kept is None or kept.receipt != receipt or (failure is not None and not failure.permanent):
+            if kept is None or kept.receipt != receipt or (failure is not None and failure.remedy is not Remedy.REJECT):
                 continue
             if failure is not None:
                 self._context.telemetry.inbound_failures.labels("extend").inc()

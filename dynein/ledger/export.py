@@ -1,4 +1,4 @@
-"""What the ledger says, for Prometheus: figures of the whole fleet, exported by the one process that reads it."""
+"""The ledger's figures for Prometheus: of the whole fleet, exported by the one process that reads it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dynein.observability.metrics.ledger import LEDGER
 from dynein.runtime.clock import Clock
 
 STALE_MS = 600_000
-"""Whoever read the ledger has not been heard of for longer: better no figure than that one."""
+"""How old a reading is still exported: better no figure than an older one."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class LedgerMetrics(Collector):
             beside.replace(self._file(self._directory))
 
     def withdraw(self) -> None:
-        """Another process has the say: export nothing of ours any more."""
+        """Another process reads the ledger now: export nothing any more."""
         if self._reading is not None and self._directory is not None:
             self._file(self._directory).unlink(missing_ok=True)
         self._reading = None

@@ -9,15 +9,16 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from dynein.core.ledger import NOT_KEPT, Closing, LedgerStore, Tally
+from dynein.core.ledger import NOT_KEPT, LedgerStore, Tally
 from dynein.core.shard_records import Roster
 from dynein.errors import FatalError
 from dynein.ledger.export import LedgerMetrics
-from dynein.ledger.poster import LedgerBook
-from dynein.ledger.reader import LedgerObserver
+from dynein.ledger.poster import LedgerPoster
+from dynein.ledger.reader import LedgerReader
 from dynein.observability.events.ledger import LEDGER_STOPPED
 from dynein.runtime.context import Context
 from dynein.runtime.periodic import run_periodically
+from dynein.runtime.tasks import Tasks
 from dynein.settings import Settings
 
 CLOSE_S = 2.0
@@ -33,7 +34,6 @@ class ProcessLedger:
         self._roster = roster
         self._context = context
         self._settings = settings
-        self._closing = closing_by(settings)
         self._metrics = LedgerMetrics(context.clock, context.telemetry.workers_directory)
         context.telemetry.add_of_the_fleet(self._metrics)
 
@@ -43,46 +43,28 @@ class ProcessLedger:
 
         ``is_observer``: is this process, of the whole fleet, the one to read it?
         """
-        if self._context.tally is NOT_KEPT:
+        context, settings = self._context, self._settings
+        if context.tally is NOT_KEPT:
             yield
             return
-        settings, (clock, rng, _, tally) = self._settings, self._context
-        book = LedgerBook(tally, self._store, clock, rng, interval_s=settings.ledger_interval_s)
-        observer = LedgerObserver(
-            self._store,
-            self._roster,
-            clock,
-            self._metrics,
-            self._closing,
-            is_observer=is_observer,
-            interval_s=2 * settings.ledger_interval_s,
-            roles=("dispatcher", "ingester"),
-            member_ttl_s=settings.member_ttl_s,
-        )
-        # Not ended when the process is told to stop: draining takes a while, and jobs are counted until its end.
+        poster = LedgerPoster(self._store, context, settings)
+        reader = LedgerReader(self._store, self._roster, self._metrics, context, settings, is_observer=is_observer)
+        # Not ended when the process begins to stop: draining takes a while, and jobs are counted until its end.
         ended = asyncio.Event()
-        tasks = [
-            asyncio.ensure_future(run_periodically(name, _unstoppable(name, run_once), clock, ended, rng))
-            for name, run_once in (("ledger", book.run_once), ("ledger observer", observer.run_once))
-        ]
+        tasks = Tasks()
+        for name, run_once in (("ledger", poster.run_once), ("ledger observer", reader.run_once)):
+            tasks.start(run_periodically(name, _unstoppable(name, run_once), context.clock, ended, context.rng))
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await tasks.cancel_all()
             self._metrics.withdraw()
-            await book.close(CLOSE_S)
+            await poster.close(CLOSE_S)
 
 
 def tally_by(settings: Settings) -> Tally:
     """What a process counts in, if a ledger is to be kept."""
     return Tally(settings.ledger_window_s * 1000) if settings.ledger_interval_s > 0 else NOT_KEPT
-
-
-def closing_by(settings: Settings) -> Closing:
-    """When windows close, by the settings."""
-    return Closing(settings.ledger_window_s * 1000, round(settings.ledger_grace_in_force_s * 1000))
 
 
 def _unstoppable(name: str, run_once: Callable[[], Awaitable[float]]) -> Callable[[], Awaitable[float]]:

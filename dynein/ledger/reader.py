@@ -1,43 +1,43 @@
-"""The ledger's reader: one process of the fleet reads what all have posted."""
+"""Reads the fleet's ledger: one process of the fleet does, and exports what all have posted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from dynein.core.ledger import Closing, LedgerStore, balance_of
 from dynein.core.shard_records import Roster
 from dynein.fleet.staleness import Staleness
 from dynein.ledger.export import LedgerMetrics, Reading
-from dynein.runtime.clock import Clock
+from dynein.runtime.context import Context
+from dynein.settings import Settings
 
 LOOK_BACK_MS = 86_400_000
+ROLES = ("dispatcher", "ingester")
+"""Those whose processes are in the roster."""
 
 
-class LedgerObserver:
-    """Reads the closed windows and has them exported, while ``is_observer`` says that this is for us to do."""
+class LedgerReader:
+    """Reads the closed windows and has them exported, while ``is_observer`` says that this process is the one to."""
 
     def __init__(
         self,
         store: LedgerStore,
         roster: Roster,
-        clock: Clock,
         metrics: LedgerMetrics,
-        closing: Closing,
+        context: Context,
+        settings: Settings,
         *,
         is_observer: Callable[[], bool],
-        interval_s: float,
-        roles: Sequence[str],
-        member_ttl_s: float,
     ) -> None:
         self._store = store
         self._roster = roster
-        self._clock = clock
         self._metrics = metrics
-        self._closing = closing
+        self._clock = context.clock
         self._is_observer = is_observer
-        self._interval_s = interval_s
-        self._member_ttl_s = member_ttl_s
-        self._staleness: dict[str, Staleness[str]] = {role: Staleness() for role in roles}
+        self._closing = closing_by(settings)
+        self._interval_s = 2 * settings.ledger_interval_s
+        self._member_ttl_s = settings.member_ttl_s
+        self._staleness: dict[str, Staleness[str]] = {role: Staleness() for role in ROLES}
 
     async def run_once(self) -> float:
         """Read once, or withdraw; the seconds until the next time."""
@@ -51,8 +51,13 @@ class LedgerObserver:
         return self._interval_s
 
     async def _undrained(self, role: str) -> int:
-        """Members whose heartbeat is stale. A new observer has seen none be stale yet."""
+        """Members whose heartbeat is stale. A new reader has seen none be stale yet."""
         heartbeats = await self._roster.members(role)
         staleness = self._staleness[role]
         staleness.observe(heartbeats, self._clock.monotonic())
         return len(heartbeats) - len(staleness.changed_within(self._member_ttl_s, self._clock.monotonic()))
+
+
+def closing_by(settings: Settings) -> Closing:
+    """When windows close, by the settings."""
+    return Closing(settings.ledger_window_s * 1000, round(settings.ledger_grace_in_force_s * 1000))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dynein.core.ledger import NOT_KEPT, Tally
 from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
+from dynein.runtime.clock import Clock, SystemClock
 
 
 class Context(NamedTuple):
@@ -22,3 +22,8 @@ class Context(NamedTuple):
     telemetry: Telemetry
     tally: Tally = NOT_KEPT
     """Where jobs are counted that come in and go out; `NOT_KEPT` counts nothing."""
+
+
+def command_context() -> Context:
+    """For a command, which nobody scrapes and which counts no jobs: the machine's clock, metrics of its own."""
+    return Context(SystemClock(), random.Random(), Telemetry())  # noqa: S311 - jitter, not secrecy

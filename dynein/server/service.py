@@ -23,7 +23,7 @@ from dynein.api.app import create_app
 from dynein.api.health import Lifecycle, Readiness
 from dynein.aws.clients import Clients, clients
 from dynein.aws.dynamodb.layout import verify_layout
-from dynein.aws.ports import aws_ports
+from dynein.aws.ports import aws_ports, aws_table
 from dynein.errors import InvalidSettings
 from dynein.ledger.process import tally_by
 from dynein.observability.events.process import PROCESS_STARTED, START_DELAYED
@@ -105,10 +105,9 @@ class Service:
     async def _assemble(self, aws: Clients, tracing: Tracing | None) -> Assembly:
         settings, context = self._settings, self._context
         retry = Retry(context.clock, context.rng, _START_BACKOFF, failed=_log_delay, tries_max=START_TRIES_MAX)
-        layout = await retry.call(
-            "reading the layout", lambda: verify_layout(aws.dynamodb, settings, context.clock, self.telemetry)
-        )
-        ports = aws_ports(aws, layout, context, settings)
+        table = aws_table(aws, context, settings)
+        layout = await retry.call("reading the layout", lambda: verify_layout(table, settings))
+        ports = aws_ports(aws, table, layout, context, settings)
         deployment = await retry.call(
             "looking for the queues", lambda: find_deployment(layout, lambda _: ports, context, settings)
         )

@@ -1,4 +1,4 @@
-"""In-memory SQS and DynamoDB, and a clock that stands still until told: for Dynein's own tests and for yours.
+"""In-memory SQS and DynamoDB, and a clock that a test moves: for Dynein's own tests and for yours.
 
 The fakes implement the same protocols as the real adapters and pass the same contract suite. They keep time by the
 clock they are given, so a test that waits fifteen minutes takes none, and they misbehave on demand (`Faults`).

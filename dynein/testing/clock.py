@@ -1,4 +1,4 @@
-"""A clock that moves only when told."""
+"""A clock that moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ResultT = TypeVar("ResultT")
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _TURNS_MAX = 100_000
-"""Loop turns after which `ManualClock.settle` says that something spins."""
+"""Loop turns after which `ManualClock.settle` fails because some task spins."""
 
 
 class ManualClock:
@@ -66,7 +66,7 @@ class ManualClock:
         until_ns = self._elapsed_ns + _to_ns(within_s)
         await self.settle()
         while not done():
-            assert self._wake_next(until_ns), f"not done within {within_s} s, and nobody sleeps until then"
+            assert self._wake_next(until_ns), f"not done within {within_s} s, and no task sleeps until then"
             await self.settle()
 
     async def result_of(self, awaitable: Awaitable[ResultT], *, within_s: float = 3600.0) -> ResultT:

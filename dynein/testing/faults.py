@@ -1,4 +1,4 @@
-"""How the fakes misbehave. `Faults` does so when a test says; a simulation overrides its hooks and rolls dice."""
+"""How the fakes misbehave. `Faults` does so when a test asks; a simulation overrides its hooks and rolls dice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from dynein.core.queues import SendFailure
+from dynein.errors import Remedy
 
 ANY = "*"
 
@@ -70,16 +71,26 @@ class Faults:
         return gate
 
     def hold_answer_next(self, verb: str) -> Gate:
-        """The next call takes effect, and its answer waits at the returned gate."""
+        """The next call takes effect, and its response waits at the returned gate."""
         gate = Gate()
         self._after[verb].append(gate)
         return gate
 
     def fail_entries_next(
-        self, verb: str, entries: Collection[int], *, code: str = "InternalError", permanent: bool = False
+        self,
+        verb: str,
+        entries: Collection[int],
+        *,
+        code: str = "InternalError",
+        permanent: bool = False,
+        throttled: bool = False,
     ) -> None:
-        """The next call succeeds but for ``entries`` (by index): refused by SQS, or left unprocessed by DynamoDB."""
-        failure = SendFailure(code, "as the test asked", permanent)
+        """The next call succeeds but for ``entries`` (by index): refused by SQS, or left unprocessed by DynamoDB.
+
+        ``permanent``: SQS will not take them however often they are sent. ``throttled``: they came too fast.
+        """
+        remedy = Remedy.REJECT if permanent else Remedy.RETRY
+        failure = SendFailure(code, "as the test asked", remedy, throttled)
         self._entries[verb].append(dict.fromkeys(entries, failure))
 
     def go_down(self, error: Exception, *, verb: str = ANY) -> None:
@@ -96,7 +107,7 @@ class Faults:
         self._down_targets.clear()
 
     def duplicate_next(self, messages: int = 1) -> None:
-        """The next received messages are handed out and stay visible too."""
+        """The next messages received stay visible all the same."""
         self._duplicates += messages
 
     def ignore_delete_next(self, messages: int = 1) -> None:
@@ -132,7 +143,7 @@ class Faults:
         return self._survivors >= 0 or self._reset("_survivors")
 
     def reorder(self, call: Call, candidates: list[Any]) -> None:
-        """Shuffle in place what a standard queue is about to hand out; by default it stays in order."""
+        """Shuffle in place what a standard queue is about to deliver; by default it stays in order."""
 
     def _reset(self, counter: str) -> bool:
         setattr(self, counter, 0)

@@ -15,7 +15,7 @@ class FakeLedger:
         self._posted: set[str] = set()
 
     async def post(self, posting: Posting) -> None:
-        """See `dynein.core.ledger.LedgerStore.post`. A repeat is known for one for ever."""
+        """See `dynein.core.ledger.LedgerStore.post`. A repeat is always recognised."""
         assert posting.windows, "an empty posting"
         assert all(any(counts) for counts in posting.windows.values()), "a window without counts"
         call = Call("ledger", "post", "ledger", len(posting.windows))

@@ -8,6 +8,7 @@ import re
 
 from dynein.core.job import Attribute
 from dynein.core.queues import ATTRIBUTES_MAX, DELAY_MAX_S, OutgoingMessage, SendFailure
+from dynein.errors import Remedy
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """SQS takes #x9 | #xA | #xD | #x20-#xD7FF | #xE000-#xFFFD | #x10000-#x10FFFF and nothing else."""
@@ -88,4 +89,4 @@ def _invalid(message: str) -> SendFailure:
 
 
 def _refused(code: str, message: str) -> SendFailure:
-    return SendFailure(code, message, permanent=True)
+    return SendFailure(code, message, Remedy.REJECT)

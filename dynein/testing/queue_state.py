@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
-from enum import Enum
+from typing import NamedTuple
 
-from dynein.core.queues import Depth, OutgoingMessage, Received, SendFailure
+from dynein.core.queues import Depth, SendFailure
+from dynein.errors import Remedy
+from dynein.testing.queue_message import Message, Place
 
 IN_FLIGHT_MAX = 120_000
 """SQS: messages received and neither deleted nor timed out, a queue."""
@@ -16,82 +18,31 @@ RETENTION_S = 4 * 86400.0
 DEDUPLICATION_S = 300.0
 """SQS: how long a FIFO queue remembers a deduplication id."""
 _CANDIDATES = 4
-"""A standard queue picks what it hands out among this many times what was asked for, when told to reorder."""
+"""When it is to reorder, a standard queue picks what it delivers among this many times what was asked for."""
 
 
-class Place(Enum):
-    """Where a message is in its life."""
+class QueueOptions(NamedTuple):
+    """What a queue is made with."""
 
-    DELAYED = "delayed"
-    VISIBLE = "visible"
-    IN_FLIGHT = "in_flight"
-    GONE = "gone"
-
-
-class Message:
-    """One message at rest."""
-
-    def __init__(
-        self,
-        message_id: str,
-        sent: OutgoingMessage,
-        *,
-        sequence: int,
-        sent_at: float,
-        sent_at_ms: int,
-        visible_at: float,
-    ) -> None:
-        self.message_id = message_id
-        self.body = sent.body
-        self.attributes = dict(sent.attributes)
-        self.group = sent.message_group_id
-        self.sequence = sequence
-        self.sent_at = sent_at
-        self.sent_at_ms = sent_at_ms
-        self.visible_at = visible_at
-        self.place = Place.DELAYED
-        self.receive_count = 0
-
-    def __lt__(self, other: Message) -> bool:
-        return self.sequence < other.sequence
-
-    @property
-    def receipt(self) -> str:
-        """The receipt of the latest receive: each receive makes a new one, and the older go stale."""
-        return f"{self.message_id}.{self.receive_count}"
-
-    def as_received(self) -> Received:
-        """As a consumer sees it."""
-        return Received(
-            self.message_id, self.receipt, self.body, self.receive_count, dict(self.attributes), self.sent_at_ms
-        )
+    name: str
+    fifo: bool
+    delay_s: int
+    receives_max: int
+    """Then its messages go to the dead-letter queue, if it has one."""
+    in_flight_max: int
+    retention_s: float
 
 
 class QueueState:
     """All of one queue."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        fifo: bool,
-        delay_s: int,
-        dead_letters: QueueState | None,
-        receives_max: int,
-        in_flight_max: int,
-        retention_s: float,
-    ) -> None:
-        self.name = name
-        self.fifo = fifo
-        self.delay_s = delay_s
+    def __init__(self, options: QueueOptions, dead_letters: QueueState | None) -> None:
+        self.options = options
         self.messages: dict[str, Message] = {}
         self.changed = asyncio.Event()
         self.in_flight = 0
         self._delayed = 0
         self._dead_letters = dead_letters
-        self._receives_max = receives_max
-        self._in_flight_max = in_flight_max
-        self._retention_s = retention_s
         self._timers: list[tuple[float, int, Message]] = []
         self._visible: list[tuple[float, int, Message]] = []
         self._seen_ids: dict[str, float] = {}
@@ -99,7 +50,7 @@ class QueueState:
     @property
     def full(self) -> bool:
         """At the bound of messages in flight."""
-        return self.in_flight >= self._in_flight_max
+        return self.in_flight >= self.options.in_flight_max
 
     def enter(self, message: Message, now: float) -> None:
         """Take in a new message."""
@@ -112,7 +63,7 @@ class QueueState:
 
     def is_duplicate(self, deduplication_id: str | None, now: float) -> bool:
         """Whether a FIFO queue has seen this id within five minutes; it has from now on."""
-        if not self.fifo or deduplication_id is None:
+        if not self.options.fifo or deduplication_id is None:
             return False
         for seen in [seen for seen, at in self._seen_ids.items() if now - at >= DEDUPLICATION_S]:
             del self._seen_ids[seen]
@@ -130,7 +81,7 @@ class QueueState:
                 self._make_visible(message)
         while self.messages:
             oldest = next(iter(self.messages.values()))
-            if now - oldest.sent_at < self._retention_s:
+            if now - oldest.sent_at < self.options.retention_s:
                 return
             self._drop(oldest)
 
@@ -144,7 +95,7 @@ class QueueState:
         return None
 
     def announce(self) -> None:
-        """Wake whoever polls."""
+        """Wake those that poll."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -153,12 +104,12 @@ class QueueState:
     ) -> list[Message]:
         """Receive up to ``entries_max`` messages. Those received too often go to the dead-letter queue instead."""
         taken: list[Message] = []
-        while (room := min(entries_max - len(taken), self._in_flight_max - self.in_flight)) > 0:
+        while (room := min(entries_max - len(taken), self.options.in_flight_max - self.in_flight)) > 0:
             found = self._next_visible(room, {message.group for message in taken}, reorder)
             if not found:
                 break
             for message in found:
-                if self._dead_letters is not None and message.receive_count >= self._receives_max:
+                if self._dead_letters is not None and message.receive_count >= self.options.receives_max:
                     self._drop(message)
                     message.place = Place.DELAYED
                     message.visible_at = now
@@ -171,7 +122,7 @@ class QueueState:
         return taken
 
     def by_receipt(self, receipt: str) -> Message | None:
-        """The message a receipt stands for, if it is the latest one."""
+        """The message of a receipt, if that is the latest one."""
         message = self.messages.get(receipt.rpartition(".")[0])
         return message if message is not None and message.receipt == receipt else None
 
@@ -182,8 +133,8 @@ class QueueState:
         message = self.by_receipt(receipt)
         if message is None:
             return None
-        if self.fifo and message.place is not Place.IN_FLIGHT:
-            return SendFailure("InvalidParameterValue", "The receipt handle has expired.", permanent=True)
+        if self.options.fifo and message.place is not Place.IN_FLIGHT:
+            return SendFailure("InvalidParameterValue", "The receipt handle has expired.", Remedy.REJECT)
         self._drop(message)
         return None
 
@@ -196,7 +147,7 @@ class QueueState:
             return SendFailure(
                 "InvalidParameterValue",
                 "Message does not exist or is not available for visibility timeout change.",
-                permanent=True,
+                Remedy.REJECT,
             )
         if visibility_timeout_s == 0:
             self.show(message, now)
@@ -215,7 +166,7 @@ class QueueState:
     def visible_in_order(self) -> list[Message]:
         """What is visible, oldest first."""
         visible = [message for message in self.messages.values() if message.place is Place.VISIBLE]
-        return sorted(visible, key=lambda m: m.sequence if self.fifo else (m.visible_at, m.sequence))
+        return sorted(visible, key=lambda m: m.sequence if self.options.fifo else (m.visible_at, m.sequence))
 
     def depth(self) -> Depth:
         """Exact counts."""
@@ -226,7 +177,7 @@ class QueueState:
     def _next_visible(
         self, count: int, own_groups: set[str | None], reorder: Callable[[list[Message]], None]
     ) -> list[Message]:
-        if self.fifo:
+        if self.options.fifo:
             return self._next_of_groups(count, own_groups)
         found: list[Message] = []
         while self._visible and len(found) < count * _CANDIDATES:
@@ -239,7 +190,7 @@ class QueueState:
         return found[:count]
 
     def _next_of_groups(self, count: int, own_groups: set[str | None]) -> list[Message]:
-        """In order within each group; a group with a message in another receive's hand waits."""
+        """In order within each group; a group with a message in flight from another receive waits."""
         blocked: set[str | None] = set()
         found: list[Message] = []
         for message in self.messages.values():
@@ -252,7 +203,7 @@ class QueueState:
 
     def _make_visible(self, message: Message) -> None:
         message.place = Place.VISIBLE
-        if not self.fifo:
+        if not self.options.fifo:
             heapq.heappush(self._visible, (message.visible_at, message.sequence, message))
 
     def _hide(self, message: Message, until: float) -> None:
@@ -282,4 +233,4 @@ def _is_receipt(receipt: str) -> bool:
 
 
 def _bad_receipt(receipt: str) -> SendFailure:
-    return SendFailure("ReceiptHandleIsInvalid", f"The receipt handle {receipt!r} is not valid.", permanent=True)
+    return SendFailure("ReceiptHandleIsInvalid", f"The receipt handle {receipt!r} is not valid.", Remedy.REJECT)

@@ -15,11 +15,12 @@ from dynein.core.queues import (
     SendFailure,
     message_bytes,
 )
-from dynein.errors import Throttled, UnknownQueue
+from dynein.errors import Remedy, Throttled, UnknownQueue
 from dynein.runtime.clock import Clock, sleep_unless
 from dynein.testing.faults import Call, Faults
+from dynein.testing.queue_message import Message
 from dynein.testing.queue_rules import refusal
-from dynein.testing.queue_state import IN_FLIGHT_MAX, RETENTION_S, Message, QueueState
+from dynein.testing.queue_state import IN_FLIGHT_MAX, RETENTION_S, QueueOptions, QueueState
 
 URL_PREFIX = "https://sqs.fake.invalid/000000000000/"
 WAIT_MAX_S = 20
@@ -27,7 +28,7 @@ VISIBILITY_MAX_S = 43_200
 
 
 class Sent(NamedTuple):
-    """A message as it entered a queue: what `FakeQueues.on_sent` is told."""
+    """A message as it entered a queue: what `FakeQueues.on_sent` is called with."""
 
     queue: str
     message_id: str
@@ -56,7 +57,7 @@ class FakeQueues:
         connection.faults = faults
         return connection
 
-    # --- what tests do behind the protocol's back -------------------------------------------------------------------
+    # --- what tests do past the protocol --------- -------------------------------------------------------------------
 
     def create(
         self,
@@ -74,13 +75,8 @@ class FakeQueues:
         assert is_fifo == name.endswith(".fifo"), "SQS: the name of a FIFO queue, and of no other, ends in .fifo"
         assert dead_letter_queue is None or dead_letter_queue in self._queues, dead_letter_queue
         self._queues[name] = QueueState(
-            name,
-            fifo=is_fifo,
-            delay_s=delay_s,
+            QueueOptions(name, is_fifo, delay_s, receives_max, in_flight_max, retention_s),
             dead_letters=self._queues[dead_letter_queue] if dead_letter_queue is not None else None,
-            receives_max=receives_max,
-            in_flight_max=in_flight_max,
-            retention_s=retention_s,
         )
         return self.url(name)
 
@@ -121,7 +117,7 @@ class FakeQueues:
         await self.faults.before(call)
         state = self._state(name)
         await self.faults.after(call)
-        return Destination(self.url(name), state.fifo)
+        return Destination(self.url(name), state.options.fifo)
 
     async def send(self, url: str, messages: Sequence[OutgoingMessage]) -> list[SendFailure | None]:
         """See `dynein.core.queues.Queues.send`. A batch that is too large only together goes through, as in SQS's."""
@@ -131,15 +127,15 @@ class FakeQueues:
         await self.faults.before(call)
         state = self._state(name)
         failed = self.faults.failed_entries(call)
-        answers: list[SendFailure | None] = []
+        results: list[SendFailure | None] = []
         for index, message in enumerate(messages):
-            failure = failed.get(index) or self._size_refusal(message) or refusal(message, fifo=state.fifo)
+            failure = failed.get(index) or self._size_refusal(message) or refusal(message, fifo=state.options.fifo)
             if failure is None:
                 self._enter(state, message)
-            answers.append(failure)
+            results.append(failure)
         state.announce()
         await self.faults.after(call)
-        return answers
+        return results
 
     async def receive(self, url: str, *, entries_max: int, wait_s: int, visibility_timeout_s: int) -> list[Received]:
         """See `dynein.core.queues.Queues.receive`."""
@@ -164,7 +160,7 @@ class FakeQueues:
             await sleep_unless(state.changed, self._clock, until - now)
         received = [message.as_received() for message in taken]
         if taken:
-            state.announce()  # who else waits must learn of the new visibility timeouts
+            state.announce()  # the visibility timeouts have changed, and other receivers wait for them
         for message in taken:
             if self.faults.duplicates(call, message.message_id):
                 state.show(message, now)
@@ -211,10 +207,10 @@ class FakeQueues:
         state = self._state(name)
         state.settle(self._clock.monotonic())
         failed = self.faults.failed_entries(call)
-        answers = [failed.get(i) or do_one(call, state, receipt) for i, receipt in enumerate(receipts)]
+        results = [failed.get(i) or do_one(call, state, receipt) for i, receipt in enumerate(receipts)]
         state.announce()
         await self.faults.after(call)
-        return answers
+        return results
 
     def _delete_one(self, call: Call, state: QueueState, receipt: str) -> SendFailure | None:
         message = state.by_receipt(receipt)
@@ -227,12 +223,12 @@ class FakeQueues:
         if size <= self._message_bytes_max:
             return None
         sentence = f"requests cannot be longer than {self._message_bytes_max} bytes. You have sent {size} bytes."
-        return SendFailure("BatchRequestTooLong", sentence, permanent=True)
+        return SendFailure("BatchRequestTooLong", sentence, Remedy.REJECT)
 
     def _enter(self, state: QueueState, message: OutgoingMessage) -> None:
         now = self._clock.monotonic()
         self._ids[0] += 1
-        delay_s = message.delay_s or state.delay_s
+        delay_s = message.delay_s or state.options.delay_s
         entered = Message(
             f"m{self._ids[0]:08d}",
             message,
@@ -244,8 +240,8 @@ class FakeQueues:
         duplicate = state.is_duplicate(message.deduplication_id, now)
         if not duplicate:
             state.enter(entered, now)
-        for tell in self.on_sent:
-            tell(Sent(state.name, entered.message_id, message, entered.visible_at, duplicate))
+        for call in self.on_sent:
+            call(Sent(state.options.name, entered.message_id, message, entered.visible_at, duplicate))
 
     def _state(self, name: str) -> QueueState:
         state = self._queues.get(name)

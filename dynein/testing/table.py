@@ -55,7 +55,7 @@ class FakeTriggerTable:
         connection.faults = faults
         return connection
 
-    # --- what tests do behind the protocols' back -------------------------------------------------------------------
+    # --- what tests do past the protocols --------- -------------------------------------------------------------------
 
     def raise_shard_count(self, shard_count: int) -> None:
         """What ``dynein bootstrap`` does when the setting was raised: records for the new shards, then the layout."""
@@ -70,7 +70,7 @@ class FakeTriggerTable:
         return [self._state.shards[shard] for shard in sorted(self._state.shards)]
 
     def peek(self, key: TriggerKey) -> Found:
-        """What stands at ``key``."""
+        """What is stored at ``key``."""
         return self._state.find(key)
 
     def spoil(self, key: TriggerKey) -> None:
@@ -198,9 +198,9 @@ class FakeTriggerTable:
 
     async def _do(self, call: Call, effect: Callable[[], ResultT]) -> ResultT:
         await self.faults.before(call)
-        answer = effect()
+        result = effect()
         await self.faults.after(call)
-        return answer
+        return result
 
     def _each(self, call: Call, items: Sequence[ItemT], effect: Callable[[ItemT], None]) -> list[ItemT]:
         unprocessed = self.faults.failed_entries(call)

@@ -90,9 +90,9 @@ class TableState:
         return winner == arrival.create_id
 
     def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
-        standing = self.tombstone(key)
-        if standing is not None:
-            return Cancelled.BEFORE if standing.moved_to is None else standing
+        found = self.tombstone(key)
+        if found is not None:
+            return Cancelled.BEFORE if found.moved_to is None else found
         record = self._record(key.shard)
         if key.due_at_ms <= record.cancel_mark_ms:
             return Cancelled.TOO_LATE
@@ -101,9 +101,9 @@ class TableState:
         return Cancelled.CANCELLED
 
     def move(self, key: TriggerKey, to: Trigger) -> Moved | Tombstone:
-        standing = self.tombstone(key)
-        if standing is not None:
-            return standing
+        found = self.tombstone(key)
+        if found is not None:
+            return found
         record = self._record(key.shard)
         if key.due_at_ms <= record.cancel_mark_ms:
             return Moved.TOO_LATE
@@ -111,7 +111,7 @@ class TableState:
         if trigger is None:
             return Moved.NOT_STORED
         if self._bucket(to.key) < record.retired_before:
-            raise Conflict("due-time-passed", "the new due time is so long past that nobody looks there")
+            raise Conflict("due-time-passed", "the new due time is so long past that its time bucket is no longer read")
         self.put_tombstone(Tombstone(key, to.token))
         self.drop_trigger(key)
         self.put_trigger(to._replace(record=trigger.record))
@@ -143,7 +143,7 @@ class TableState:
                     return page._replace(resume=raw_key)
             else:
                 page.undecodable.append(key)
-        # As DynamoDB: a full page says "go on" even if nothing follows.
+        # As DynamoDB: a full page has a `resume` even if nothing follows.
         return page._replace(resume=examined[-1]) if len(examined) == limit else page
 
     def count(self, bucket: int, shard: int, from_ms: int, until_ms: int, limit: int) -> DueCount:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dynein.aws.dynamodb.items import identity, read_trigger
 from dynein.aws.dynamodb.shards import DynamoShardRecords
+from dynein.aws.dynamodb.table import DynamoTable
 from dynein.core.keys import Kind, TriggerKey, bucket_of, parse_partition_key, parse_sort_key
 from dynein.core.trigger import Trigger
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import SystemClock
+from dynein.runtime.context import command_context
 from tests.acceptance.chaos_accounts import FIFO_QUEUE
 from tests.acceptance.chaos_clients import ONE_TRY
 from tests.acceptance.fleet import Fleet, now_ms
@@ -98,7 +98,7 @@ async def open_aws(running: Fleet) -> AsyncIterator[Aws]:
 
 async def age(aws: Aws) -> None:
     """Make the table look as if it had been in use up to now: of a new one, the last hour is looked through first."""
-    shards = DynamoShardRecords(aws.dynamodb, TABLE, SystemClock(), Telemetry())
+    shards = DynamoShardRecords(DynamoTable(aws.dynamodb, TABLE, command_context()))
     retired_before = bucket_of(now_ms() - RETIRED_MS, BUCKET_WIDTH_S * 1000)
     for record in await shards.all():
         taken = await shards.take(record, "predecessor")

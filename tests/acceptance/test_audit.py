@@ -9,6 +9,7 @@ from typing import Any
 from dynein.admin.audit import OVERDUE, STRANDED, UNDECODABLE
 from dynein.admin.redrive import NOT_DUE
 from dynein.aws.dynamodb.items import key_item, tombstone_item, trigger_item
+from dynein.aws.dynamodb.table import DynamoTable
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.inbound_message import Arrival
 from dynein.core.job import Job, encode_job
@@ -16,8 +17,7 @@ from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import Kind, TriggerKey, bucket_of, partition_key, sort_key
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Tombstone
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import SystemClock
+from dynein.runtime.context import command_context
 from tests.acceptance.fleet import QUICK, SECRET, Fleet, Result, fleet, now_ms, pause, until
 
 TABLE = "dynein"
@@ -35,7 +35,7 @@ class Damage:
 
     def __init__(self, dynamodb: Any) -> None:
         self._dynamodb = dynamodb
-        self._store = DynamoTriggerStore(dynamodb, TABLE, SystemClock(), Telemetry(), WIDTH_MS)
+        self._store = DynamoTriggerStore(DynamoTable(dynamodb, TABLE, command_context()), WIDTH_MS)
         self._made = 0
         self.spoilt: list[dict[str, Any]] = []
         """Keys of the records that are no triggers."""

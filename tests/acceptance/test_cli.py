@@ -16,13 +16,13 @@ from aiobotocore.session import get_session
 
 from dynein import __version__
 from dynein.aws.dynamodb.shards import DynamoShardRecords
+from dynein.aws.dynamodb.table import DynamoTable
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.job import Job, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import JOB_ID_BYTES, TriggerKey, bucket_of
 from dynein.core.trigger import Trigger
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import SystemClock
+from dynein.runtime.context import command_context
 from tests.acceptance.fleet import QUICK, REGION, SECRET, Fleet, Result, fleet, monotonic, now_ms, until
 from tests.acceptance.load import Load
 from tests.acceptance.test_bootstrap import refusal
@@ -325,8 +325,8 @@ async def plant(running: Fleet, *, queue: str) -> str:
         "dynamodb", region_name=REGION, endpoint_url=running.endpoint, aws_access_key_id="a", aws_secret_access_key="b"
     )
     async with opened as client:
-        store = DynamoTriggerStore(client, "dynein", SystemClock(), Telemetry(), BUCKET_WIDTH_MS)
-        shards = DynamoShardRecords(client, "dynein", SystemClock(), Telemetry())
+        table = DynamoTable(client, "dynein", command_context())
+        store, shards = DynamoTriggerStore(table, BUCKET_WIDTH_MS), DynamoShardRecords(table)
 
         async def retired() -> bool:
             (record,) = await shards.get([key.shard])

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dynein.aws.dynamodb.table import DynamoTable
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.job_token import parse
 from dynein.core.ledger import FLOWS, Counts
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import SystemClock
+from dynein.runtime.context import command_context
 from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, until
 
 WIDTH_MS = 60_000
@@ -150,7 +150,7 @@ async def test_it_balances_and_then_misses_what_is_lost(tmp_path: Path) -> None:
             job = {"queue": "kept", "body": "b", "cancellable": True, "delay": AHEAD_S / 2}
             lost, other = await client.submit([job] * 2)
             await client.stored([lost, other])
-            store = DynamoTriggerStore(dynamodb, "dynein", SystemClock(), Telemetry(), WIDTH_MS)
+            store = DynamoTriggerStore(DynamoTable(dynamodb, "dynein", command_context()), WIDTH_MS)
             assert await store.remove([parse(lost).key]) == []
             ingester.signal(signal.SIGKILL)
             one_short = {"gap_jobs": 1, "surplus_jobs": 0, "accepted": EXPECTED.accepted + 9, "ingester": 1}

@@ -19,13 +19,13 @@ from dynein.aws.dynamodb.layout import bootstrap_table
 from dynein.aws.dynamodb.ledger import DynamoLedger
 from dynein.aws.dynamodb.roster import DynamoRoster
 from dynein.aws.dynamodb.shards import DynamoShardRecords
+from dynein.aws.dynamodb.table import DynamoTable
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.keys import Kind, TriggerKey, bucket_of, partition_key, sort_key
 from dynein.core.ledger import LedgerStore
 from dynein.core.shard_records import Roster, ShardRecords
 from dynein.core.trigger_store import Cancelled, Tombstone, TriggerStore
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import SystemClock
+from dynein.runtime.context import command_context
 from dynein.settings import Settings, load_settings
 from dynein.testing import FakeLedger, FakeTriggerTable, ManualClock
 from tests import engines
@@ -171,7 +171,7 @@ async def table(subject: Subject, aws_clients: Opened | None) -> AsyncIterator[E
         return
     settings = aws_clients.settings_of_a_test()
     async with without_table_afterwards(aws_clients.dynamodb, settings.table):
-        await bootstrap_table(aws_clients.dynamodb, settings, SystemClock())
+        await bootstrap_table(table_of(aws_clients.dynamodb, settings), settings)
         yield dynamo_table(subject.engine, aws_clients.dynamodb, settings)
 
 
@@ -195,10 +195,15 @@ def ledger(table: EngineTable) -> LedgerStore:
     return table.ledger
 
 
+def table_of(client: DynamoDBClient, settings: Settings) -> DynamoTable:
+    """The table that the settings name."""
+    return DynamoTable(client, settings.table, command_context())
+
+
 def dynamo_table(engine: str, client: DynamoDBClient, settings: Settings) -> EngineTable:
     """The adapters on a bootstrapped table."""
-    clock, telemetry, name = SystemClock(), Telemetry(), settings.table
-    store = DynamoTriggerStore(client, name, clock, telemetry, WIDTH_MS)
+    table, name = table_of(client, settings), settings.table
+    store = DynamoTriggerStore(table, WIDTH_MS)
 
     async def spoil(key: TriggerKey) -> None:
         pk = partition_key(bucket_of(key.due_at_ms, WIDTH_MS), key.shard)
@@ -207,20 +212,20 @@ def dynamo_table(engine: str, client: DynamoDBClient, settings: Settings) -> Eng
 
     async def entomb(key: TriggerKey) -> None:
         if engine in WITHOUT_TRANSACTIONS:
-            tombstone: Any = tombstone_item(Tombstone(key, None), clock.now_ms(), WIDTH_MS)
+            tombstone: Any = tombstone_item(Tombstone(key, None), table.clock.now_ms(), WIDTH_MS)
             await client.put_item(TableName=name, Item=tombstone)
         else:
             assert await store.cancel(key) is Cancelled.CANCELLED
 
     async def grow(shard_count: int) -> None:
-        await bootstrap_table(client, settings.model_copy(update={"shard_count": shard_count}), clock)
+        await bootstrap_table(table, settings.model_copy(update={"shard_count": shard_count}))
 
     return EngineTable(
         engine,
         store,
-        DynamoShardRecords(client, name, clock, telemetry),
-        DynamoRoster(client, name, clock, telemetry),
-        DynamoLedger(client, name, clock, telemetry, LEDGER_WINDOW_MS),
+        DynamoShardRecords(table),
+        DynamoRoster(table),
+        DynamoLedger(table, LEDGER_WINDOW_MS),
         spoil,
         entomb,
         grow,

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from dynein.aws.bootstrap import RECEIVES_MAX, Step, bootstrap
 from dynein.aws.clients import Clients, dynamodb_client
-from dynein.runtime.clock import SystemClock
+from dynein.runtime.context import command_context
 from dynein.settings import Settings
 from tests.contract.conftest import Opened, without_table_afterwards
 from tests.contract.subjects import REAL_QUEUES, Subject, over
@@ -30,7 +30,7 @@ class Account(NamedTuple):
     aws: Clients
 
     async def bootstrap(self) -> list[Step]:
-        return await bootstrap(*self.aws, self.settings, SystemClock())
+        return await bootstrap(self.aws, self.settings, command_context())
 
     @property
     def all_well(self) -> list[str]:
@@ -42,8 +42,8 @@ class Account(NamedTuple):
         return (await self.aws.sqs.get_queue_url(QueueName=name))["QueueUrl"]
 
     async def attributes(self, name: str) -> dict[str, str]:
-        answer = await self.aws.sqs.get_queue_attributes(QueueUrl=await self.url(name), AttributeNames=["All"])
-        return {str(key): value for key, value in answer["Attributes"].items()}
+        result = await self.aws.sqs.get_queue_attributes(QueueUrl=await self.url(name), AttributeNames=["All"])
+        return {str(key): value for key, value in result["Attributes"].items()}
 
 
 @pytest_asyncio.fixture(loop_scope="session")

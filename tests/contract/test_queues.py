@@ -15,7 +15,7 @@ import pytest_asyncio
 from dynein.aws.sqs import SqsQueues
 from dynein.core.job import Attribute
 from dynein.core.queues import DELAY_MAX_S, ENTRIES_MAX, Depth, Destination, OutgoingMessage, Queues, Received
-from dynein.errors import UnknownQueue
+from dynein.errors import Remedy, UnknownQueue
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock, SystemClock
 from dynein.testing import FakeQueues, ManualClock
@@ -69,13 +69,13 @@ class World(NamedTuple):
         return received
 
     async def rest(self, queue: Destination) -> list[Received]:
-        """What else is visible now. AWS answers a short poll from some of its servers, an engine from all it has."""
+        """What else is visible now. AWS serves a short poll from some of its servers, an engine from all it has."""
         return await self.receive(queue, wait_s=1 if self.engine == "real" else 0)
 
     async def in_order(self, fifo: Destination, count: int) -> list[str]:
         """The bodies of ``count`` messages, each deleted before the next are asked for.
 
-        How many of one group come in one receive is the engine's affair: fauxqs answers with one, the others with all.
+        How many of one group come in one receive is the engine's affair: fauxqs returns one, the others with all.
         """
         came: list[str] = []
         while len(came) < count:
@@ -206,15 +206,15 @@ async def test_a_body_arrives_as_it_was_sent(world: World, queue: Destination) -
 
 async def test_a_body_with_a_character_past_the_first_plane(world: World, queue: Destination) -> None:
     """SQS takes ``#x10000 to #x10FFFF`` (SendMessage)."""
-    answers = await world.queues.send(queue.url, [text("\U0001f409"), text("plain")])
+    results = await world.queues.send(queue.url, [text("\U0001f409"), text("plain")])
     if world.engine == "fauxqs":
         # fauxqs deviates: it takes none past #xFFFD.
-        refused, sent = answers
+        refused, sent = results
         assert refused is not None
-        assert refused.permanent
+        assert refused.remedy is Remedy.REJECT
         assert sent is None
     else:
-        assert answers == [None, None]
+        assert results == [None, None]
         assert sorted(bodies(await world.receive_all(queue, 2))) == ["plain", "\U0001f409"]
 
 
@@ -253,7 +253,7 @@ async def test_receive_takes_at_most_what_was_asked_for(world: World, queue: Des
     assert len(await world.receive(queue, entries_max=2)) in {1, 2}
 
 
-async def test_an_empty_queue_answers_at_once_if_told_not_to_wait(world: World, queue: Destination) -> None:
+async def test_an_empty_queue_responds_at_once_if_asked_not_to_wait(world: World, queue: Destination) -> None:
     before = world.clock.monotonic()
     assert await world.receive(queue, wait_s=0) == []
     assert world.clock.monotonic() - before < 2
@@ -314,23 +314,23 @@ async def test_a_refused_entry_fails_for_good_and_alone(
 ) -> None:
     messages = [text(f"good {i}") for i in range(3)]
     messages.insert(place, BAD[what])
-    answers = await world.queues.send(queue.url, messages)
+    results = await world.queues.send(queue.url, messages)
     if (world.engine, what) in TAKEN_ALL_THE_SAME:
-        assert answers == [None] * 4
+        assert results == [None] * 4
         return
-    assert [answer is None for answer in answers] == [i != place for i in range(4)]
-    failure = answers[place]
+    assert [result is None for result in results] == [i != place for i in range(4)]
+    failure = results[place]
     assert failure is not None
-    assert failure.permanent
+    assert failure.remedy is Remedy.REJECT
     assert failure.code
     assert sorted(bodies(await world.receive_all(queue, 3))) == ["good 0", "good 1", "good 2"]
     assert await world.rest(queue) == [], "none was sent twice"
 
 
-async def test_a_single_refused_entry_is_an_answer_not_an_error(world: World, queue: Destination) -> None:
+async def test_a_single_refused_entry_is_a_result_not_an_error(world: World, queue: Destination) -> None:
     (failure,) = await world.queues.send(queue.url, [text("x" * (LARGEST_BYTES + 1))])
     assert failure is not None
-    assert failure.permanent
+    assert failure.remedy is Remedy.REJECT
 
 
 async def test_a_batch_that_is_only_together_too_large_is_sent(world: World, queue: Destination) -> None:
@@ -342,15 +342,15 @@ async def test_a_batch_that_is_only_together_too_large_is_sent(world: World, que
 
 async def test_a_message_group_on_a_standard_queue(world: World, queue: Destination) -> None:
     """AWS takes it since July 2025 ("fair queues")."""
-    answers = await world.queues.send(queue.url, [text("x", message_group_id="tenant"), text("y")])
+    results = await world.queues.send(queue.url, [text("x", message_group_id="tenant"), text("y")])
     if world.engine == "roto":
         # roto refuses it, and the whole call for it.
-        refused, sent = answers
+        refused, sent = results
         assert refused is not None
-        assert refused.permanent
+        assert refused.remedy is Remedy.REJECT
         assert sent is None
     else:
-        assert answers == [None, None]
+        assert results == [None, None]
 
 
 # --- delay ----------------------------------------------------------------------------------------------------------
@@ -416,7 +416,7 @@ async def test_deleting_twice_is_deleting_once(world: World, queue: Destination)
     if world.engine in {"elasticmq", "ministack"}:
         # They deviate: a receipt is invalid once its message is gone. AWS acknowledges any receipt it has handed out.
         assert again is not None
-        assert again.permanent, "or the ingester would try again and again"
+        assert again.remedy is Remedy.REJECT, "or the ingester would try again and again"
     else:
         assert again is None
 
@@ -436,16 +436,16 @@ async def test_a_bad_receipt_fails_alone(world: World, queue: Destination, verb:
     received = await world.receive_all(queue, 2)
     receipts = [received[0].receipt, "no receipt", received[1].receipt]
     if verb == "delete":
-        answers = await world.queues.delete(queue.url, receipts)
+        results = await world.queues.delete(queue.url, receipts)
     else:
-        answers = await world.queues.extend(queue.url, receipts, LONG_S)
-    assert answers[0] is answers[2] is None
+        results = await world.queues.extend(queue.url, receipts, LONG_S)
+    assert results[0] is results[2] is None
     if (world.engine, verb) == ("fauxqs", "delete"):
         # fauxqs deviates: it acknowledges the deletion of what never was.
-        assert answers[1] is None
+        assert results[1] is None
     else:
-        assert answers[1] is not None
-        assert answers[1].permanent
+        assert results[1] is not None
+        assert results[1].remedy is Remedy.REJECT
 
 
 # --- depth ----------------------------------------------------------------------------------------------------------
@@ -504,14 +504,14 @@ async def test_a_fifo_group_with_a_message_in_hand_waits_and_others_do_not(world
 
 async def test_a_fifo_message_without_a_group_fails_for_good_and_alone(world: World, fifo: Destination) -> None:
     # AWS names the entry; roto and moto refuse the whole call.
-    answers = await world.queues.send(fifo.url, [in_group("1"), text("bad", deduplication_id="x"), in_group("2")])
-    assert answers[0] is answers[2] is None
-    assert answers[1] is not None
-    assert answers[1].permanent
+    results = await world.queues.send(fifo.url, [in_group("1"), text("bad", deduplication_id="x"), in_group("2")])
+    assert results[0] is results[2] is None
+    assert results[1] is not None
+    assert results[1].remedy is Remedy.REJECT
     assert await world.in_order(fifo, 2) == ["1", "2"]
 
 
 async def test_a_delay_on_one_fifo_message_fails_for_good(world: World, fifo: Destination) -> None:
     (failure,) = await world.queues.send(fifo.url, [in_group("x")._replace(delay_s=5)])
     assert failure is not None
-    assert failure.permanent
+    assert failure.remedy is Remedy.REJECT

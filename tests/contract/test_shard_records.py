@@ -46,7 +46,7 @@ class TestReading:
         assert sorted(record.shard for record in records) == list(range(SHARDS))
         for record in records:
             assert (record.owner, record.hold_mark_ms, record.late_writes) == (None, 0, 0)
-            # What lies far back is retired from the start, and the read mark says so to whoever writes there.
+            # What lies far back is retired from the start, and the read mark shows that to whoever writes there.
             assert record.retired_before > 0
             assert record.read_mark_ms == record.retired_before * WIDTH_MS - 1
 
@@ -115,8 +115,8 @@ class TestTake:
     async def test_one_of_many_at_once(self, shards: ShardRecords) -> None:
         seen = await record_of(shards)
         takers = [f"taker {i}" for i in range(8)]
-        answers = await asyncio.gather(*(shards.take(seen, taker) for taker in takers))
-        (winner,) = [answer for answer in answers if answer is not None]
+        results = await asyncio.gather(*(shards.take(seen, taker) for taker in takers))
+        (winner,) = [result for result in results if result is not None]
         assert await record_of(shards) == winner
 
     async def test_other_shards_are_left_alone(self, shards: ShardRecords) -> None:
@@ -150,7 +150,7 @@ class TestRenew:
         assert await record_of(shards) == new
 
     async def test_not_after_a_takeover_by_the_same_name(self, shards: ShardRecords) -> None:
-        """A process that restarts under its old name is another owner: the fence says so."""
+        """A process that restarts under its old name is another owner: its fence shows it."""
         old = await taken(shards, "one")
         new = await taken(shards, "one")
         assert await shards.renew(old, settled_mark_ms=old.settled_mark_ms, read_mark_ms=T0, retired_before=0) is None
@@ -164,7 +164,7 @@ class TestRenew:
         assert await shards.renew(mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=T0, retired_before=0) is None
         assert (await record_of(shards)).read_mark_ms == mine.read_mark_ms
 
-    async def test_a_renewal_whose_answer_was_lost_may_be_repeated(self, shards: ShardRecords) -> None:
+    async def test_a_renewal_whose_response_was_lost_may_be_repeated(self, shards: ShardRecords) -> None:
         mine = await taken(shards)
         await renewed(shards, mine, read_mark_ms=T0 + 10)
         again = await renewed(shards, mine, read_mark_ms=T0 + 10)

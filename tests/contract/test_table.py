@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import pytest_asyncio
 
-from dynein.aws.dynamodb.layout import bootstrap_table, verify_layout
+from dynein.aws.dynamodb.layout import TableStep, bootstrap_table, verify_layout
 from dynein.aws.dynamodb.roster import DynamoRoster
 from dynein.aws.dynamodb.shards import DynamoShardRecords
+from dynein.aws.dynamodb.table import DynamoTable
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.inbound_message import Arrival
 from dynein.core.keys import Kind, TriggerKey, partition_key, sort_key
@@ -19,11 +20,10 @@ from dynein.core.shard_records import Layout
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Cancelled, Moved, Tombstone
 from dynein.errors import Conflict, LayoutMismatch, NotBootstrapped
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import SystemClock
+from dynein.runtime.context import command_context
 from dynein.settings import NEW_TABLE_BUCKET_WIDTH_S, NEW_TABLE_SHARD_COUNT, Settings
 from dynein.testing import ManualClock
-from tests.contract.conftest import EngineTable, dynamo_table
+from tests.contract.conftest import EngineTable, dynamo_table, table_of
 from tests.contract.samples import BUCKET, SHARDS, T0, WIDTH_MS, moved, trigger_at
 from tests.contract.subjects import REAL_TABLES, WITHOUT_TRANSACTIONS, Subject, needs_transactions, over
 
@@ -33,11 +33,18 @@ if TYPE_CHECKING:
 pytestmark = over(REAL_TABLES)
 
 DAY_S = 86_400
-CLOCK = SystemClock()
 
 
 def changed(settings: Settings, **update: Any) -> Settings:
     return settings.model_copy(update=update)
+
+
+async def bootstrapped(client: DynamoDBClient, settings: Settings) -> list[TableStep]:
+    return await bootstrap_table(table_of(client, settings), settings)
+
+
+async def verified(client: DynamoDBClient, settings: Settings) -> Layout:
+    return await verify_layout(table_of(client, settings), settings)
 
 
 def outcomes(steps: list[Any]) -> list[str]:
@@ -45,7 +52,7 @@ def outcomes(steps: list[Any]) -> list[str]:
 
 
 class Interposed:
-    """A client that does something else right before its first ``operation``: a rival between look and leap."""
+    """A client that does something else right before its first ``operation``: a rival between reading and writing."""
 
     def __init__(self, client: DynamoDBClient, operation: str, rival: Callable[[], Awaitable[object]]) -> None:
         self._client = client
@@ -67,7 +74,10 @@ class Interposed:
 
 class TestBootstrap:
     async def test_it_makes_the_table(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
-        assert outcomes(await bootstrap_table(dynamodb, engine_settings, CLOCK)) == ["created", "created"]
+        assert outcomes(await bootstrapped(dynamodb, engine_settings)) == [
+            "created",
+            "created",
+        ]
         described = (await dynamodb.describe_table(TableName=engine_settings.table))["Table"]
         assert {row["AttributeName"]: row["KeyType"] for row in described["KeySchema"]} == {"pk": "HASH", "sk": "RANGE"}
         types = {row["AttributeName"]: row["AttributeType"] for row in described["AttributeDefinitions"]}
@@ -76,68 +86,74 @@ class TestBootstrap:
         ttl = (await dynamodb.describe_time_to_live(TableName=engine_settings.table))["TimeToLiveDescription"]
         assert ttl["AttributeName"] == "ttl"
         assert ttl["TimeToLiveStatus"] in {"ENABLED", "ENABLING"}
-        assert await verify_layout(dynamodb, engine_settings, CLOCK) == Layout(WIDTH_MS, SHARDS)
+        assert await verified(dynamodb, engine_settings) == Layout(WIDTH_MS, SHARDS)
 
     async def test_again_changes_nothing(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         table = dynamo_table("", dynamodb, engine_settings)
         raised = await table.shards.raise_hold_mark(1, T0)
-        assert outcomes(await bootstrap_table(dynamodb, engine_settings, CLOCK)) == ["verified", "verified"]
+        assert outcomes(await bootstrapped(dynamodb, engine_settings)) == [
+            "verified",
+            "verified",
+        ]
         assert (await table.shards.all())[1] == raised
 
     async def test_unset_layout_is_the_default_then_the_tables(
         self, dynamodb: DynamoDBClient, engine_settings: Settings
     ) -> None:
         unset = changed(engine_settings, bucket_width_s=None, shard_count=None)
-        await bootstrap_table(dynamodb, unset, CLOCK)
+        await bootstrapped(dynamodb, unset)
         default = Layout(NEW_TABLE_BUCKET_WIDTH_S * 1000, NEW_TABLE_SHARD_COUNT)
-        assert await verify_layout(dynamodb, unset, CLOCK) == default
-        await bootstrap_table(dynamodb, changed(unset, shard_count=20), CLOCK)
-        assert outcomes(await bootstrap_table(dynamodb, unset, CLOCK)) == ["verified", "verified"]
-        assert await verify_layout(dynamodb, unset, CLOCK) == default._replace(shard_count=20)
+        assert await verified(dynamodb, unset) == default
+        await bootstrapped(dynamodb, changed(unset, shard_count=20))
+        assert outcomes(await bootstrapped(dynamodb, unset)) == ["verified", "verified"]
+        assert await verified(dynamodb, unset) == default._replace(shard_count=20)
 
     async def test_more_shards_keep_the_old_ones(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         table = dynamo_table("", dynamodb, engine_settings)
         mine = await table.shards.take((await table.shards.get([0]))[0], "one")
         more = changed(engine_settings, shard_count=SHARDS + 3)
-        assert outcomes(await bootstrap_table(dynamodb, more, CLOCK)) == ["verified", "updated"]
+        assert outcomes(await bootstrapped(dynamodb, more)) == ["verified", "updated"]
         records = await table.shards.all()
         assert records[0] == mine
         assert len(records) == SHARDS + 3
-        assert await verify_layout(dynamodb, more, CLOCK) == Layout(WIDTH_MS, SHARDS + 3)
+        assert await verified(dynamodb, more) == Layout(WIDTH_MS, SHARDS + 3)
 
     async def test_an_interrupted_one_is_finished(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
         """Some shard records were written, the layout was not; or a record was lost."""
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         for lost in ("layout", "shard#2"):
             key: Any = {"pk": {"S": lost}, "sk": {"B": b"\0"}}
             await dynamodb.delete_item(TableName=engine_settings.table, Key=key)
-            assert outcomes(await bootstrap_table(dynamodb, engine_settings, CLOCK))[1] in {"created", "updated"}
-            shards = DynamoShardRecords(dynamodb, engine_settings.table, CLOCK, Telemetry())
+            assert outcomes(await bootstrapped(dynamodb, engine_settings))[1] in {
+                "created",
+                "updated",
+            }
+            shards = DynamoShardRecords(table_of(dynamodb, engine_settings))
             assert [record.shard for record in await shards.all()] == list(range(SHARDS))
 
     async def test_several_at_once(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         wanted = [changed(engine_settings, shard_count=SHARDS + 5)] * 4
-        await asyncio.gather(*(bootstrap_table(dynamodb, settings, CLOCK) for settings in wanted))
-        assert await verify_layout(dynamodb, wanted[0], CLOCK) == Layout(WIDTH_MS, SHARDS + 5)
+        await asyncio.gather(*(bootstrapped(dynamodb, settings) for settings in wanted))
+        assert await verified(dynamodb, wanted[0]) == Layout(WIDTH_MS, SHARDS + 5)
 
     async def test_it_never_overwrites_what_another_has_just_made(
         self, dynamodb: DynamoDBClient, engine_settings: Settings
     ) -> None:
         """The record it saw missing is there by now, and in use: its marks must not fall."""
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         key: Any = {"pk": {"S": "shard#2"}, "sk": {"B": b"\0"}}
         await dynamodb.delete_item(TableName=engine_settings.table, Key=key)
         table = dynamo_table("", dynamodb, engine_settings)
 
         async def rival() -> None:
-            await bootstrap_table(dynamodb, engine_settings, CLOCK)
+            await bootstrapped(dynamodb, engine_settings)
             await table.shards.raise_hold_mark(2, T0)
 
         slow = cast("DynamoDBClient", Interposed(dynamodb, "put_item", rival))
-        await bootstrap_table(slow, engine_settings, CLOCK)
+        await bootstrapped(slow, engine_settings)
         assert (await table.shards.get([2]))[0].hold_mark_ms == T0
 
     async def test_a_table_of_somebody_elses(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
@@ -148,21 +164,21 @@ class TestBootstrap:
             BillingMode="PAY_PER_REQUEST",
         )
         with pytest.raises(LayoutMismatch, match="DYNEIN_TABLE"):
-            await bootstrap_table(dynamodb, engine_settings, CLOCK)
+            await bootstrapped(dynamodb, engine_settings)
 
 
 class TestVerify:
     async def test_no_table(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
         with pytest.raises(NotBootstrapped, match="dynein bootstrap"):
-            await verify_layout(dynamodb, engine_settings, CLOCK)
+            await verified(dynamodb, engine_settings)
 
     async def test_no_layout(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         key: Any = {"pk": {"S": "layout"}, "sk": {"B": b"\0"}}
         await dynamodb.delete_item(TableName=engine_settings.table, Key=key)
         with pytest.raises(NotBootstrapped, match="dynein bootstrap"):
-            await verify_layout(dynamodb, engine_settings, CLOCK)
-        shards = DynamoShardRecords(dynamodb, engine_settings.table, CLOCK, Telemetry())
+            await verified(dynamodb, engine_settings)
+        shards = DynamoShardRecords(table_of(dynamodb, engine_settings))
         assert await shards.layout() is None
         with pytest.raises(NotBootstrapped):
             await shards.all()
@@ -178,12 +194,16 @@ class TestVerify:
     async def test_a_mismatch_says_what_to_do(
         self, dynamodb: DynamoDBClient, engine_settings: Settings, update: dict[str, int], remedy: str
     ) -> None:
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         with pytest.raises(LayoutMismatch, match=remedy):
-            await verify_layout(dynamodb, changed(engine_settings, **update), CLOCK)
+            await verify_layout(
+                table_of(dynamodb, changed(engine_settings, **update)), changed(engine_settings, **update)
+            )
         if update != {"shard_count": SHARDS + 1}:
             with pytest.raises(LayoutMismatch, match=remedy):
-                await bootstrap_table(dynamodb, changed(engine_settings, **update), CLOCK)
+                await bootstrap_table(
+                    table_of(dynamodb, changed(engine_settings, **update)), changed(engine_settings, **update)
+                )
 
     async def test_a_missing_table_stops_every_verb(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
         table = dynamo_table("", dynamodb, engine_settings)
@@ -214,11 +234,11 @@ class TestVerify:
 
 @needs_transactions
 class TestMoveRaces:
-    """`TriggerStore.move` looks first; these are decided by the conditions of its transaction alone."""
+    """`TriggerStore.move` reads first; these are decided by the conditions of its transaction alone."""
 
     @pytest_asyncio.fixture(autouse=True, loop_scope="session")
     async def _a_stored_job(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         self.client, self.settings = dynamodb, engine_settings
         self.rival = dynamo_table("", dynamodb, engine_settings)
         self.trigger = trigger_at(T0 + 5 * WIDTH_MS)
@@ -249,8 +269,8 @@ class TestMoveRaces:
 
     async def test_cancelled(self) -> None:
         to = moved(self.trigger, T0)
-        answer = await self.move(to, lambda: self.rival.store.cancel(self.trigger.key))
-        assert answer == Tombstone(self.trigger.key, None)
+        result = await self.move(to, lambda: self.rival.store.cancel(self.trigger.key))
+        assert result == Tombstone(self.trigger.key, None)
         assert await self.standing(to) == (False, False)
 
     async def test_cancelled_and_then_ingested_again(self) -> None:
@@ -282,7 +302,7 @@ class TestMoveRaces:
         to = moved(self.trigger, T0)
         assert await self.move(to, lambda: self.renew(T0)) is Moved.MOVED
         (record,) = await self.rival.shards.get([0])
-        assert record.late_writes == 1, "or the owner, having read past it, would never look"
+        assert record.late_writes == 1, "or the owner, having read past it, would not read it again"
 
     async def test_the_new_times_bucket_is_retired(self) -> None:
         await self.renew(T0 + WIDTH_MS)
@@ -305,21 +325,20 @@ SAYS_NOT_WHAT_IT_CONSUMES = {
 async def test_what_calls_consume_is_counted_by_operation_and_kind(
     subject: Subject, dynamodb: DynamoDBClient, engine_settings: Settings
 ) -> None:
-    name, clock, telemetry = engine_settings.table, SystemClock(), Telemetry()
-    await bootstrap_table(dynamodb, engine_settings, clock, telemetry)
-    store = DynamoTriggerStore(dynamodb, name, clock, telemetry, WIDTH_MS)
-    shards = DynamoShardRecords(dynamodb, name, clock, telemetry)
-    roster = DynamoRoster(dynamodb, name, clock, telemetry)
+    context = command_context()
+    table = DynamoTable(dynamodb, engine_settings.table, context)
+    await bootstrap_table(table, engine_settings)
+    store, shards, roster = DynamoTriggerStore(table, WIDTH_MS), DynamoShardRecords(table), DynamoRoster(table)
     trigger = trigger_at(T0)
     await store.add([trigger])
     await store.read(BUCKET, 0, from_ms=T0, until_ms=T0, limit=5)
     await store.remove([trigger.key])
-    await shards.take((await shards.all())[0], "somebody")
+    await shards.take((await shards.all())[0], "an owner")
     await roster.heartbeat("ingester", "one", 1)
     await roster.leave("ingester", "one")
     if subject.engine not in WITHOUT_TRANSACTIONS:
         await store.cancel(trigger_at(T0 + 1000 * WIDTH_MS).key)
-    (metric,) = telemetry.capacity_units.collect()
+    (metric,) = context.telemetry.capacity_units.collect()
     units = {
         (sample.labels["operation"], sample.labels["kind"]): sample.value
         for sample in metric.samples
@@ -359,9 +378,10 @@ class TestItems:
     async def test_markers_outlive_the_job_and_every_inbound_message(
         self, dynamodb: DynamoDBClient, engine_settings: Settings, now_ms: int
     ) -> None:
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         name = engine_settings.table
-        store = DynamoTriggerStore(dynamodb, name, ManualClock(now_ms), Telemetry(), WIDTH_MS)
+        context = command_context()._replace(clock=ManualClock(now_ms))
+        store = DynamoTriggerStore(DynamoTable(dynamodb, name, context), WIDTH_MS)
         trigger, goes = trigger_at(T0, prepared=True), trigger_at(T0)
         await store.add([goes])
         assert await store.cancel(trigger.key) is Cancelled.CANCELLED
@@ -381,16 +401,16 @@ class TestItems:
     async def test_a_member_that_never_left_is_tidied_away(
         self, dynamodb: DynamoDBClient, engine_settings: Settings
     ) -> None:
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
-        clock = ManualClock(T0)
-        await DynamoRoster(dynamodb, engine_settings.table, clock, Telemetry()).heartbeat("ingester", "one", 1)
+        await bootstrapped(dynamodb, engine_settings)
+        table = DynamoTable(dynamodb, engine_settings.table, command_context()._replace(clock=ManualClock(T0)))
+        await DynamoRoster(table).heartbeat("ingester", "one", 1)
         item = await raw_item(dynamodb, engine_settings.table, "member#ingester", b"one")
         assert int(item["ttl"]["N"]) > T0 // 1000
 
     async def test_every_kind_of_unreadable_record_is_reported(
         self, dynamodb: DynamoDBClient, engine_settings: Settings
     ) -> None:
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         store = dynamo_table("", dynamodb, engine_settings).store
         good, other = trigger_at(T0 + 1), trigger_at(T0 + 1)
         await store.add([good])
@@ -417,7 +437,7 @@ class TestItems:
     async def test_a_stray_right_on_the_upper_bound_is_not_in_range(
         self, dynamodb: DynamoDBClient, engine_settings: Settings
     ) -> None:
-        await bootstrap_table(dynamodb, engine_settings, CLOCK)
+        await bootstrapped(dynamodb, engine_settings)
         store = dynamo_table("", dynamodb, engine_settings).store
         item: Any = {"pk": {"S": partition_key(BUCKET, 0)}, "sk": {"B": (T0 + 1).to_bytes(6, "big")}}
         await dynamodb.put_item(TableName=engine_settings.table, Item=item)

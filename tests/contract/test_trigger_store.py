@@ -340,11 +340,11 @@ class TestCancel:
     async def test_many_at_once(self, store: TriggerStore) -> None:
         trigger = trigger_at(T0)
         await store.add([trigger])
-        answers = await asyncio.gather(*(store.cancel(trigger.key) for _ in range(6)))
-        assert sorted(answers, key=str) == [Cancelled.BEFORE] * 5 + [Cancelled.CANCELLED]
+        results = await asyncio.gather(*(store.cancel(trigger.key) for _ in range(6)))
+        assert sorted(results, key=str) == [Cancelled.BEFORE] * 5 + [Cancelled.CANCELLED]
 
     async def test_against_a_rising_mark(self, store: TriggerStore, shards: ShardRecords) -> None:
-        """Whoever comes first: if the cancel answers CANCELLED, a reader that raised the mark finds no live trigger."""
+        """Whoever comes first: if the cancel returns CANCELLED, a reader that raised the mark finds no live trigger."""
         mine = await raise_read_mark(shards, T0 - 1)
         triggers = [trigger_at(T0 + i) for i in range(8)]
         await store.add(triggers)
@@ -357,11 +357,11 @@ class TestCancel:
             return await read_all(store)
 
         reading = asyncio.ensure_future(raise_and_read())
-        answers = await asyncio.gather(*(store.cancel(t.key) for t in triggers))
+        results = await asyncio.gather(*(store.cancel(t.key) for t in triggers))
         page = await reading
         stopped = {tombstone.key for tombstone in page.tombstones}
         live = {trigger.key for trigger in page.triggers} - stopped
-        cancelled = {t.key for t, answer in zip(triggers, answers, strict=True) if answer is Cancelled.CANCELLED}
+        cancelled = {t.key for t, result in zip(triggers, results, strict=True) if result is Cancelled.CANCELLED}
         assert live.isdisjoint(cancelled)
         assert live | cancelled == {trigger.key for trigger in triggers}
 
@@ -450,7 +450,7 @@ class TestMove:
         assert renewed.late_writes == mine.late_writes
 
     async def test_behind_the_read_mark_counts_a_late_write(self, store: TriggerStore, shards: ShardRecords) -> None:
-        """The owner has read that range already; the count makes it look again."""
+        """The owner has read that range already; the count makes it read it again."""
         trigger = trigger_at(T0 + 5 * MINUTE_MS)
         await store.add([trigger])
         mine = await raise_read_mark(shards, T0 + 1000)
@@ -473,7 +473,7 @@ class TestMove:
         assert (await read_all(store, from_ms=T0 + 1)).triggers == [Trigger(to.key, to.token, trigger.record)]
 
     async def test_into_a_retired_bucket(self, table: EngineTable) -> None:
-        """Nobody would read it there: the move is refused and the job stays where it is."""
+        """It would never be read there: the move is refused and the job stays where it is."""
         trigger = trigger_at(T0 + 5 * MINUTE_MS)
         await table.store.add([trigger])
         mine = await raise_read_mark(table.shards, T0 + MINUTE_MS)
@@ -490,9 +490,9 @@ class TestMove:
         trigger = trigger_at(T0)
         await store.add([trigger])
         targets = [moved(trigger, T0 + i * MINUTE_MS) for i in range(1, 5)]
-        answers = await asyncio.gather(*(store.move(trigger.key, to) for to in targets))
-        (winner,) = [to for to, answer in zip(targets, answers, strict=True) if answer is Moved.MOVED]
-        assert [a for a in answers if a is not Moved.MOVED] == [Tombstone(trigger.key, winner.token)] * 3
+        results = await asyncio.gather(*(store.move(trigger.key, to) for to in targets))
+        (winner,) = [to for to, result in zip(targets, results, strict=True) if result is Moved.MOVED]
+        assert [a for a in results if a is not Moved.MOVED] == [Tombstone(trigger.key, winner.token)] * 3
         assert await places_of(store, trigger) == [winner.key]
 
     async def test_against_a_cancel(self, store: TriggerStore) -> None:

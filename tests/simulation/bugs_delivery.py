@@ -14,6 +14,7 @@ from dynein.core.due_job import Outcome
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.due_timer import DueTimer
 from dynein.delivery.lane import Lane
+from dynein.delivery.lane_pace import LanePace
 from dynein.errors import DyneinError
 from dynein.ingest.near_jobs import NearJobs
 from dynein.runtime.group_commit import GroupCommit
@@ -55,7 +56,7 @@ def _delay_rounded_down(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 def _gives_up(original: Any) -> Any:
     async def deliver(self: Lane, due_jobs: Any) -> Any:
-        if self._failures >= 3:
+        if self._pace.failures >= 3:
             return [Outcome.SENT] * len(due_jobs)
         return await original(self, due_jobs)
 
@@ -113,7 +114,7 @@ BUGS = (
     Mutation("round DelaySeconds down", direct_sender, "delay_s", _delay_rounded_down),
     Mutation("take a job for sent once its lane has failed three times", Lane, "_deliver", _gives_up),
     Mutation("dead-letter without an acknowledgement", DeadLetterQueue, "_flush", _without_acknowledgement),
-    Mutation("dead-letter at the first failure", Lane, "_over_budget", returns(value=True)),
+    Mutation("dead-letter at the first failure", LanePace, "is_over_budget", returns(value=True)),
     Mutation("forget a trigger that there was no room for", ShardBuffer, "evict", _forget),
     Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
     Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),

@@ -8,7 +8,7 @@ from dynein.api.stored_jobs import StoredJobs
 from dynein.core.ledger import Closing, Counts, Flow, Tally
 from dynein.delivery.lane import Lane
 from dynein.errors import Unavailable
-from dynein.ledger.poster import LedgerBook
+from dynein.ledger.poster import LedgerPoster
 from tests.simulation.mutation import Mutation, answer
 
 
@@ -59,7 +59,7 @@ def _forget_the_rest(original: Any) -> Any:
 
 
 def _new_id_each_try(original: Any) -> Any:
-    async def post(self: LedgerBook) -> None:
+    async def post(self: LedgerPoster) -> None:
         if self._posting is not None:
             self._posting = self._posting._replace(posting_id=self._new_id())
         await original(self)
@@ -68,7 +68,7 @@ def _new_id_each_try(original: Any) -> Any:
 
 
 def _one_try(original: Any) -> Any:
-    async def post(self: LedgerBook) -> None:
+    async def post(self: LedgerPoster) -> None:
         try:
             await original(self)
         finally:
@@ -92,8 +92,8 @@ BUGS = (
     Mutation("count a repeated create and never take it back", Tally, "add", _never_less),
     Mutation("do not count a cancel in doubt", StoredJobs, "_cancel", _only_what_is_certain),
     Mutation("forget the counts that a posting has no room for", Tally, "take", _forget_the_rest),
-    Mutation("post again under another id", LedgerBook, "_post", _new_id_each_try),
-    Mutation("give up a posting that failed", LedgerBook, "_post", _one_try),
-    Mutation("exit without posting the last counts", LedgerBook, "close", answer(None)),
+    Mutation("post again under another id", LedgerPoster, "_post", _new_id_each_try),
+    Mutation("give up a posting that failed", LedgerPoster, "_post", _one_try),
+    Mutation("exit without posting the last counts", LedgerPoster, "close", answer(None)),
     Mutation("read windows of the ledger that have not closed", Closing, "closed", _no_grace),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dynein.core.ledger import Counts, Posting
-from dynein.ledger.process import closing_by
+from dynein.ledger.reader import closing_by
 from dynein.settings import Settings
 from dynein.testing import FakeLedger
 from tests.simulation.engines import TABLE

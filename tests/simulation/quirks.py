@@ -10,6 +10,7 @@ from dynein.core.keys import TriggerKey, bucket_of
 from dynein.core.queues import SendFailure
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Page
+from dynein.errors import Remedy
 from dynein.runtime.clock import Clock
 from dynein.testing import Call, Faults
 from tests.simulation.scenario import FaultIntensity, Scenario
@@ -118,11 +119,12 @@ class EngineFaults(Faults):
         if refused is not None:
             code, permanent = refused
             self._met["bad_queue"] += 1
-            return dict.fromkeys(range(call.entries), SendFailure(code, "simulated", permanent))
+            remedy = Remedy.REJECT if permanent else Remedy.RETRY
+            return dict.fromkeys(range(call.entries), SendFailure(code, "simulated", remedy))
         if self._rng.random() >= self._intensity.partial:
             return {}
         self._met["partial"] += 1
-        failure = SendFailure("InternalError", "simulated", permanent=False)
+        failure = SendFailure("InternalError", "simulated", Remedy.RETRY)
         return {i: failure for i in range(call.entries) if self._rng.random() < 0.5}
 
     def duplicates(self, call: Call, message_id: str) -> bool:  # noqa: ARG002

@@ -12,8 +12,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from dynein.errors import DyneinError
-from dynein.ledger.process import closing_by
-from dynein.ledger.reader import LOOK_BACK_MS
+from dynein.ledger.reader import LOOK_BACK_MS, closing_by
 from tests.simulation.auditor import Auditor
 from tests.simulation.checker import Checker
 from tests.simulation.fault_injector import FaultInjector

@@ -1,4 +1,4 @@
-"""How records look as DynamoDB items, both ways. Pure. Used by the ``dynamodb_`` modules only.
+"""How records look as DynamoDB items, both ways. Pure. Used in `dynein.aws.dynamodb` only.
 
 ==============  =====================  ===============  ==============================================================
 record          ``pk`` (String)        ``sk`` (Binary)  attributes
@@ -6,10 +6,10 @@ record          ``pk`` (String)        ``sk`` (Binary)  attributes
 trigger         ``t#BUCKET#SHARD``     `sort_key`       ``tk`` token, ``job`` the job's JSON text
 tombstone       ``t#BUCKET#SHARD``     `sort_key`       ``to`` the token that replaced it (if moved), ``ttl``
 claim           ``claim#JOBID``        one zero byte    ``cid`` the create that keeps the job id, ``ttl``
-shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``heartbeat``, ``read_mark``,
+shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``beat``, ``read_mark``,
                                                         ``settled_mark``, ``hold_mark``, ``retired``, ``late``
 layout          ``layout``             one zero byte    ``bucket_width_ms``, ``shard_count``
-roster member   ``member#ROLE``        member's name    ``heartbeat``, ``ttl``
+roster member   ``member#ROLE``        member's name    ``beat``, ``ttl``
 ledger window   ``ledger#WIDTH#SLOT``  its start, ms    a count for each of `dynein.core.ledger.FLOWS` seen, ``ttl``
                                        (6 bytes)
 ==============  =====================  ===============  ==============================================================
@@ -27,7 +27,7 @@ from dynein.core.trigger import Trigger, check
 from dynein.core.trigger_store import Tombstone
 
 Item = dict[str, Any]
-"""One item or key, in DynamoDB's typed form. Built and read in the ``dynamodb_`` modules only."""
+"""One item or key, in DynamoDB's typed form. Built and read in `dynein.aws.dynamodb` only."""
 
 ALONE = b"\0"
 """Sort key of a record that has its partition to itself."""
@@ -35,9 +35,9 @@ MARKER_TTL_S = 15 * 86_400
 """How long a tombstone or claim outlives its job: SQS keeps an inbound message for 14 days at most, so nothing that it
 must stop can come later."""
 LEDGER_TTL_S = 8 * 86_400
-"""How long a window of the ledger is kept after its end: a week to look at, and a day for DynamoDB to tidy up in."""
+"""How long a window of the ledger is kept after its end: a week to read it in, and a day for DynamoDB to delete it."""
 MEMBER_TTL_S = 86_400
-"""When a member that never left is forgotten. Only tidying: observers judge by beats."""
+"""When a member that never left is deleted. For tidiness only: whether it is alive, its heartbeat shows."""
 
 
 def text(value: str) -> Item:
@@ -59,7 +59,7 @@ def record_key(key: TriggerKey, kind: Kind, bucket_width_ms: int) -> Item:
 
 
 def identity(item: Mapping[str, Any]) -> tuple[str, bytes]:
-    """An item's key as plain values, to match an answer with its request."""
+    """An item's key as plain values, to match a response with its request."""
     return item["pk"]["S"], bytes(item["sk"]["B"])
 
 
@@ -73,7 +73,7 @@ def trigger_item(trigger: Trigger, bucket_width_ms: int) -> Item:
 
 
 def read_trigger(item: Mapping[str, Any], key: TriggerKey) -> Trigger | None:
-    """The trigger that should stand at ``key``, or ``None`` if the item is not one (in whatever way)."""
+    """The trigger that should be stored at ``key``, or ``None`` if the item is not one (in whatever way)."""
     try:
         token: str = item["tk"]["S"]
         record = item["job"]["S"].encode("utf-8")
@@ -152,7 +152,7 @@ def read_shard(item: Mapping[str, Any]) -> ShardRecord:
         fence=int(item["fence"]["N"]),
         heartbeat=int(item["beat"]["N"]),
         read_mark_ms=int(item["read_mark"]["N"]),
-        # Records have not always had one: then nobody knows how long the read mark has stood.
+        # Older records have none: then it is not known how long the read mark has been there.
         settled_mark_ms=int(item.get("settled_mark", item["read_mark"])["N"]),
         hold_mark_ms=int(item["hold_mark"]["N"]),
         retired_before=int(item["retired"]["N"]),

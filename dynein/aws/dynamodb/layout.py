@@ -7,7 +7,7 @@ ways would not find each other's triggers.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
@@ -21,16 +21,11 @@ from dynein.aws.dynamodb.items import (
     shard_item,
     shard_key,
 )
-from dynein.aws.dynamodb.table import DynamoCalls
+from dynein.aws.dynamodb.table import DynamoTable
 from dynein.aws.errors import error_code
 from dynein.core.shard_records import Layout, new_shard_record
 from dynein.errors import LayoutMismatch, NotBootstrapped, Unavailable
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
 from dynein.settings import NEW_TABLE_BUCKET_WIDTH_S, NEW_TABLE_SHARD_COUNT, Settings
-
-if TYPE_CHECKING:
-    from types_aiobotocore_dynamodb import DynamoDBClient
 
 KEY_SCHEMA = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
 ATTRIBUTES = [{"AttributeName": "pk", "AttributeType": "S"}, {"AttributeName": "sk", "AttributeType": "B"}]
@@ -39,7 +34,7 @@ TTL_ATTRIBUTE = "ttl"
 NOT_THERE = "attribute_not_exists(pk)"
 """A shard record or layout that exists is never overwritten: its marks and its lease are in use."""
 COUNT_UNCHANGED = "bucket_width_ms = :width AND shard_count = :seen"
-"""Of two bootstraps at a time, one raises the shard count; the other starts over from what it then finds."""
+"""Of two bootstraps at a time, one raises the shard count; the other starts over from what it finds then."""
 
 _POLL_S = 0.25
 _POLLS_MAX = 480  # two minutes; AWS makes a table in some ten seconds
@@ -47,46 +42,44 @@ _PUTS_AT_ONCE = 16
 _RACE_TRIES = 5
 
 
+class _LostRace(Unavailable):
+    """Another bootstrap changed the layout in the meantime."""
+
+
 class TableStep(NamedTuple):
-    """One thing that was looked after. ``outcome``: ``created``, ``updated`` or ``verified``."""
+    """One thing that bootstrap has taken care of. ``outcome``: ``created``, ``updated`` or ``verified``."""
 
     resource: str
     outcome: str
     detail: str
 
 
-async def bootstrap_table(
-    client: DynamoDBClient, settings: Settings, clock: Clock, telemetry: Telemetry | None = None
-) -> list[TableStep]:
+async def bootstrap_table(table: DynamoTable, settings: Settings) -> list[TableStep]:
     """Create the table or verify it, record the layout, add shards if the settings ask for more. Idempotent.
 
     Raises `LayoutMismatch` when the table cannot become what the settings say.
     """
-    calls = DynamoCalls(client, settings.table, clock, telemetry or Telemetry())
-    created = await _create(calls) if await _describe(calls) is None else False
-    _check_schema(settings.table, await _active(calls))
-    ttl_enabled = await _enable_ttl(calls)
+    created = await _create(table) if await _describe(table) is None else False
+    _check_schema(table.name, await _active(table))
+    ttl_enabled = await _enable_ttl(table)
     outcome = "created" if created else "updated" if ttl_enabled else "verified"
-    table_step = TableStep(f"table {settings.table}", outcome, f"TTL on {TTL_ATTRIBUTE}")
-    return [table_step, await _record_layout(calls, settings)]
+    table_step = TableStep(f"table {table.name}", outcome, f"TTL on {TTL_ATTRIBUTE}")
+    return [table_step, await _record_layout(table, settings)]
 
 
-async def verify_layout(
-    client: DynamoDBClient, settings: Settings, clock: Clock, telemetry: Telemetry | None = None
-) -> Layout:
+async def verify_layout(table: DynamoTable, settings: Settings) -> Layout:
     """The recorded layout, if it is what the settings say; for the start of a process.
 
     Raises `NotBootstrapped` when table or layout is missing, `LayoutMismatch` saying what to do when they differ.
     """
-    calls = DynamoCalls(client, settings.table, clock, telemetry or Telemetry())
-    recorded = await _recorded_layout(calls)
+    recorded = await _recorded_layout(table)
     if recorded is None:
-        raise NotBootstrapped(f"table {settings.table} has no layout: run `dynein bootstrap`")
+        raise NotBootstrapped(f"table {table.name} has no layout: run `dynein bootstrap`")
     wanted = _wanted(settings, recorded)
-    _check_layout(settings.table, recorded, wanted)
+    _check_layout(table.name, recorded, wanted)
     if recorded.shard_count < wanted.shard_count:
         raise LayoutMismatch(
-            f"table {settings.table} has {recorded.shard_count} shards, the settings say {wanted.shard_count}: "
+            f"table {table.name} has {recorded.shard_count} shards, the settings say {wanted.shard_count}: "
             f"run `dynein bootstrap` to add shards, or set DYNEIN_SHARD_COUNT={recorded.shard_count} (or unset it)"
         )
     return recorded
@@ -114,18 +107,18 @@ def _check_layout(table: str, recorded: Layout, wanted: Layout) -> None:
         )
 
 
-async def _describe(calls: DynamoCalls) -> dict[str, Any] | None:
+async def _describe(table: DynamoTable) -> dict[str, Any] | None:
     try:
-        answer = await calls.run("DescribeTable", calls.client.describe_table(TableName=calls.table))
+        response = await table.run("DescribeTable", table.client.describe_table(TableName=table.name))
     except NotBootstrapped:
         return None
-    return dict(answer["Table"])
+    return dict(response["Table"])
 
 
-async def _create(calls: DynamoCalls) -> bool:
+async def _create(table: DynamoTable) -> bool:
     request: Any = {"KeySchema": KEY_SCHEMA, "AttributeDefinitions": ATTRIBUTES, "BillingMode": "PAY_PER_REQUEST"}
     try:
-        await calls.run("CreateTable", calls.client.create_table(TableName=calls.table, **request))
+        await table.run("CreateTable", table.client.create_table(TableName=table.name, **request))
     except ClientError as error:
         if error_code(error) != "ResourceInUseException":
             raise
@@ -133,15 +126,15 @@ async def _create(calls: DynamoCalls) -> bool:
     return True
 
 
-async def _active(calls: DynamoCalls) -> dict[str, Any]:
+async def _active(table: DynamoTable) -> dict[str, Any]:
     """The table's description, once it can be used."""
     for _ in range(_POLLS_MAX):
-        described = await _describe(calls)
+        described = await _describe(table)
         if described is not None and described["TableStatus"] in {"ACTIVE", "UPDATING"}:
             return described
-        await calls.clock.sleep(_POLL_S)
+        await table.clock.sleep(_POLL_S)
     raise Unavailable(
-        f"table {calls.table} is not active after {_POLLS_MAX * _POLL_S:.0f} s: run `dynein bootstrap` again"
+        f"table {table.name} is not active after {_POLLS_MAX * _POLL_S:.0f} s: run `dynein bootstrap` again"
     )
 
 
@@ -152,45 +145,45 @@ def _check_schema(table: str, described: dict[str, Any]) -> None:
     keys, types = by_name(described["KeySchema"]), by_name(described["AttributeDefinitions"])
     if keys != by_name(KEY_SCHEMA) or any(types.get(name) != row for name, row in by_name(ATTRIBUTES).items()):
         raise LayoutMismatch(
-            f"table {table} exists with other keys than Dynein's (pk String, sk Binary): it is somebody else's. "
+            f"table {table} exists with other keys than Dynein's (pk String, sk Binary): it is not Dynein's. "
             "Name another with DYNEIN_TABLE"
         )
 
 
-async def _enable_ttl(calls: DynamoCalls) -> bool:
-    answer = await calls.run("DescribeTimeToLive", calls.client.describe_time_to_live(TableName=calls.table))
-    described = answer["TimeToLiveDescription"]
+async def _enable_ttl(table: DynamoTable) -> bool:
+    response = await table.run("DescribeTimeToLive", table.client.describe_time_to_live(TableName=table.name))
+    described = response["TimeToLiveDescription"]
     if described.get("TimeToLiveStatus") in {"ENABLED", "ENABLING"}:
         if described.get("AttributeName") == TTL_ATTRIBUTE:
             return False
         raise LayoutMismatch(
-            f"table {calls.table} expires items by attribute {described.get('AttributeName')!r}, Dynein needs "
+            f"table {table.name} expires items by attribute {described.get('AttributeName')!r}, Dynein needs "
             f"{TTL_ATTRIBUTE!r}. Turn that off, or name another table with DYNEIN_TABLE"
         )
-    await calls.run(
+    await table.run(
         "UpdateTimeToLive",
-        calls.client.update_time_to_live(
-            TableName=calls.table, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL_ATTRIBUTE}
+        table.client.update_time_to_live(
+            TableName=table.name, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL_ATTRIBUTE}
         ),
     )
     return True
 
 
-async def _record_layout(calls: DynamoCalls, settings: Settings) -> TableStep:
-    """Shard records first, then the layout that tells of them: who reads a shard count finds every record."""
-    resource = "layout"
-    for _ in range(_RACE_TRIES):
-        recorded = await _recorded_layout(calls)
+async def _record_layout(table: DynamoTable, settings: Settings) -> TableStep:
+    """Shard records first, then the layout that counts them: whoever reads a shard count finds every record."""
+
+    async def record() -> TableStep:
+        recorded = await _recorded_layout(table)
         wanted = _wanted(settings, recorded)
         detail = f"{wanted.bucket_width_ms // 1000} s buckets, {wanted.shard_count} shards"
         if recorded is not None:
-            _check_layout(calls.table, recorded, wanted)
-        added = await _add_missing_shards(calls, wanted)
+            _check_layout(table.name, recorded, wanted)
+        added = await _add_missing_shards(table, wanted)
         if recorded is None:
-            if await calls.put_if(layout_item(wanted), NOT_THERE):
-                return TableStep(resource, "created", detail)
+            if await table.put_if(layout_item(wanted), NOT_THERE):
+                return TableStep("layout", "created", detail)
         elif recorded == wanted:
-            return TableStep(resource, "updated" if added else "verified", detail)
+            return TableStep("layout", "updated" if added else "verified", detail)
         else:
             values = {
                 ":width": number(recorded.bucket_width_ms),
@@ -198,26 +191,28 @@ async def _record_layout(calls: DynamoCalls, settings: Settings) -> TableStep:
                 ":count": number(wanted.shard_count),
             }
             update = "SET shard_count = :count"
-            if await calls.update_if(layout_key(), update, COUNT_UNCHANGED, values, {}) is not None:
-                return TableStep(resource, "updated", f"{detail} (before: {recorded.shard_count})")
-    raise Unavailable("other bootstraps keep changing the layout: run `dynein bootstrap` again")
+            if await table.update_if(layout_key(), update, COUNT_UNCHANGED, values, {}) is not None:
+                return TableStep("layout", "updated", f"{detail} (before: {recorded.shard_count})")
+        raise _LostRace("other bootstraps keep changing the layout: run `dynein bootstrap` again")
+
+    return await table.retry(_RACE_TRIES).call("recording the layout", record, retry_on=(_LostRace,))
 
 
-async def _recorded_layout(calls: DynamoCalls) -> Layout | None:
-    item = await calls.get(layout_key())
+async def _recorded_layout(table: DynamoTable) -> Layout | None:
+    item = await table.get(layout_key())
     return read_layout(item) if item is not None else None
 
 
-async def _add_missing_shards(calls: DynamoCalls, wanted: Layout) -> int:
+async def _add_missing_shards(table: DynamoTable, wanted: Layout) -> int:
     """Write the records that are missing; how many."""
     keys = [shard_key(shard) for shard in range(wanted.shard_count)]
-    there = {identity(item) for item in await calls.get_many(keys)}
+    there = {identity(item) for item in await table.get_many(keys)}
     missing = [
-        shard_item(new_shard_record(shard, calls.clock.now_ms(), wanted.bucket_width_ms))
+        shard_item(new_shard_record(shard, table.clock.now_ms(), wanted.bucket_width_ms))
         for shard, key in enumerate(keys)
         if identity(key) not in there
     ]
     for start in range(0, len(missing), _PUTS_AT_ONCE):
         some = missing[start : start + _PUTS_AT_ONCE]
-        await asyncio.gather(*(calls.put_if(item, NOT_THERE) for item in some))
+        await asyncio.gather(*(table.put_if(item, NOT_THERE) for item in some))
     return len(missing)

@@ -1,13 +1,11 @@
 """Shard records, layout and roster in DynamoDB: `dynein.core.shard_records.ShardRecords` and `Roster`.
 
-Every write to a shard record carries one of the conditions below, so leases and marks need nobody's clock.
+Every write to a shard record carries one of the conditions below, so leases and marks depend on no machine's clock.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from dynein.aws.dynamodb.items import (
     Item,
@@ -19,65 +17,52 @@ from dynein.aws.dynamodb.items import (
     shard_key,
     text,
 )
-from dynein.aws.dynamodb.table import DynamoCalls
+from dynein.aws.dynamodb.table import DynamoTable
 from dynein.core.shard_records import Layout, ShardRecord
 from dynein.errors import NotBootstrapped
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
-
-if TYPE_CHECKING:
-    from types_aiobotocore_dynamodb import DynamoDBClient
 
 UNCHANGED_SINCE_SEEN = "fence = :fence AND beat = :beat AND #owner = :owner"
-"""Take over only from an owner that has not renewed since it was seen: two takers cannot both win."""
+"""Take over only from an owner that has not renewed since its record was read: of two takers, one wins."""
 UNOWNED_SINCE_SEEN = "fence = :fence AND beat = :beat AND attribute_not_exists(#owner)"
-"""The same for a shard that was seen free."""
+"""The same for a shard that had no owner."""
 OURS = "#owner = :owner AND fence = :fence"
 """A lease that was taken over is never renewed or released by its former owner."""
 MARK_NOT_LOWERED = "read_mark <= :read_mark"
-"""Marks only rise. A renewal whose answer was lost may have raised the mark further than its sender knows."""
+"""Marks only rise. A renewal whose response was lost may have raised the mark further than its sender knows."""
 NO_LATE_WRITE_SINCE = "retired < :retired AND late = :late"
-"""Retire only if nobody has written behind the read mark since the buckets were read and found empty."""
+"""Retire only if there was no write behind the read mark since the buckets were read and found empty."""
 HOLD_MARK_RISES = "hold_mark < :hold_mark"
 """Marks only rise."""
 BUCKET_NOT_RETIRED = "retired <= :bucket"
-"""A late write is counted only where a dispatcher still reads; otherwise the writer must learn that nobody will."""
+"""A late write is counted only where a dispatcher still reads; elsewhere the writer must learn that it will not be."""
 
 _OWNER = {"#owner": "owner"}  # a reserved word
 _NEVER_SEEN = 0
 
 
 class DynamoShardRecords:
-    """See `dynein.core.shard_records.ShardRecords`. ``rng`` jitters pauses between tries."""
+    """See `dynein.core.shard_records.ShardRecords`."""
 
-    def __init__(
-        self,
-        client: DynamoDBClient,
-        table: str,
-        clock: Clock,
-        telemetry: Telemetry,
-        *,
-        rng: random.Random | None = None,
-    ) -> None:
-        self._calls = DynamoCalls(client, table, clock, telemetry, rng)
+    def __init__(self, table: DynamoTable) -> None:
+        self._table = table
         self._shard_count_seen = _NEVER_SEEN
 
     async def layout(self) -> Layout | None:
         """The recorded layout, or ``None`` in a table that has none yet. Raises `NotBootstrapped` without a table."""
-        item = await self._calls.get(layout_key())
+        item = await self._table.get(layout_key())
         return read_layout(item) if item is not None else None
 
     async def all(self) -> list[ShardRecord]:
         """Every shard's record, by shard. Raises `NotBootstrapped` when no layout is recorded.
 
-        The layout is read along with the shards known so far, so that looking for new ones costs no call of its own.
+        The layout is read along with the shards known so far, so that new ones are found without a call of their own.
         """
         layout_place = identity(layout_key())
         keys = [layout_key(), *(shard_key(shard) for shard in range(self._shard_count_seen))]
-        items = {identity(item): item for item in await self._calls.get_many(keys)}
+        items = {identity(item): item for item in await self._table.get_many(keys)}
         layout = items.pop(layout_place, None)
         if layout is None:
-            raise NotBootstrapped(f"table {self._calls.table} has no layout: run `dynein bootstrap`")
+            raise NotBootstrapped(f"table {self._table.name} has no layout: run `dynein bootstrap`")
         records = [read_shard(item) for item in items.values()]
         count = read_layout(layout).shard_count
         if count > self._shard_count_seen:
@@ -87,7 +72,7 @@ class DynamoShardRecords:
 
     async def get(self, shards: Collection[int]) -> list[ShardRecord]:
         """The records of those of ``shards`` that exist, by shard."""
-        items = await self._calls.get_many([shard_key(shard) for shard in shards])
+        items = await self._table.get_many([shard_key(shard) for shard in shards])
         return sorted(read_shard(item) for item in items)
 
     async def take(self, seen: ShardRecord, owner: str) -> ShardRecord | None:
@@ -111,9 +96,11 @@ class DynamoShardRecords:
     async def renew(
         self, mine: ShardRecord, *, read_mark_ms: int, settled_mark_ms: int, retired_before: int
     ) -> ShardRecord | None:
-        """Beat, set both read marks, retire. One call, or three when a condition fails: was it the lease, or the rest?
+        """Raise the heartbeat, set both read marks, retire.
 
-        A read mark already higher in the table (from a renewal whose answer was lost) stays.
+        One call, or three when a condition fails: was it the lease, or the rest?
+
+        A read mark already higher in the table (from a renewal whose response was lost) stays.
         """
         assert mine.owner is not None
         assert read_mark_ms >= mine.read_mark_ms, "marks only rise"
@@ -167,11 +154,11 @@ class DynamoShardRecords:
     async def _update(
         self, shard: int, update: str, condition: str, values: Item, names: Item | None = None
     ) -> ShardRecord | None:
-        item = await self._calls.update_if(shard_key(shard), update, condition, values, names or {})
+        item = await self._table.update_if(shard_key(shard), update, condition, values, names or {})
         return read_shard(item) if item is not None else None
 
     async def _one(self, shard: int) -> ShardRecord:
-        item = await self._calls.get(shard_key(shard))
+        item = await self._table.get(shard_key(shard))
         if item is None:
-            raise NotBootstrapped(f"table {self._calls.table} has no record of shard {shard}: run `dynein bootstrap`")
+            raise NotBootstrapped(f"table {self._table.name} has no record of shard {shard}: run `dynein bootstrap`")
         return read_shard(item)

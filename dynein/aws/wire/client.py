@@ -24,16 +24,16 @@ from botocore.utils import normalize_url_path
 
 from dynein import __version__
 from dynein.aws.clock_offset import ClockOffset
-from dynein.aws.wire.answers import DYNAMODB, SQS, Operation
-from dynein.aws.wire.http1 import Pool
+from dynein.aws.wire.pool import Pool
+from dynein.aws.wire.responses import DYNAMODB, SQS, Operation
 from dynein.aws.wire.sigv4 import Signer, timestamp
 from dynein.errors import AccessDenied
 from dynein.runtime.clock import Clock
 
 USER_AGENT = f"dynein/{__version__}"
 CREDENTIALS_CHECKED_S = 1.0
-"""How long credentials are used before the SDK is asked again whether they want renewing: it takes a lock and a look at
-two clocks for that, more than the rest of a request costs. It renews them ten minutes and more before they expire."""
+"""How long credentials are used before the SDK is asked again whether they want renewing: that takes a lock and two
+clocks, more than the rest of a request costs. It renews them ten minutes and more before they expire."""
 
 _CONTENT_TYPE = "application/x-amz-json-1.0"
 _QUERY_MODE = ("x-amzn-query-mode", "true")
@@ -56,7 +56,7 @@ class _Credentials(NamedTuple):
 
 
 class Endpoint:
-    """Where a service answers."""
+    """Where a service is reached."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -70,57 +70,21 @@ class Endpoint:
         self.host_header = name if self.port == _PORTS[parts.scheme] else f"{name}:{self.port}"
 
 
-class WireClient:
-    """Has the methods of ``sdk``, an open client of SQS or DynamoDB; those in `dynein.aws.wire.answers` cost less.
+class RenewedCredentials:
+    """``source``'s, asked for again each `CREDENTIALS_CHECKED_S`."""
 
-    The SDK's client has to stay open as long as this one is used. Nothing here is bounded in time:
-    `dynein.aws.calls.AwsCalls` does that. Errors are the SDK's (`ClientError` for what AWS refuses,
-    `ResponseParserError`, what finding credentials raises), and `OSError` for what becomes of the connection.
-    """
-
-    def __init__(
-        self,
-        sdk: Any,  # noqa: ANN401 - the SDK makes its clients' classes at run time
-        credentials: CredentialsSource | None,
-        pool: Pool,
-        clock: Clock,
-        offset: ClockOffset | None = None,
-    ) -> None:
-        service: str = sdk.meta.service_model.service_name
-        self._sdk = sdk
-        self._pool = pool
+    def __init__(self, source: CredentialsSource | None, clock: Clock) -> None:
+        self._source = source
         self._clock = clock
-        self._offset = offset
-        self._look_at_date = False
-        self._source = credentials
         self._credentials: _Credentials | None = None
         self._checked_until_s = 0.0
-        endpoint = Endpoint(sdk.meta.endpoint_url)
-        self._host = endpoint.host_header
-        self._path = endpoint.path
-        self._signed_path = quote(normalize_url_path(endpoint.path), safe="/~")
-        self._extra = (_QUERY_MODE,) if service == "sqs" else ()
-        self._signer = Signer(sdk.meta.region_name, sdk.meta.service_model.signing_name)
-        self._second = -1
-        self._timestamp = ""
-        for method, operation in (SQS if service == "sqs" else DYNAMODB).items():
-            target = f"{sdk.meta.service_model.metadata['targetPrefix']}.{operation.name}"
-            setattr(self, method, partial(self._call, operation, target))
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the SDK's client
-        return getattr(self._sdk, name)
+    def fresh(self) -> _Credentials | None:
+        """Those of the last `renew`, while they need not be checked."""
+        return self._credentials if self._clock.monotonic() < self._checked_until_s else None
 
-    async def _call(self, operation: Operation, target: str, /, **request: Any) -> Any:  # noqa: ANN401 - see Operation
-        credentials = self._credentials
-        if credentials is None or self._clock.monotonic() >= self._checked_until_s:
-            credentials = await self._check_credentials()
-        answer = await self._pool.ask(self._request(target, credentials, _encoded(request)))
-        if self._look_at_date and self._offset is not None:
-            self._look_at_date = False
-            self._offset.heard(answer.headers.get(b"date", b"").decode("latin-1"))
-        return operation.read(answer)
-
-    async def _check_credentials(self) -> _Credentials:
+    async def renew(self) -> _Credentials:
+        """Those of now. Raises `NoCredentialsError`, `AccessDenied`, and what finding them raises."""
         if self._source is None:
             raise NoCredentialsError
         checked_at_s = self._clock.monotonic()
@@ -133,10 +97,24 @@ class WireClient:
                 raise AccessDenied("the AWS access key or session token has characters that none has: correct it")
         self._credentials = credentials
         self._checked_until_s = checked_at_s + CREDENTIALS_CHECKED_S
-        self._look_at_date = True  # as often will do, and costs nothing at the other calls
         return credentials
 
-    def _request(self, target: str, credentials: _Credentials, body: bytes) -> bytes:
+
+class RequestWriter:
+    """Writes one service's signed requests."""
+
+    def __init__(self, service: str, endpoint: Endpoint, signer: Signer, clock: Clock) -> None:
+        self._host = endpoint.host_header
+        self._path = endpoint.path
+        self._signed_path = quote(normalize_url_path(endpoint.path), safe="/~")
+        self._extra = (_QUERY_MODE,) if service == "sqs" else ()
+        self._signer = signer
+        self._clock = clock
+        self._second = -1
+        self._timestamp = ""
+
+    def write(self, target: str, credentials: _Credentials, body: bytes) -> bytes:
+        """Head and body of a request for the operation ``target``."""
         when = self._now()
         token = credentials.token
         signed = (
@@ -165,6 +143,48 @@ class WireClient:
         return self._timestamp
 
 
+class WireClient:
+    """Has the methods of ``sdk``, an open client of SQS or DynamoDB; those in `dynein.aws.wire.responses` cost less.
+
+    The SDK's client has to stay open as long as this one is used. Nothing here is bounded in time:
+    `dynein.aws.calls.AwsCalls` does that. Errors are the SDK's (`ClientError` for what AWS refuses,
+    `ResponseParserError`, what finding credentials raises), and `OSError` for what becomes of the connection.
+    """
+
+    def __init__(
+        self,
+        sdk: Any,  # noqa: ANN401 - the SDK makes its clients' classes at run time
+        credentials: CredentialsSource | None,
+        pool: Pool,
+        clock: Clock,
+        offset: ClockOffset | None = None,
+    ) -> None:
+        model = sdk.meta.service_model
+        service: str = model.service_name
+        signer = Signer(sdk.meta.region_name, model.signing_name)
+        self._sdk = sdk
+        self._pool = pool
+        self._offset = offset
+        self._credentials = RenewedCredentials(credentials, clock)
+        self._requests = RequestWriter(service, Endpoint(sdk.meta.endpoint_url), signer, clock)
+        for method, operation in (SQS if service == "sqs" else DYNAMODB).items():
+            target = f"{model.metadata['targetPrefix']}.{operation.name}"
+            setattr(self, method, partial(self._call, operation, target))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the SDK's client
+        return getattr(self._sdk, name)
+
+    async def _call(self, operation: Operation, target: str, /, **request: Any) -> Any:  # noqa: ANN401 - see Operation
+        credentials = self._credentials.fresh()
+        renewed = credentials is None
+        if credentials is None:
+            credentials = await self._credentials.renew()
+        response = await self._pool.ask(self._requests.write(target, credentials, _encoded(request)))
+        if renewed and self._offset is not None:  # often enough for it
+            self._offset.observe(response.headers.get(b"date", b"").decode("latin-1"))
+        return operation.read(response)
+
+
 @asynccontextmanager
 async def wire_client(
     sdk: Any,  # noqa: ANN401 - the SDK makes its clients' classes at run time
@@ -175,7 +195,10 @@ async def wire_client(
     ca_bundle: str | None = None,
     offset: ClockOffset | None = None,
 ) -> AsyncIterator[WireClient]:
-    """A client on the wire beside the open client ``sdk``. ``ca_bundle``: whom to trust, a file; unset, certifi's."""
+    """A client on the wire beside the open client ``sdk``.
+
+    ``ca_bundle``: a file with the certificate authorities to trust; unset, certifi's.
+    """
     endpoint = Endpoint(sdk.meta.endpoint_url)
     tls = _tls_context(ca_bundle) if endpoint.tls else None
     pool = Pool(endpoint.host, endpoint.port, tls, connections_max, clock)

@@ -391,7 +391,7 @@ async def test_only_the_entries_that_sqs_refused_fail() -> None:
 )
 async def test_an_entry_that_failed_for_now_may_be_sent_again(code: str, expected: type[DyneinError]) -> None:
     api = Api()
-    api.queues.faults.fail_entries_next("send", {0}, code=code)
+    api.queues.faults.fail_entries_next("send", {0}, code=code, throttled=expected is Throttled)
     with pytest.raises(expected):
         await api.accept()
 

@@ -35,11 +35,11 @@ class Counted:
         self.telemetry = Telemetry()
         self._calls = AwsCalls(cast("DynamoDBClient", _Client()), self.telemetry)
 
-    async def answer(self, operation: str, answer: dict[str, Any]) -> None:
+    async def respond(self, operation: str, response: dict[str, Any]) -> None:
         async def call() -> dict[str, Any]:
-            return answer
+            return response
 
-        assert await self._calls.run(operation, call()) is answer
+        assert await self._calls.run(operation, call()) is response
 
     async def fail(self, operation: str, error: Exception) -> None:
         async def call() -> None:
@@ -60,7 +60,7 @@ class Counted:
         }
 
 
-def answered(code: str, status: int = 400) -> ClientError:
+def refused(code: str, status: int = 400) -> ClientError:
     response: Any = {"Error": {"Code": code, "Message": "why"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(response, "Operation")
 
@@ -68,17 +68,17 @@ def answered(code: str, status: int = 400) -> ClientError:
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (answered("ProvisionedThroughputExceededException"), "throttled"),
-        (answered("AWS.SimpleQueueService.RequestThrottled"), "throttled"),
-        (answered("KMS.ThrottlingException"), "throttled"),
-        (answered("ConditionalCheckFailedException"), "conflict"),
-        (answered("TransactionCanceledException"), "conflict"),
-        (answered("AccessDeniedException"), "refused"),
-        (answered("ResourceNotFoundException"), "refused"),
-        (answered("ValidationException"), "refused"),
-        (answered("AWS.SimpleQueueService.NonExistentQueue"), "refused"),
-        (answered("InternalServerError", 500), "failed"),
-        (answered("Whatever", 503), "failed"),
+        (refused("ProvisionedThroughputExceededException"), "throttled"),
+        (refused("AWS.SimpleQueueService.RequestThrottled"), "throttled"),
+        (refused("KMS.ThrottlingException"), "throttled"),
+        (refused("ConditionalCheckFailedException"), "conflict"),
+        (refused("TransactionCanceledException"), "conflict"),
+        (refused("AccessDeniedException"), "refused"),
+        (refused("ResourceNotFoundException"), "refused"),
+        (refused("ValidationException"), "refused"),
+        (refused("AWS.SimpleQueueService.NonExistentQueue"), "refused"),
+        (refused("InternalServerError", 500), "failed"),
+        (refused("Whatever", 503), "failed"),
         (EndpointConnectionError(endpoint_url="http://x"), "failed"),
         (ConnectionResetError(), "failed"),
         (TimeoutError(), "timeout"),
@@ -93,20 +93,20 @@ async def test_how_a_call_ended(error: Exception, outcome: str) -> None:
 
 async def test_a_batch_done_in_part_was_throttled() -> None:
     counted = Counted()
-    await counted.answer("BatchWriteItem", {"UnprocessedItems": {}})
-    await counted.answer("BatchWriteItem", {"UnprocessedItems": {"t": [{}]}})
-    await counted.answer("BatchGetItem", {"UnprocessedKeys": {"t": {"Keys": [{}]}}})
+    await counted.respond("BatchWriteItem", {"UnprocessedItems": {}})
+    await counted.respond("BatchWriteItem", {"UnprocessedItems": {"t": [{}]}})
+    await counted.respond("BatchGetItem", {"UnprocessedKeys": {"t": {"Keys": [{}]}}})
     assert counted.outcomes("BatchWriteItem") == {"ok": 1, "throttled": 1}
     assert counted.outcomes("BatchGetItem") == {"throttled": 1}
 
 
 async def test_capacity_is_what_dynamodb_reports() -> None:
     counted = Counted()
-    await counted.answer("Query", {"ConsumedCapacity": {"TableName": "t", "CapacityUnits": 2.5}})
-    await counted.answer("Query", {"ConsumedCapacity": {"TableName": "t", "CapacityUnits": 0.5}})
+    await counted.respond("Query", {"ConsumedCapacity": {"TableName": "t", "CapacityUnits": 2.5}})
+    await counted.respond("Query", {"ConsumedCapacity": {"TableName": "t", "CapacityUnits": 0.5}})
     batch = [{"TableName": "t", "CapacityUnits": 25.0}, {"TableName": "u", "CapacityUnits": 1.0}]
-    await counted.answer("BatchWriteItem", {"ConsumedCapacity": batch})
-    await counted.answer("PutItem", {})
+    await counted.respond("BatchWriteItem", {"ConsumedCapacity": batch})
+    await counted.respond("PutItem", {})
     units = "dynein_capacity_units_total"
     assert counted.value(units, operation="Query", kind="read") == 3.0
     assert counted.value(units, operation="BatchWriteItem", kind="write") == 26.0

@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from botocore.exceptions import (
     ClientError,
-    ConnectionClosedError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    ReadTimeoutError,
 )
 
 from dynein.aws.calls import AwsCalls
 from dynein.aws.clients import clients, dynamodb_client, sqs_client
-from dynein.aws.errors import aws_error, error_code
-from dynein.errors import AccessDenied, InvalidSettings, NotBootstrapped, Throttled, Unavailable
+from dynein.errors import InvalidSettings, Throttled, Unavailable
 from dynein.observability.telemetry import Telemetry
 from dynein.settings import load_settings
 
@@ -26,58 +20,9 @@ if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
 
 
-def answered(code: str, status: int = 400) -> ClientError:
+def refused(code: str, status: int = 400) -> ClientError:
     response: Any = {"Error": {"Code": code, "Message": "why"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(response, "Operation")
-
-
-@pytest.mark.parametrize(
-    ("error", "meant"),
-    [
-        (answered("ThrottlingException"), Throttled),
-        (answered("ProvisionedThroughputExceededException"), Throttled),
-        (answered("RequestLimitExceeded"), Throttled),
-        (answered("ThrottlingException", 503), Throttled),
-        (answered("InternalServerError", 500), Unavailable),
-        (answered("NeverSeenBefore", 503), Unavailable),
-        (answered("TransactionInProgressException"), Unavailable),
-        (answered("ResourceNotFoundException"), NotBootstrapped),
-        (answered("AccessDeniedException"), AccessDenied),
-        (answered("ExpiredTokenException"), AccessDenied),
-        (answered("NeverSeenBefore", 403), AccessDenied),
-        (NoCredentialsError(), AccessDenied),
-        (EndpointConnectionError(endpoint_url="http://x"), Unavailable),
-        (ConnectTimeoutError(endpoint_url="http://x"), Unavailable),
-        (ReadTimeoutError(endpoint_url="http://x"), Unavailable),
-        (ConnectionClosedError(endpoint_url="http://x"), Unavailable),
-        (TimeoutError(), Unavailable),
-        (ConnectionResetError(), Unavailable),
-    ],
-)
-def test_what_an_error_means(error: Exception, meant: type[Exception]) -> None:
-    ours = aws_error("PutItem", error)
-    assert type(ours) is meant
-    assert "PutItem" in str(ours)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        answered("ConditionalCheckFailedException"),
-        answered("TransactionCanceledException"),
-        answered("TransactionConflictException"),
-        answered("ValidationException"),
-        answered("AWS.SimpleQueueService.NonExistentQueue"),
-        KeyError("a bug of ours"),
-    ],
-)
-def test_what_is_for_the_caller_to_judge(error: Exception) -> None:
-    assert aws_error("PutItem", error) is None
-
-
-def test_codes_come_without_their_namespace() -> None:
-    assert error_code(answered("com.amazonaws.dynamodb.v20120810#ThrottlingException")) == "ThrottlingException"
-    assert error_code(TimeoutError()) == "TimeoutError"
 
 
 class _Config:
@@ -101,7 +46,7 @@ class TestCalls:
         labels = {"operation": "PutItem", "outcome": outcome}
         return self.telemetry.registry.get_sample_value("dynein_aws_calls_total", labels)
 
-    async def test_an_answer(self) -> None:
+    async def test_a_response(self) -> None:
         async def call() -> int:
             return 7
 
@@ -110,7 +55,7 @@ class TestCalls:
 
     async def test_an_error_in_our_words(self) -> None:
         async def call() -> None:
-            raise answered("ThrottlingException")
+            raise refused("ThrottlingException")
 
         with pytest.raises(Throttled) as caught:
             await self.calls.run("PutItem", call())
@@ -119,13 +64,13 @@ class TestCalls:
 
     async def test_a_result_code_is_left_as_it_is(self) -> None:
         async def call() -> None:
-            raise answered("ConditionalCheckFailedException")
+            raise refused("ConditionalCheckFailedException")
 
         with pytest.raises(ClientError):
             await self.calls.run("PutItem", call())
         assert self.counted("conflict") == 1
 
-    async def test_no_answer_in_time(self) -> None:
+    async def test_no_response_in_time(self) -> None:
         with pytest.raises(Unavailable):
             await self.calls.run("PutItem", asyncio.Event().wait())
         assert self.counted("timeout") == 1

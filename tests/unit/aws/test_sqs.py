@@ -1,4 +1,4 @@
-"""What SQS may answer, and no engine does on request: throttling, denials, half answers. From a scripted server."""
+"""What SQS may respond, and no engine does on request: throttling, denials, half a batch. From a scripted server."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from dynein.settings import load_settings
 URL = "http://127.0.0.1/000000000000/a"
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     body: dict[str, Any]
     query_code: str = ""
 
 
 class Silence(NamedTuple):
-    """No answer, until the client gives up."""
+    """No response, until the client gives up."""
 
 
-def ok(**body: Any) -> Answer:
-    return Answer(200, body)
+def ok(**body: Any) -> Response:
+    return Response(200, body)
 
 
-def error(code: str, *, status: int = 400, query_code: str = "") -> Answer:
-    return Answer(status, {"__type": f"com.amazonaws.sqs#{code}", "message": f"it is {code}"}, query_code)
+def error(code: str, *, status: int = 400, query_code: str = "") -> Response:
+    return Response(status, {"__type": f"com.amazonaws.sqs#{code}", "message": f"it is {code}"}, query_code)
 
 
 class Server:
-    """Answers requests from a script, in order; keeps what was asked."""
+    """Takes its responses from a script, in order; keeps the requests."""
 
     def __init__(self) -> None:
-        self.script: list[Answer | Silence] = []
+        self.script: list[Response | Silence] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -51,14 +51,14 @@ class Server:
                 headers = dict(line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:-2])
                 body = json.loads(await reader.readexactly(int(headers["content-length"])))
                 self.asked.append((headers["x-amz-target"].removeprefix("amazonsqs."), body))
-                answer = self.script.pop(0)
-                if isinstance(answer, Silence):
+                response = self.script.pop(0)
+                if isinstance(response, Silence):
                     await reader.read()
                     return
-                payload = json.dumps(answer.body).encode()
-                extra = f"x-amzn-query-error: {answer.query_code};Sender\r\n" if answer.query_code else ""
+                payload = json.dumps(response.body).encode()
+                extra = f"x-amzn-query-error: {response.query_code};Sender\r\n" if response.query_code else ""
                 writer.write(
-                    f"HTTP/1.1 {answer.status} x\r\ncontent-type: application/x-amz-json-1.0\r\n{extra}"
+                    f"HTTP/1.1 {response.status} x\r\ncontent-type: application/x-amz-json-1.0\r\n{extra}"
                     f"content-length: {len(payload)}\r\n\r\n".encode()
                     + payload
                 )
@@ -86,7 +86,7 @@ async def queues(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     settings = load_settings({"region": "us-east-1", "endpoint_url": f"http://127.0.0.1:{port}", "call_timeout_s": 0.5})
     async with listening, sqs_client(settings) as client:
         yield SqsQueues(client, Telemetry())
-        assert server.script == [], "every scripted answer was asked for"
+        assert server.script == [], "every scripted response was asked for"
 
 
 def messages(*bodies: str) -> list[OutgoingMessage]:
@@ -101,55 +101,72 @@ def failed(entry_id: str, code: str, *, sender_fault: bool) -> dict[str, Any]:
     return {"Id": entry_id, "Code": code, "Message": "why", "SenderFault": sender_fault}
 
 
-# --- answers to entries ---------------------------------------------------------------------------------------------
+# --- responses to entries ---------------------------------------------------------------------------------------------
+
+
+RETRY, THROTTLED = (Remedy.RETRY, False), (Remedy.RETRY, True)
+STOP, REJECT = (Remedy.STOP, False), (Remedy.REJECT, False)
 
 
 @pytest.mark.parametrize(
-    ("code", "sender_fault", "permanent", "remedy"),
+    ("code", "sender_fault", "meaning"),
     [
-        ("InvalidMessageContents", True, True, Remedy.RETRY),
-        ("InternalError", False, False, Remedy.RETRY),
-        ("RequestThrottled", True, False, Remedy.RETRY),
-        ("ThrottlingException", True, False, Remedy.RETRY),
-        ("KMS.ThrottlingException", True, False, Remedy.RETRY),
-        ("KMS.DisabledException", True, False, Remedy.STOP),
-        ("KmsAccessDenied", True, False, Remedy.STOP),
-        ("AccessDenied", True, False, Remedy.STOP),
-        ("OverLimit", True, False, Remedy.RETRY),
+        ("InvalidMessageContents", True, REJECT),
+        ("InvalidParameterValue", True, REJECT),
+        ("AWS.SimpleQueueService.BatchRequestTooLong", True, REJECT),
+        ("SomethingNew", True, REJECT),
+        ("SomethingNew", False, RETRY),
+        ("InternalError", False, RETRY),
+        ("ServiceUnavailable", True, RETRY),
+        ("RequestThrottled", True, THROTTLED),
+        ("ThrottlingException", True, THROTTLED),
+        ("KMS.ThrottlingException", True, THROTTLED),
+        ("KmsThrottled", True, THROTTLED),
+        ("OverLimit", True, THROTTLED),
+        ("AWS.SimpleQueueService.RequestThrottled", False, THROTTLED),
+        ("KMS.DisabledException", True, STOP),
+        ("KMS.SomethingNew", True, STOP),
+        ("KmsAccessDenied", True, STOP),
+        ("AccessDenied", True, STOP),
     ],
 )
-async def test_a_failed_entry_is_permanent_only_if_its_content_is_at_fault(
-    server: Server, queues: SqsQueues, code: str, remedy: Remedy, *, sender_fault: bool, permanent: bool
+async def test_a_failed_entry_is_rejected_only_if_its_content_is_at_fault(
+    server: Server, queues: SqsQueues, code: str, meaning: tuple[Remedy, bool], *, sender_fault: bool
 ) -> None:
     server.script = [ok(**done("0", "2"), Failed=[failed("1", code, sender_fault=sender_fault)])]
-    answers = await queues.send(URL, messages("a", "b", "c"))
-    assert answers == [None, SendFailure(code, "why", permanent, remedy), None]
+    responses = await queues.send(URL, messages("a", "b", "c"))
+    assert responses == [None, SendFailure(code.removeprefix("AWS.SimpleQueueService."), "why", *meaning), None]
 
 
-async def test_an_entry_that_the_answer_does_not_mention_has_failed_for_now(server: Server, queues: SqsQueues) -> None:
+async def test_an_entry_that_says_nothing_of_its_fault_is_retried(server: Server, queues: SqsQueues) -> None:
+    server.script = [ok(Failed=[{"Id": "0"}])]
+    assert await queues.send(URL, messages("a")) == [SendFailure("Unknown", "", Remedy.RETRY)]
+
+
+async def test_an_entry_that_the_response_leaves_out_has_failed_for_now(server: Server, queues: SqsQueues) -> None:
     server.script = [ok(**done("1"))]
     first, second = await queues.send(URL, messages("a", "b"))
     assert first is not None
-    assert not first.permanent
+    assert first.remedy is Remedy.RETRY
     assert second is None
     for verb in (queues.delete(URL, ["r"]), queues.extend(URL, ["r"], 1)):
         server.script = [ok()]
-        (answer,) = await verb
-        assert answer is not None
-        assert not answer.permanent
+        (response,) = await verb
+        assert response is not None
+        assert response.remedy is Remedy.RETRY
 
 
 async def test_an_entry_both_acknowledged_and_failed_has_failed(server: Server, queues: SqsQueues) -> None:
     server.script = [ok(**done("0"), Failed=[failed("0", "InternalError", sender_fault=False)])]
-    (answer,) = await queues.send(URL, messages("a"))
-    assert answer is not None
+    (response,) = await queues.send(URL, messages("a"))
+    assert response is not None
 
 
 # --- whole calls ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("answer", "raised"),
+    ("response", "raised"),
     [
         (error("QueueDoesNotExist", query_code="AWS.SimpleQueueService.NonExistentQueue"), UnknownQueue),
         (error("QueueDoesNotExist"), UnknownQueue),
@@ -167,19 +184,19 @@ async def test_an_entry_both_acknowledged_and_failed_has_failed(server: Server, 
         (error("SomethingNew"), Unavailable),
         (Silence(), Unavailable),
     ],
-    ids=lambda value: (value.query_code or value.body.get("__type", "")) if isinstance(value, Answer) else None,
+    ids=lambda value: (value.query_code or value.body.get("__type", "")) if isinstance(value, Response) else None,
 )
 async def test_a_failed_call_is_an_error_of_its_kind_and_is_not_repeated(
-    server: Server, queues: SqsQueues, answer: Answer | Silence, raised: type[DyneinError]
+    server: Server, queues: SqsQueues, response: Response | Silence, raised: type[DyneinError]
 ) -> None:
-    server.script = [answer]
+    server.script = [response]
     with pytest.raises(raised):
         await queues.send(URL, messages("a", "b"))
     assert len(server.asked) == 1
 
 
 async def test_a_lost_connection_is_unavailable(server: Server, queues: SqsQueues) -> None:
-    server.script = [Answer(200, {}), Silence()]
+    server.script = [Response(200, {}), Silence()]
     await queues.receive(URL, entries_max=1, wait_s=0, visibility_timeout_s=1)
     with pytest.raises(Unavailable):
         await queues.delete(URL, ["r"])
@@ -187,13 +204,13 @@ async def test_a_lost_connection_is_unavailable(server: Server, queues: SqsQueue
 
 async def test_a_batch_refused_for_content_is_sent_entry_by_entry_in_order(server: Server, queues: SqsQueues) -> None:
     server.script = [error("InvalidParameterValue"), ok(**done("0")), error("InvalidParameterValue"), ok(**done("2"))]
-    answers = await queues.send(URL, messages("a", "b", "c"))
-    assert answers == [None, SendFailure("InvalidParameterValue", "it is InvalidParameterValue", True), None]
+    responses = await queues.send(URL, messages("a", "b", "c"))
+    assert responses == [None, SendFailure("InvalidParameterValue", "it is InvalidParameterValue", Remedy.REJECT), None]
     assert server.sent() == [["a", "b", "c"], ["a"], ["b"], ["c"]]
 
 
 async def test_entry_by_entry_ends_where_the_queue_itself_fails(server: Server, queues: SqsQueues) -> None:
-    """What was acknowledged by then is told; what follows is not sent, so that order holds on a FIFO queue."""
+    """What was acknowledged by then is reported; what follows is not sent, so that order holds on a FIFO queue."""
     server.script = [
         error("BatchRequestTooLong", query_code="AWS.SimpleQueueService.BatchRequestTooLong"),
         ok(**done("0")),
@@ -203,7 +220,8 @@ async def test_entry_by_entry_ends_where_the_queue_itself_fails(server: Server, 
     assert first is None
     assert second is not None
     assert third is not None
-    assert (second.code, second.permanent) == (third.code, third.permanent) == ("Throttled", False)
+    assert (second.code, second.remedy, second.throttled) == ("Throttled", Remedy.RETRY, True)
+    assert third == second
     assert server.sent() == [["a", "b", "c"], ["a"], ["b"]]
 
 
@@ -213,10 +231,10 @@ async def test_a_binary_value_that_is_not_base64_costs_no_call_and_no_neighbour(
     bad = OutgoingMessage("bad", {"b": Attribute("Binary", "*")})
     (alone,) = await queues.send(URL, [bad])
     assert alone is not None
-    assert alone.permanent
+    assert alone.remedy is Remedy.REJECT
     server.script = [ok(**done("1"))]
-    answers = await queues.send(URL, [bad, *messages("good")])
-    assert answers == [alone, None]
+    responses = await queues.send(URL, [bad, *messages("good")])
+    assert responses == [alone, None]
 
 
 async def test_optional_parameters_are_sent_only_when_given(server: Server, queues: SqsQueues) -> None:
@@ -234,7 +252,7 @@ async def test_optional_parameters_are_sent_only_when_given(server: Server, queu
 
 @pytest.mark.parametrize("queue", ["a", URL])
 @pytest.mark.parametrize(
-    ("answer", "raised"),
+    ("response", "raised"),
     [
         (error("QueueDoesNotExist", query_code="AWS.SimpleQueueService.NonExistentQueue"), UnknownQueue),
         (error("AccessDenied", status=403), UnknownQueue),
@@ -246,9 +264,9 @@ async def test_optional_parameters_are_sent_only_when_given(server: Server, queu
     ids=["missing", "denied", "denied-exception", "bad-credentials", "throttled", "failed"],
 )
 async def test_a_look_up_tells_a_hidden_queue_from_broken_credentials(
-    server: Server, queues: SqsQueues, queue: str, answer: Answer, raised: type[DyneinError]
+    server: Server, queues: SqsQueues, queue: str, response: Response, raised: type[DyneinError]
 ) -> None:
-    server.script = [answer]
+    server.script = [response]
     with pytest.raises(raised):
         await queues.resolve(queue)
 

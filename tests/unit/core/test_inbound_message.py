@@ -62,7 +62,7 @@ def test_the_overhead_of_an_entry_has_room_for_token_and_create_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "reason"),
     [
         ("", "not an inbound message"),
         ("hello", "not an inbound message"),
@@ -75,8 +75,8 @@ def test_the_overhead_of_an_entry_has_room_for_token_and_create_id() -> None:
         ('{"v":1,"jobs":[["' + "A" * 51 + '!","c",{}]]}', "no job token"),
     ],
 )
-def test_what_is_not_ours_is_a_value_error_that_says_why(body: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_what_is_not_ours_is_a_value_error_with_the_reason(body: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         unpack(body)
 
 

@@ -30,29 +30,29 @@ class Setting:
         self.clock = ManualClock()
         self.queues = FakeQueues(self.clock, message_bytes_max=message_bytes_max)
         self.queues.create("dead")
-        directory = Destinations(self.queues, self.clock, ttl_s=300)
-        self.dead_letters = DeadLetterQueue(self.queues, directory, "dead", message_bytes_max=message_bytes_max)
+        destinations = Destinations(self.queues, self.clock, ttl_s=300)
+        self.dead_letters = DeadLetterQueue(self.queues, destinations, "dead", message_bytes_max=message_bytes_max)
 
-    def letters(self) -> list[DeadLetter]:
+    def read(self) -> list[DeadLetter]:
         return [read_dead_letter(message) for message in self.queues.peek("dead")]
 
 
 async def test_a_job_comes_back_as_it_was() -> None:
     s = Setting()
     await s.dead_letters.add_job(RECORD, "TOKEN", 123_456, "UnknownQueue: gone")
-    assert s.letters() == [(KIND_JOB, RECORD.decode(), "UnknownQueue: gone", "TOKEN", 123_456)]
+    assert s.read() == [(KIND_JOB, RECORD.decode(), "UnknownQueue: gone", "TOKEN", 123_456)]
 
 
 async def test_an_unreadable_inbound_message_comes_back_as_it_was() -> None:
     s = Setting()
     await s.dead_letters.add_inbound("{garbage", "not an inbound message")
-    assert s.letters() == [(KIND_INBOUND, "{garbage", "not an inbound message", None, None)]
+    assert s.read() == [(KIND_INBOUND, "{garbage", "not an inbound message", None, None)]
 
 
 async def test_what_sqs_moved_there_itself_reads_as_an_inbound_message() -> None:
     s = Setting()
     await s.queues.send(s.queues.url("dead"), [OutgoingMessage("body", {})])
-    ((kind, body, reason, token, due_at_ms),) = s.letters()
+    ((kind, body, reason, token, due_at_ms),) = s.read()
     assert (kind, body, token, due_at_ms) == (KIND_INBOUND, "body", None, None)
     assert "moved by SQS" in reason
 
@@ -87,7 +87,7 @@ async def test_a_record_that_is_no_text_can_still_be_read_by_a_person() -> None:
 async def test_dead_letters_of_one_moment_leave_together() -> None:
     s = Setting()
     await asyncio.gather(*(s.dead_letters.add_job(RECORD, f"T{i}", i, "gone") for i in range(25)))
-    assert sorted(letter[3] or "" for letter in s.letters()) == sorted(f"T{i}" for i in range(25))
+    assert sorted(letter[3] or "" for letter in s.read()) == sorted(f"T{i}" for i in range(25))
     sends = [call.entries for call in s.queues.faults.calls if call.verb == "send"]
     assert sends == [10, 10, 5]
 
@@ -100,7 +100,7 @@ async def test_what_the_queue_did_not_acknowledge_is_an_error() -> None:
     s.queues.faults.fail_next("send", Throttled("slow down"))
     with pytest.raises(Throttled):
         await s.dead_letters.add_job(RECORD, "TOKEN", 1, "r")
-    assert s.letters() == []
+    assert s.read() == []
 
 
 async def test_a_queue_made_anew_is_found_again() -> None:
@@ -114,4 +114,4 @@ async def test_a_queue_made_anew_is_found_again() -> None:
     s.queues.create("dead")
     await s.clock.advance(5)  # a missing queue is remembered as missing for that long
     await s.dead_letters.add_job(RECORD, "TOKEN", 1, "r")
-    assert len(s.letters()) == 1
+    assert len(s.read()) == 1

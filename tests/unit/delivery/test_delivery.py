@@ -1,4 +1,4 @@
-"""The last leg, row by row of the table in `dynein.delivery.delivery`."""
+"""Delivery, row by row of the table in `dynein.delivery`."""
 
 import asyncio
 import random
@@ -41,13 +41,13 @@ class World:
         self.telemetry = Telemetry()
         for name in ("a", "b", "c.fifo", DLQ):
             self.queues.create(name)
-        self.directory = Destinations(self.queues, self.clock, ttl_s=300.0)
+        self.destinations = Destinations(self.queues, self.clock, ttl_s=300.0)
         dead_queues = self.queues.connect(self.dead_faults)
         self.tally = Tally(1)
         self.delivery = Delivery(
             "dispatcher",
             self.queues,
-            self.directory,
+            self.destinations,
             DeadLetterQueue(dead_queues, Destinations(dead_queues, self.clock, ttl_s=300.0), DLQ),
             Context(self.clock, random.Random(7), self.telemetry, self.tally),
             Settings(
@@ -144,10 +144,14 @@ async def test_a_refused_entry_is_dead_lettered_at_once_and_its_neighbours_are_s
     assert outcomes == [Outcome.SENT, Outcome.DEAD_LETTERED, Outcome.SENT], "no time had to pass"
     assert world.queues.messages("a") == ["1", "2"]
     (message,) = world.queues.peek(DLQ)
-    letter = read_dead_letter(message)
-    assert decode_job(letter.body) == bad.job
-    assert (letter.kind, letter.token, letter.due_at_ms) == ("job", bad.trigger.token, bad.trigger.key.due_at_ms)
-    assert letter.reason.startswith("InvalidParameterValue: ")
+    dead_letter = read_dead_letter(message)
+    assert decode_job(dead_letter.body) == bad.job
+    assert (dead_letter.kind, dead_letter.token, dead_letter.due_at_ms) == (
+        "job",
+        bad.trigger.token,
+        bad.trigger.key.due_at_ms,
+    )
+    assert dead_letter.reason.startswith("InvalidParameterValue: ")
     assert world.count("dynein_jobs_dead_lettered_total", role="dispatcher", queue="a") == 1
     assert world.count("dynein_send_failures_total", queue="a", remedy="reject") == 1
 
@@ -174,14 +178,14 @@ async def test_a_refused_entry_of_a_lost_shard_is_left_to_its_next_owner(world: 
     assert world.queues.messages(DLQ) == []
 
 
-# --- throttled, failed, unanswered; missing, denied -----------------------------------------------------------------
+# --- throttled, failed, no reply; missing, denied -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
         (Throttled("slow down"), "retry"),
-        (Unavailable("no answer"), "retry"),
+        (Unavailable("no response"), "retry"),
         (UnknownQueue("a"), "reject"),
         (AccessDenied("no"), "stop"),
         (KeyError("bug"), "retry"),
@@ -213,13 +217,13 @@ async def test_only_the_failed_entries_are_sent_again(world: World) -> None:
     assert world.queues.messages("a") == ["0", "2", "1"]
 
 
-async def test_an_unanswered_send_that_took_effect_is_repeated_and_named_by_its_token(world: World) -> None:
-    world.faults.lose_answer_next("send", Unavailable("no answer"))
+async def test_a_send_without_a_response_that_took_effect_is_repeated_and_named_by_its_token(world: World) -> None:
+    world.faults.lose_answer_next("send", Unavailable("no response"))
     (standard,) = world.submit("a", "x")
     assert await world.outcome(standard) is Outcome.SENT
     first, second = world.queues.peek("a")
     assert first.attributes[TOKEN_ATTRIBUTE] == second.attributes[TOKEN_ATTRIBUTE]
-    world.faults.lose_answer_next("send", Unavailable("no answer"))
+    world.faults.lose_answer_next("send", Unavailable("no response"))
     (fifo,) = world.submit("c.fifo", "x")
     assert await world.outcome(fifo) is Outcome.SENT
     assert world.queues.messages("c.fifo") == ["x"], "the token is the deduplication id"
@@ -253,7 +257,7 @@ async def test_a_queue_created_late_gets_its_jobs(world: World) -> None:
 
 
 async def test_pauses_grow_to_their_maximum_and_one_outage_is_one_step(world: World) -> None:
-    await world.directory.resolve("a")
+    await world.destinations.resolve("a")
     world.faults.take_down("a", Unavailable("down"))
     world.submit("a", *[str(i) for i in range(40)])
     await world.clock.settle()
@@ -283,7 +287,7 @@ async def test_a_failing_destination_never_delays_another(world: World, error: D
     assert world.clock.monotonic() == before
 
 
-async def test_a_destination_that_does_not_answer_never_delays_another(world: World) -> None:
+async def test_a_destination_that_does_not_respond_never_delays_another(world: World) -> None:
     gate = world.faults.hold_before_next("send")
     (stuck,) = world.submit("a", "x")
     await gate.reached.wait()
@@ -402,7 +406,7 @@ async def test_the_lease_is_asked_after_a_slow_look_up_not_before_it(world: Worl
 
 
 async def test_stop_ends_pauses_and_abandons_what_has_failed(world: World) -> None:
-    await world.directory.resolve("a")
+    await world.destinations.resolve("a")
     world.faults.take_down("a", Unavailable("down"))
     futures = world.submit("a", *[str(i) for i in range(60)])
     await world.clock.advance(3.0)
@@ -439,9 +443,9 @@ async def test_past_the_budget_the_batch_is_dead_lettered_with_the_reason(world:
     outcomes = [await world.outcome(future) for future in futures]
     assert outcomes == [Outcome.DEAD_LETTERED] * 2
     assert world.clock.monotonic() <= BUDGET_S + BACKOFF_MAX_S
-    letters = [read_dead_letter(message) for message in world.queues.peek(DLQ)]
-    assert [decode_job(letter.body).body for letter in letters] == ["1", "2"]
-    assert all(letter.reason.startswith("UnknownQueue: queue 'a' does not exist") for letter in letters)
+    dead_letters = [read_dead_letter(message) for message in world.queues.peek(DLQ)]
+    assert [decode_job(letter.body).body for letter in dead_letters] == ["1", "2"]
+    assert all(letter.reason.startswith("UnknownQueue: queue 'a' does not exist") for letter in dead_letters)
     assert sum(call.verb == "send" for call in world.dead_faults.calls) == 1, "one call for the batch"
     assert world.tallied() == Counts(dead_lettered=2)
 
@@ -493,7 +497,7 @@ async def test_a_failure_of_long_ago_does_not_cost_a_job_its_budget(world: World
     assert world.clock.monotonic() < 3600 + 12, "and its first pause is a first pause"
 
 
-async def test_while_the_dead_letter_queue_is_down_jobs_are_kept_then_let_go(world: World) -> None:
+async def test_while_the_dead_letter_queue_is_down_jobs_are_kept_until_it_is_up(world: World) -> None:
     world.queues.remove("a")
     world.dead_faults.go_down(Unavailable("down"))
     (future,) = world.submit("a", "x")
@@ -505,7 +509,7 @@ async def test_while_the_dead_letter_queue_is_down_jobs_are_kept_then_let_go(wor
     assert len(world.queues.peek(DLQ)) == 1
 
 
-async def test_a_dead_letter_refused_in_a_good_answer_is_kept_too(world: World) -> None:
+async def test_a_dead_letter_refused_in_a_good_response_is_kept_too(world: World) -> None:
     world.faults.fail_entries_next("send", [0, 1], code="InvalidMessageContents", permanent=True)
     world.dead_faults.fail_entries_next("send", [1], code="InternalError")
     futures = world.submit("a", "1", "2")

@@ -13,45 +13,45 @@ class Setting:
     def __init__(self, *, ttl_s: float = 300, entries_max: int = 10_000) -> None:
         self.clock = ManualClock()
         self.queues = FakeQueues(self.clock)
-        self.directory = Destinations(self.queues, self.clock, ttl_s=ttl_s, entries_max=entries_max)
+        self.destinations = Destinations(self.queues, self.clock, ttl_s=ttl_s, entries_max=entries_max)
 
     @property
     def asked(self) -> list[str]:
         return [call.target for call in self.queues.faults.calls]
 
 
-async def test_an_answer_is_remembered_until_it_expires() -> None:
+async def test_a_destination_is_remembered_until_it_expires() -> None:
     s = Setting(ttl_s=300)
     s.queues.create("q.fifo")
-    assert s.directory.known("q.fifo") is None
+    assert s.destinations.known("q.fifo") is None
     for _ in range(3):
-        destination = await s.directory.resolve("q.fifo")
+        destination = await s.destinations.resolve("q.fifo")
     assert destination == (s.queues.url("q.fifo"), True)
-    assert s.directory.known("q.fifo") == destination
+    assert s.destinations.known("q.fifo") == destination
     assert s.asked == ["q.fifo"]
     await s.clock.advance(300)
-    assert s.directory.known("q.fifo") is None
-    await s.directory.resolve("q.fifo")
+    assert s.destinations.known("q.fifo") is None
+    await s.destinations.resolve("q.fifo")
     assert s.asked == ["q.fifo"] * 2
 
 
 async def test_a_name_and_its_url_are_the_same_queue() -> None:
     s = Setting()
     url = s.queues.create("q")
-    assert await s.directory.resolve(url) == await s.directory.resolve("q")
+    assert await s.destinations.resolve(url) == await s.destinations.resolve("q")
 
 
 async def test_concurrent_look_ups_share_a_call() -> None:
     s = Setting()
     s.queues.create("q")
     gate = s.queues.faults.hold_before_next("resolve")
-    asking = [asyncio.ensure_future(s.directory.resolve("q")) for _ in range(5)]
+    looking_up = [asyncio.ensure_future(s.destinations.resolve("q")) for _ in range(5)]
     await gate.reached.wait()
-    asking[0].cancel()  # one who gives up must not take the others along
+    looking_up[0].cancel()  # one who gives up must not take the others along
     gate.open()
-    answers = await asyncio.gather(*asking, return_exceptions=True)
-    assert isinstance(answers[0], asyncio.CancelledError)
-    assert answers[1:] == [(s.queues.url("q"), False)] * 4
+    results = await asyncio.gather(*looking_up, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [(s.queues.url("q"), False)] * 4
     assert s.asked == ["q"]
 
 
@@ -59,12 +59,12 @@ async def test_a_missing_queue_is_refused_for_a_few_seconds_only() -> None:
     s = Setting()
     for _ in range(2):
         with pytest.raises(UnknownQueue):
-            await s.directory.resolve("late")
+            await s.destinations.resolve("late")
     assert s.asked == ["late"]
-    assert s.directory.known("late") is None
+    assert s.destinations.known("late") is None
     s.queues.create("late")
     await s.clock.advance(5)
-    assert (await s.directory.resolve("late")).url == s.queues.url("late")
+    assert (await s.destinations.resolve("late")).url == s.queues.url("late")
 
 
 async def test_a_failed_look_up_is_not_remembered() -> None:
@@ -72,19 +72,19 @@ async def test_a_failed_look_up_is_not_remembered() -> None:
     s.queues.create("q")
     s.queues.faults.fail_next("resolve", Throttled("slow down"))
     with pytest.raises(Throttled):
-        await s.directory.resolve("q")
-    await s.directory.resolve("q")
+        await s.destinations.resolve("q")
+    await s.destinations.resolve("q")
     assert s.asked == ["q"] * 2
 
 
 async def test_a_forgotten_queue_is_looked_up_anew() -> None:
     s = Setting()
     s.queues.create("q")
-    await s.directory.resolve("q")
-    s.directory.forget("q")
-    s.directory.forget("never seen")
-    assert s.directory.known("q") is None
-    await s.directory.resolve("q")
+    await s.destinations.resolve("q")
+    s.destinations.forget("q")
+    s.destinations.forget("never seen")
+    assert s.destinations.known("q") is None
+    await s.destinations.resolve("q")
     assert s.asked == ["q"] * 2
 
 
@@ -92,5 +92,5 @@ async def test_it_remembers_so_many_and_no_more() -> None:
     s = Setting(entries_max=3)
     for i in range(5):
         s.queues.create(f"q{i}")
-        await s.directory.resolve(f"q{i}")
-    assert [i for i in range(5) if s.directory.known(f"q{i}")] == [2, 3, 4]
+        await s.destinations.resolve(f"q{i}")
+    assert [i for i in range(5) if s.destinations.known(f"q{i}")] == [2, 3, 4]

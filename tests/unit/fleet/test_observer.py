@@ -38,7 +38,7 @@ SERIES = (
 
 
 class World:
-    """Queues, a table, and an observer that is told whether it is it."""
+    """Queues, a table, and one process that may be the observer."""
 
     def __init__(self, **settings: Any) -> None:
         self.clock = ManualClock(T0 + 10_000)
@@ -185,7 +185,7 @@ async def test_what_cannot_be_asked_is_not_shown_said_once_and_stops_nothing(
 async def test_a_forecast_that_failed_leaves_the_last_one_with_its_age(world: World) -> None:
     await world.advance(1)
     (made_at,) = world.shown("dynein_forecast_timestamp_seconds").values()
-    world.faults.fail_next("count_due", Unavailable("no answer"))
+    world.faults.fail_next("count_due", Unavailable("no response"))
     await world.advance(60)
     assert world.shown("dynein_forecast_timestamp_seconds") == {"": made_at}
     await world.advance(60)

@@ -9,7 +9,7 @@ from dynein.core.inbound_message import Entry
 from dynein.core.keys import bucket_of
 from dynein.core.queues import SendFailure
 from dynein.core.trigger_store import Cancelled
-from dynein.errors import Throttled, Unavailable
+from dynein.errors import Remedy, Throttled, Unavailable
 from dynein.testing import Faults
 from dynein.testing.faults import Call
 from tests.unit.ingest.world import WIDTH_MS, Process, World, due_of, trigger_of
@@ -36,7 +36,7 @@ class Dice(Faults):
 
     def failed_entries(self, call: Call) -> dict[int, SendFailure]:
         return {
-            i: SendFailure("InternalError", "dice", permanent=False)
+            i: SendFailure("InternalError", "dice", Remedy.RETRY)
             for i in range(call.entries)
             if self._rng.random() < self.chance
         }

@@ -59,7 +59,7 @@ async def test_a_cancelled_sleep_does_not_hold_time_up() -> None:
     task.cancel()
     await clock.settle()
     assert clock.sleepers == 0
-    with pytest.raises(AssertionError, match="nobody sleeps"):
+    with pytest.raises(AssertionError, match="no task sleeps"):
         await clock.run_until(lambda: False, within_s=10)
 
 
@@ -134,7 +134,7 @@ async def test_faults_strike_before_or_after_the_effect() -> None:
     assert faults.calls == [Call("queues", "send", "q", 1)] * 2 + [Call("queues", "send", "q", 2)]
 
 
-async def test_a_gate_holds_the_answer_but_not_the_effect() -> None:
+async def test_a_gate_holds_the_response_but_not_the_effect() -> None:
     clock = ManualClock()
     queues = FakeQueues(clock)
     url = queues.create("q")
@@ -168,15 +168,15 @@ async def test_two_connections_share_a_state_and_not_their_faults() -> None:
     cut_off = healthy.connect(Faults())
     cut_off.faults.go_down(Unavailable("partition"))
     url = healthy.create("q")
-    told: list[Sent] = []
-    healthy.on_sent.append(told.append)
+    sent_to: list[Sent] = []
+    healthy.on_sent.append(sent_to.append)
     with pytest.raises(Unavailable):
         await cut_off.resolve("q")
     assert (await healthy.resolve("q")).url == url
     cut_off.faults.come_up()
     await cut_off.send(url, [message(attributes={"a": Attribute("String", "v")})])
     assert healthy.messages("q") == ["b"]
-    assert [sent.queue for sent in told] == ["q"]
+    assert [sent.queue for sent in sent_to] == ["q"]
     healthy.remove("q")
     with pytest.raises(UnknownQueue):
         await cut_off.resolve("q")

@@ -1,4 +1,4 @@
-"""What the adapters do when DynamoDB answers in part, is busy, or refuses for a moment.
+"""What the adapters do when DynamoDB does a batch in part, is busy, or refuses for a moment.
 
 Engines never do that on their own, so the client is scripted here; everything else is tested on engines, in
 ``tests/contract``.
@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from dynein.aws.dynamodb.items import shard_item
 from dynein.aws.dynamodb.shards import DynamoShardRecords
-from dynein.aws.dynamodb.table import CONFLICT_TRIES, UNPROCESSED_TRIES
+from dynein.aws.dynamodb.table import CONFLICT_TRIES, UNPROCESSED_TRIES, DynamoTable
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import Kind, TriggerKey, sort_key
@@ -25,6 +25,7 @@ from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Cancelled, Tombstone
 from dynein.errors import Throttled
 from dynein.observability.telemetry import Telemetry
+from dynein.runtime.context import Context
 from dynein.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ def refused(code: str, reasons: list[str] | None = None) -> ClientError:
 
 
 class Script:
-    """A DynamoDB client that answers as told, in turn: a value, an error, or a function of the request."""
+    """A DynamoDB client with a script: for each call a value, an error, or a function of the request."""
 
-    def __init__(self, *answers: Any) -> None:
-        self.answers = deque(answers)
+    def __init__(self, *responses: Any) -> None:
+        self.responses = deque(responses)
         self.requests: list[dict[str, Any]] = []
         self.meta = self
         self.config = self
@@ -59,10 +60,10 @@ class Script:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def call(**request: Any) -> Any:
             self.requests.append({"operation": name, **request})
-            answer = self.answers.popleft()
-            if isinstance(answer, Exception):
-                raise answer
-            return answer(request) if callable(answer) else answer
+            response = self.responses.popleft()
+            if isinstance(response, Exception):
+                raise response
+            return response(request) if callable(response) else response
 
         return call
 
@@ -70,16 +71,16 @@ class Script:
         return [request["operation"] for request in self.requests]
 
 
-def client_of(script: Script) -> DynamoDBClient:
-    return cast("DynamoDBClient", script)
+def table_of(script: Script, clock: ManualClock) -> DynamoTable:
+    return DynamoTable(cast("DynamoDBClient", script), "t", Context(clock, random.Random(1), Telemetry()))
 
 
 def store_of(script: Script, clock: ManualClock) -> DynamoTriggerStore:
-    return DynamoTriggerStore(client_of(script), "t", clock, Telemetry(), 60_000, rng=random.Random(1))
+    return DynamoTriggerStore(table_of(script, clock), 60_000)
 
 
 def shards_of(script: Script, clock: ManualClock) -> DynamoShardRecords:
-    return DynamoShardRecords(client_of(script), "t", clock, Telemetry(), rng=random.Random(1))
+    return DynamoShardRecords(table_of(script, clock))
 
 
 class TestUnprocessed:
@@ -114,7 +115,7 @@ class TestUnprocessed:
             sort_key(key, Kind.TRIGGER) for key in keys
         ]
 
-    async def test_keys_are_asked_for_until_all_are_answered(self) -> None:
+    async def test_keys_are_asked_for_until_all_have_come(self) -> None:
         keys = [trigger(i).key for i in range(3)]
 
         def first_only(request: dict[str, Any]) -> Any:
@@ -135,7 +136,7 @@ class TestUnprocessed:
         script, clock = Script(*[none_of_them] * UNPROCESSED_TRIES), ManualClock()
         with pytest.raises(Throttled):
             await clock.result_of(store_of(script, clock).tombstones([trigger(1).key]))
-        assert not script.answers
+        assert not script.responses
 
 
 class TestOlderRecords:
@@ -162,7 +163,7 @@ class TestConflicts:
         script, clock = Script(*[refused("TransactionConflictException")] * CONFLICT_TRIES), ManualClock()
         with pytest.raises(Throttled):
             await clock.result_of(shards_of(script, clock).report_late(0, 1))
-        assert not script.answers
+        assert not script.responses
 
     async def test_a_cancel_meets_another_transaction(self) -> None:
         conflict = refused("TransactionCanceledException", ["TransactionConflict", "None", "None"])
@@ -175,11 +176,11 @@ class TestConflicts:
         with pytest.raises(Throttled):
             await store_of(script, ManualClock()).cancel(trigger(1).key)
 
-    async def test_a_cancel_that_keeps_losing_to_nobody(self) -> None:
-        """A condition failed, and yet every condition holds whenever we look: it ends, and says to ask again."""
+    async def test_a_cancel_that_keeps_losing_to_no_one(self) -> None:
+        """A condition failed, and yet every condition holds each time it is read: it ends, and asks for a repeat."""
         lost = refused("TransactionCanceledException", ["ConditionalCheckFailed", "None", "None"])
-        looks: list[Any] = [{"Responses": {"t": [shard_item(new_shard_record(0, 0, 60_000))]}}, {"Items": []}, {}]
-        script, clock = Script(*([lost, *looks] * 99)), ManualClock()
+        reads: list[Any] = [{"Responses": {"t": [shard_item(new_shard_record(0, 0, 60_000))]}}, {"Items": []}, {}]
+        script, clock = Script(*([lost, *reads] * 99)), ManualClock()
         with pytest.raises(Throttled):
             await clock.result_of(store_of(script, clock).cancel(trigger(1).key))
 
@@ -196,7 +197,7 @@ class TestFind:
 
 
 class TestRequests:
-    async def test_a_look_at_all_shards_costs_one_call_once_their_number_is_known(self) -> None:
+    async def test_reading_all_shards_costs_one_call_once_their_number_is_known(self) -> None:
         layout = {"pk": {"S": "layout"}, "sk": {"B": b"\0"}, "bucket_width_ms": {"N": "1"}, "shard_count": {"N": "3"}}
         items = [shard_item(new_shard_record(shard, 0, 60_000)) for shard in range(3)]
         script = Script(
@@ -207,7 +208,7 @@ class TestRequests:
         shards = shards_of(script, ManualClock())
         for _ in range(2):
             assert [record.shard for record in await shards.all()] == [0, 1, 2]
-        assert not script.answers
+        assert not script.responses
 
     async def test_a_renewal_costs_one_call(self) -> None:
         item = {**shard_item(new_shard_record(0, 0, 60_000)), "owner": {"S": "me"}}
@@ -215,4 +216,4 @@ class TestRequests:
         shards = shards_of(script, ManualClock())
         (mine,) = await shards.get([0])
         await shards.renew(mine, settled_mark_ms=mine.settled_mark_ms, read_mark_ms=T0, retired_before=9)
-        assert not script.answers
+        assert not script.responses

@@ -1,4 +1,4 @@
-"""The thin client beside the SDK's own: the same requests, answers and errors; and what only it has to take care of."""
+"""The thin client beside the SDK's own: same requests, responses and errors; and what only it has to take care of."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from prometheus_client import Gauge
 from dynein.aws.calls import AwsCalls
 from dynein.aws.clients import dynamodb_client, sqs_client
 from dynein.aws.clock_offset import ClockOffset
-from dynein.aws.wire.answers import DYNAMODB, SQS
 from dynein.aws.wire.client import CREDENTIALS_CHECKED_S, CredentialsSource, Endpoint, WireClient, wire_client
+from dynein.aws.wire.responses import DYNAMODB, SQS
 from dynein.aws.wire.sigv4 import timestamp
 from dynein.errors import AccessDenied, Unavailable
 from dynein.observability.telemetry import Telemetry
@@ -49,11 +49,11 @@ KEY_JSON: Any = {"pk": {"S": "p"}, "sk": {"B": "AP8="}}
 
 
 class Case(NamedTuple):
-    """One call, and a full answer to it."""
+    """One call, and a full response to it."""
 
     method: str
     request: dict[str, Any]
-    answer: dict[str, Any]
+    response: dict[str, Any]
 
 
 ENTRY = {
@@ -65,17 +65,17 @@ ENTRY = {
         "b": {"DataType": "Binary", "BinaryValue": b"\0\xff"},
     },
 }
-BATCH_ANSWER = {
+BATCH_RESPONSE = {
     "Successful": [{"Id": "0"}],
     "Failed": [{"Id": "1", "Code": "c", "Message": "m", "SenderFault": True}],
 }
 SQS_CASES = [
-    Case("send_message_batch", {"QueueUrl": URL, "Entries": [ENTRY]}, BATCH_ANSWER),
-    Case("delete_message_batch", {"QueueUrl": URL, "Entries": [{"Id": "0", "ReceiptHandle": "r"}]}, BATCH_ANSWER),
+    Case("send_message_batch", {"QueueUrl": URL, "Entries": [ENTRY]}, BATCH_RESPONSE),
+    Case("delete_message_batch", {"QueueUrl": URL, "Entries": [{"Id": "0", "ReceiptHandle": "r"}]}, BATCH_RESPONSE),
     Case(
         "change_message_visibility_batch",
         {"QueueUrl": URL, "Entries": [{"Id": "0", "ReceiptHandle": "r", "VisibilityTimeout": 1}]},
-        BATCH_ANSWER,
+        BATCH_RESPONSE,
     ),
     Case(
         "receive_message",
@@ -138,7 +138,7 @@ class Asked(NamedTuple):
 
 
 class Server:
-    """Gives every request the same answer, and keeps it. ``tls`` makes it HTTPS."""
+    """Gives every request the same response, and keeps it. ``tls`` makes it HTTPS."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -155,8 +155,8 @@ class Server:
                 body = await reader.readexactly(int(headers["content-length"]))
                 self.asked.append(Asked(line, headers, body))
                 extra = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
-                answer = f"HTTP/1.1 {self.status} x\r\n{extra}content-length: {len(self.body)}\r\n\r\n"
-                writer.write(answer.encode("latin-1") + self.body)
+                response = f"HTTP/1.1 {self.status} x\r\n{extra}content-length: {len(self.body)}\r\n\r\n"
+                writer.write(response.encode("latin-1") + self.body)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -214,7 +214,7 @@ async def opened(
 
 
 async def both(service: str, server: Server, session: AioSession, call: Callable[[Any], Awaitable[Any]]) -> list[Any]:
-    """What ``call`` comes to with either client: its answer or error."""
+    """What ``call`` comes to with either client: its response or error."""
     results = []
     for kind in CLIENTS:
         async with opened(service, server, session, kind) as client:
@@ -238,8 +238,8 @@ def test_every_operation_has_a_case() -> None:
 
 
 @pytest.mark.parametrize(("service", "case"), by_method(CASES))
-async def test_the_same_request_and_answer(service: str, case: Case, server: Server, session: AioSession) -> None:
-    server.says(case.answer)
+async def test_the_same_request_and_response(service: str, case: Case, server: Server, session: AioSession) -> None:
+    server.says(case.response)
     ours, theirs = await both(service, server, session, lambda client: getattr(client, case.method)(**case.request))
     theirs.pop("ResponseMetadata")
     assert ours == theirs
@@ -266,7 +266,7 @@ async def test_the_signature(
     """botocore signs the request that came in once more, and it comes to the same."""
     if token is not None:
         monkeypatch.setenv("AWS_SESSION_TOKEN", token)
-    server.says(case.answer)
+    server.says(case.response)
     async with opened(service, server, session) as client:
         await getattr(client, case.method)(**case.request)
     (asked,) = server.asked
@@ -501,7 +501,7 @@ async def test_no_session_token_no_header(server: Server, session: AioSession) -
         (b'{"Items": [], "Count": 0}', 204),
     ],
 )
-async def test_what_is_no_answer_of_aws_is_unavailable(
+async def test_what_is_no_response_of_aws_is_unavailable(
     body: bytes, status: int, server: Server, session: AioSession
 ) -> None:
     server.says(body, status, location="http://127.0.0.1:1/")

@@ -1,4 +1,4 @@
-"""The connection pool, against a server of this process that answers byte by byte as the test says."""
+"""The connection pool, against a server of this process that sends its response byte by byte as the test says."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dynein.aws.wire import http1
-from dynein.aws.wire.http1 import IDLE_MAX_S, Answer, BadAnswer, Pool
+from dynein.aws.wire.http1 import BadResponse, Response
+from dynein.aws.wire.pool import IDLE_MAX_S, Pool
 from dynein.testing import ManualClock
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-GOOD = Answer(200, {b"content-length": b"2"}, b"{}")
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+GOOD = Response(200, {b"content-length": b"2"}, b"{}")
 PATIENCE_S = 20.0
 
 
@@ -42,7 +43,7 @@ class Server:
         try:
             while await reader.readexactly(len(REQUEST)) == REQUEST and not writer.is_closing():
                 self.requests += 1
-                act = self.acts.pop(0) if self.acts else says(ANSWER)
+                act = self.acts.pop(0) if self.acts else says(RESPONSE)
                 await act(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -102,21 +103,21 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)  # noqa: TID251 - the real loop
 
 
-# --- answers --------------------------------------------------------------------------------------------------------
+# --- responses --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "parts",
     [
-        [ANSWER],
-        [bytes([byte]) for byte in ANSWER],
+        [RESPONSE],
+        [bytes([byte]) for byte in RESPONSE],
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"1\r\n}\r\n0\r\n", b"\r\n"],
-        [b"HTTP/1.1 100 Continue\r\n\r\n", ANSWER],
-        [b"HTTP/1.1 103 Early Hints\r\nX-Amzn-RequestId: not this\r\n\r\n" + ANSWER],
+        [b"HTTP/1.1 100 Continue\r\n\r\n", RESPONSE],
+        [b"HTTP/1.1 103 Early Hints\r\nX-Amzn-RequestId: not this\r\n\r\n" + RESPONSE],
     ],
     ids=["whole", "byte by byte", "chunks", "after 100", "after 103"],
 )
-async def test_an_answer_is_read_however_it_comes(parts: list[bytes]) -> None:
+async def test_a_response_is_read_however_it_comes(parts: list[bytes]) -> None:
     async with world(says(*parts)) as (pool, server):
         first = await pool.ask(REQUEST)
         assert (first.status, first.body) == (200, b"{}")
@@ -127,28 +128,28 @@ async def test_an_answer_is_read_however_it_comes(parts: list[bytes]) -> None:
 
 async def test_headers_and_status() -> None:
     async with world(says(b"HTTP/1.1 400 Bad\r\nX-Amzn-RequestId: R\r\ncontent-length: 0\r\n\r\n")) as (pool, _):
-        assert await pool.ask(REQUEST) == Answer(400, {b"x-amzn-requestid": b"R", b"content-length": b"0"}, b"")
+        assert await pool.ask(REQUEST) == Response(400, {b"x-amzn-requestid": b"R", b"content-length": b"0"}, b"")
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
-        ANSWER + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
-        ANSWER + b"{}",
+        RESPONSE + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        RESPONSE + b"{}",
     ],
-    ids=["says close", "HTTP/1.0", "a second answer", "more than it said"],
+    ids=["says close", "HTTP/1.0", "a second response", "more than it said"],
 )
-async def test_a_connection_that_cannot_be_followed_is_not_used_again(answer: bytes) -> None:
-    async with world(says(answer)) as (pool, server):
+async def test_a_connection_that_cannot_be_followed_is_not_used_again(response: bytes) -> None:
+    async with world(says(response)) as (pool, server):
         assert (await pool.ask(REQUEST)).body == b"{}"
         assert await pool.ask(REQUEST) == GOOD
         assert server.connections == 2
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"SSH-2.0-OpenSSH_9.9\r\n",
         b"\x15\x03\x01\x00\x02\x02",
@@ -157,16 +158,16 @@ async def test_a_connection_that_cannot_be_followed_is_not_used_again(answer: by
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
     ],
 )
-async def test_what_is_not_an_answer(answer: bytes) -> None:
-    async with world(says(answer)) as (pool, server):
-        with pytest.raises(BadAnswer):
+async def test_what_is_not_a_response(response: bytes) -> None:
+    async with world(says(response)) as (pool, server):
+        with pytest.raises(BadResponse):
             await pool.ask(REQUEST)
         assert await pool.ask(REQUEST) == GOOD
         assert server.connections == 2
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2000,
         b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 2000,
@@ -174,10 +175,10 @@ async def test_what_is_not_an_answer(answer: bytes) -> None:
     ],
     ids=["body", "headers", "chunks"],
 )
-async def test_an_answer_without_end(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "ANSWER_BYTES_MAX", 1000)
-    async with world(says(answer)) as (pool, _):
-        with pytest.raises(BadAnswer, match="1000 bytes"):
+async def test_a_response_without_end(response: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "RESPONSE_BYTES_MAX", 1000)
+    async with world(says(response)) as (pool, _):
+        with pytest.raises(BadResponse, match="1000 bytes"):
             await pool.ask(REQUEST)
 
 
@@ -199,8 +200,8 @@ async def test_an_answer_without_end(answer: bytes, monkeypatch: pytest.MonkeyPa
 async def test_a_request_whose_connection_ends_is_not_sent_again(
     parts: list[bytes], how_far: str, *, reused: bool
 ) -> None:
-    """Nobody can know whether it was carried out."""
-    before = [says(ANSWER)] if reused else []
+    """It cannot be known whether it was carried out."""
+    before = [says(RESPONSE)] if reused else []
     async with world(*before, says_and_closes(*parts)) as (pool, server):
         for _ in before:
             await pool.ask(REQUEST)
@@ -213,7 +214,7 @@ async def test_a_request_whose_connection_ends_is_not_sent_again(
 
 @pytest.mark.parametrize("farewell", [b"", b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"])
 async def test_a_connection_that_ends_while_idle_is_forgotten(farewell: bytes) -> None:
-    async with world(says_and_closes(ANSWER, farewell), connections_max=1) as (pool, server):
+    async with world(says_and_closes(RESPONSE, farewell), connections_max=1) as (pool, server):
         assert await pool.ask(REQUEST) == GOOD
         await until(lambda: pool.connections == 0)
         assert await pool.ask(REQUEST) == GOOD
@@ -257,8 +258,8 @@ async def test_closing() -> None:
 
 async def test_the_pool_has_a_bound_and_the_line_moves() -> None:
     async with world(connections_max=3) as (pool, server):
-        answers = await asyncio.gather(*(pool.ask(REQUEST) for _ in range(50)))
-        assert answers == [GOOD] * 50
+        responses = await asyncio.gather(*(pool.ask(REQUEST) for _ in range(50)))
+        assert responses == [GOOD] * 50
         assert server.at_once_max == server.connections == pool.connections == 3
 
 
@@ -276,14 +277,14 @@ async def test_first_come_first_served() -> None:
 
 async def test_the_line_moves_over_connections_that_end() -> None:
     last = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
-    acts = [says_and_closes(), says(last), says(b"nonsense\r\n\r\n"), says(ANSWER)]
+    acts = [says_and_closes(), says(last), says(b"nonsense\r\n\r\n"), says(RESPONSE)]
     async with world(*acts, connections_max=1) as (pool, server):
-        answers = await asyncio.gather(*(pool.ask(REQUEST) for _ in range(6)), return_exceptions=True)
-        assert [type(answer).__name__ for answer in answers] == [
+        responses = await asyncio.gather(*(pool.ask(REQUEST) for _ in range(6)), return_exceptions=True)
+        assert [type(response).__name__ for response in responses] == [
             "ConnectionResetError",
-            "Answer",
-            "BadAnswer",
-            *["Answer"] * 3,
+            "Response",
+            "BadResponse",
+            *["Response"] * 3,
         ]
         assert server.at_once_max <= 2, "the old one may still be closing when the next is opened"
 
@@ -291,12 +292,12 @@ async def test_the_line_moves_over_connections_that_end() -> None:
 async def test_the_line_moves_where_nobody_listens() -> None:
     pool = Pool("127.0.0.1", 1, None, 1, ManualClock())
     async with asyncio.timeout(PATIENCE_S):
-        answers = await asyncio.gather(*(pool.ask(REQUEST) for _ in range(6)), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [ConnectionRefusedError] * 6
+        responses = await asyncio.gather(*(pool.ask(REQUEST) for _ in range(6)), return_exceptions=True)
+    assert [type(response) for response in responses] == [ConnectionRefusedError] * 6
 
 
 async def test_cancelling_a_request_closes_its_connection() -> None:
-    """The answer that may still come would be taken for the next request's."""
+    """The response that may still come would be taken for the next request's."""
     async with world(silence, connections_max=1) as (pool, server):
         asking = asyncio.ensure_future(pool.ask(REQUEST))
         await until(lambda: server.requests == 1)
@@ -321,7 +322,7 @@ async def test_cancelling_in_line_gives_up_the_place_and_no_other() -> None:
             assert task.cancelled()
 
 
-@pytest.mark.parametrize("first_ends", ["by its answer", "cancelled"])
+@pytest.mark.parametrize("first_ends", ["by its response", "cancelled"])
 async def test_cancelling_in_the_moment_of_ones_turn(first_ends: str) -> None:
     """The connection, or the place for one, is already ours then: the next in line must get it."""
     acts = [silence] if first_ends == "cancelled" else []
@@ -358,13 +359,13 @@ async def test_cancelling_while_connecting() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(parts=st.lists(st.binary(max_size=40), max_size=4), start=st.sampled_from([b"", ANSWER[:17], ANSWER]))
-@example(parts=[b"\r\nContent-Length: 99999999999999999999\r\n\r\n"], start=ANSWER[:15])
-@example(parts=[b"\0" * 40], start=ANSWER[:17])
-def test_any_bytes_end_in_an_answer_or_our_errors_and_the_pool_goes_on(parts: list[bytes], start: bytes) -> None:
+@given(parts=st.lists(st.binary(max_size=40), max_size=4), start=st.sampled_from([b"", RESPONSE[:17], RESPONSE]))
+@example(parts=[b"\r\nContent-Length: 99999999999999999999\r\n\r\n"], start=RESPONSE[:15])
+@example(parts=[b"\0" * 40], start=RESPONSE[:17])
+def test_any_bytes_end_in_a_response_or_our_errors_and_the_pool_goes_on(parts: list[bytes], start: bytes) -> None:
     async def scenario() -> None:
         async with world(says_and_closes(start, *parts), connections_max=1) as (pool, _):
-            with contextlib.suppress(OSError, BadAnswer):
+            with contextlib.suppress(OSError, BadResponse):
                 await pool.ask(REQUEST)
             await until(lambda: pool.connections == 0)
             assert await pool.ask(REQUEST) == GOOD
@@ -376,7 +377,7 @@ def test_on_the_loop_that_the_service_runs_on() -> None:
     """uvloop's transports are not asyncio's."""
 
     async def scenario() -> None:
-        acts = [says(ANSWER), says_and_closes(), silence]
+        acts = [says(RESPONSE), says_and_closes(), silence]
         async with world(*acts, connections_max=2) as (pool, server):
             assert await pool.ask(REQUEST) == GOOD
             with pytest.raises(ConnectionResetError):

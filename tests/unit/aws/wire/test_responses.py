@@ -1,4 +1,4 @@
-"""Answers of every kind: whatever comes, it is an answer of the declared form, or an error that `AwsCalls` maps."""
+"""Responses of every kind: whatever comes, it is a response of the declared form, or an error that `AwsCalls` maps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dynein.aws.wire.answers import DYNAMODB, SQS, Operation
-from dynein.aws.wire.http1 import Answer, BadAnswer
+from dynein.aws.wire.http1 import BadResponse, Response
+from dynein.aws.wire.responses import DYNAMODB, SQS, Operation
 
 OPERATIONS = [*SQS.values(), *DYNAMODB.values()]
 
@@ -38,13 +38,13 @@ headers = st.dictionaries(
 def test_anything(operation: Operation, status: int, headers: dict[bytes, bytes], body: bytes) -> None:
     came: Any
     try:
-        came = operation.read(Answer(status, headers, body))
-    except (ClientError, BadAnswer) as error:
+        came = operation.read(Response(status, headers, body))
+    except (ClientError, BadResponse) as error:
         came = error
     if isinstance(came, ClientError):
         assert came.response["ResponseMetadata"]["HTTPStatusCode"] == status != 200
         assert came.operation_name == operation.name
-    elif isinstance(came, BadAnswer):
+    elif isinstance(came, BadResponse):
         assert len(str(came)) < 2000
     else:
         assert isinstance(came, dict)
@@ -68,7 +68,7 @@ def test_anything(operation: Operation, status: int, headers: dict[bytes, bytes]
     ],
 )
 def test_what_may_be_missing_may_be_null(operation: Operation, body: dict[str, Any]) -> None:
-    assert operation.read(Answer(200, {}, json.dumps(body).encode())) == body
+    assert operation.read(Response(200, {}, json.dumps(body).encode())) == body
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_what_may_be_missing_may_be_null(operation: Operation, body: dict[str, A
     ],
 )
 def test_what_may_not_be_missing(operation: Operation, body: dict[str, Any]) -> None:
-    with pytest.raises(BadAnswer):
-        operation.read(Answer(200, {}, json.dumps(body).encode()))
+    with pytest.raises(BadResponse):
+        operation.read(Response(200, {}, json.dumps(body).encode()))
 
 
 def test_what_is_not_declared_is_skipped() -> None:
     other = {"M": {"x": {"S": "y"}}, "NS": ["1"], "S": "s"}
     body = {"Items": [{"a": other, "b": {"BOOL": True}}], "Count": 1, "ScannedCount": [{}]}
-    answer = DYNAMODB["query"].read(Answer(200, {}, json.dumps(body).encode()))
-    assert answer == {"Items": [{"a": {"S": "s"}, "b": {}}], "Count": 1}
+    response = DYNAMODB["query"].read(Response(200, {}, json.dumps(body).encode()))
+    assert response == {"Items": [{"a": {"S": "s"}, "b": {}}], "Count": 1}

@@ -1,8 +1,8 @@
-"""What SQS and DynamoDB answer to the calls of `dynein.aws.wire.client`: the parts that we read, by their JSON names.
+"""SQS's and DynamoDB's responses to the calls of `dynein.aws.wire.client`: the parts that we read, by their JSON names.
 
-Answers are decoded into plain dicts of the very form that the SDK gives, blobs as bytes included, so that whoever
-reads them need not know who made the call. What is not declared here is skipped; what is declared and of another type
-makes the answer a bad one. Optional parts may be missing or ``null`` (as some emulators write them).
+Responses are decoded into plain dicts of the very form that the SDK gives, blobs as bytes included, so that their
+reader need not know which client made the call. What is not declared here is skipped; what is declared and of another
+type makes the response a bad one. Optional parts may be missing or ``null`` (as some emulators write them).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NotRequired, TypedDict
 import msgspec
 from botocore.exceptions import ClientError
 
-from dynein.aws.wire.http1 import Answer, BadAnswer
+from dynein.aws.wire.http1 import BadResponse, Response
 
 _OK = 200
 _SHOWN_BYTES = 200
@@ -32,7 +32,7 @@ ItemValues = dict[str, Value]
 
 
 class Consumed(TypedDict, total=False):
-    """What a call consumed, in whatever form: no answer is a bad one for that."""
+    """What a call consumed, in whatever form: no response is a bad one for that."""
 
     ConsumedCapacity: Any
 
@@ -129,7 +129,7 @@ class Reason(TypedDict, total=False):
 
 
 class _Refusal(msgspec.Struct):
-    """The body of an error answer. Services disagree on the case of ``message``."""
+    """The body of an error response. Services disagree on the case of ``message``."""
 
     type: str | None = msgspec.field(name="__type", default=None)
     message: str | None = None
@@ -138,52 +138,52 @@ class _Refusal(msgspec.Struct):
 
 
 class Operation:
-    """One AWS operation: its name, and how its answer is read."""
+    """One AWS operation: its name, and how its response is read."""
 
     def __init__(self, name: str, result: Any) -> None:  # noqa: ANN401 - a TypedDict has no better type
         self.name = name
         self._decoder = msgspec.json.Decoder(result)
 
-    def read(self, answer: Answer) -> Any:  # noqa: ANN401 - what `result` says
-        """The decoded body. Raises `ClientError` for an error that AWS names, `BadAnswer` for anything else."""
-        if answer.status != _OK:
-            raise _refused(self.name, answer)
-        checksum = answer.headers.get(b"x-amz-crc32")
-        if checksum is not None and checksum != b"%d" % zlib.crc32(answer.body):
-            raise BadAnswer(f"the answer does not match its checksum: {_shown(answer)}")
+    def read(self, response: Response) -> Any:  # noqa: ANN401 - what `result` says
+        """The decoded body. Raises `ClientError` for an error that AWS names, `BadResponse` for anything else."""
+        if response.status != _OK:
+            raise _refused(self.name, response)
+        checksum = response.headers.get(b"x-amz-crc32")
+        if checksum is not None and checksum != b"%d" % zlib.crc32(response.body):
+            raise BadResponse(f"the response does not match its checksum: {_shown(response)}")
         try:
-            return self._decoder.decode(answer.body)
+            return self._decoder.decode(response.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadAnswer(f"cannot read the answer ({error}): {_shown(answer)}") from error
+            raise BadResponse(f"cannot read the response ({error}): {_shown(response)}") from error
 
 
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
-def _refused(operation: str, answer: Answer) -> Exception:
+def _refused(operation: str, response: Response) -> Exception:
     try:
-        body = _REFUSAL.decode(answer.body)
+        body = _REFUSAL.decode(response.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = _Refusal()
     if not body.type:  # a proxy's page, a load balancer's, a port where something else listens
-        return BadAnswer(f"HTTP {answer.status}, and not in AWS's form: {_shown(answer)}")
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers.items()}
+        return BadResponse(f"HTTP {response.status}, and not in AWS's form: {_shown(response)}")
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers.items()}
     error = {"Code": _code(body.type), "Message": body.message or body.capital_message or ""}
     parts = headers.get("x-amzn-query-error", "").split(";")
     if len(parts) == _QUERY_ERROR_PARTS and parts[0]:
         error |= {"QueryErrorCode": error["Code"], "Code": parts[0], "Type": parts[1]}
-    response: Any = {
+    parsed: Any = {
         "Error": error,
         "ResponseMetadata": {
             "RequestId": headers.get("x-amzn-requestid", ""),
-            "HTTPStatusCode": answer.status,
+            "HTTPStatusCode": response.status,
             "HTTPHeaders": headers,
             "RetryAttempts": 0,
         },
     }
     if body.reasons is not None:
-        response["CancellationReasons"] = body.reasons
-    return ClientError(response, operation)
+        parsed["CancellationReasons"] = body.reasons
+    return ClientError(parsed, operation)
 
 
 def _code(kind: str) -> str:
@@ -191,9 +191,9 @@ def _code(kind: str) -> str:
     return kind.split(":", 1)[0].rsplit("#", 1)[-1]
 
 
-def _shown(answer: Answer) -> str:
-    body = answer.body[:_SHOWN_BYTES]
-    return f"{body!r}{'...' if len(answer.body) > len(body) else ''}"
+def _shown(response: Response) -> str:
+    body = response.body[:_SHOWN_BYTES]
+    return f"{body!r}{'...' if len(response.body) > len(body) else ''}"
 
 
 SQS = {
