@@ -8,12 +8,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-# One stamp a set of dependencies: installed again when pyproject.toml changes.
+# One stamp file for each set of dependencies: installed again when pyproject.toml changes.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dynein needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV)
 
-# Where the embedded engine has no wheel (musl), moto takes its place.
+# Where the embedded engine has no wheel (musl), moto is used instead.
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV), once"
 	@$(PIP) -e '.[engine]' || $(PIP) -e '.[moto]'
@@ -24,9 +24,9 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	@$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.dev
 
-install: $(VENV)/.test ## Make the environment, with everything the tests need
+install: $(VENV)/.test ## Create the environment, with everything the tests need
 
-# Engines that only the tests use. Where the tool that installs one is missing, its tests are skipped, and say so.
+# Engines that only the tests use. Where the tool that installs one is missing, its tests are skipped with a message.
 ENGINES := .engines
 ENGINE_PINS := tests/engines
 
@@ -47,7 +47,7 @@ $(ENGINES)/ministack/.installed: $(ENGINE_PINS)/ministack.txt
 	@echo "installing ministack into $(@D), once"; rm -rf $(@D); $(PYTHON) -m venv $(@D) && \
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< && touch $@
 
-# Prometheus and promtool, unpacked from Debian's package: nothing is installed, and no service starts.
+# Prometheus and promtool, unpacked from Debian's package: nothing is installed on the system, and no service starts.
 $(ENGINES)/prometheus/.installed:
 	@if command -v prometheus >/dev/null && command -v promtool >/dev/null; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then \
@@ -63,7 +63,7 @@ engines: $(ENGINES)/npm/.installed $(ENGINES)/elasticmq/.installed $(ENGINES)/mi
 dev: $(VENV)/.dev ## Run everything in one process and watch sample jobs arrive
 	@$(BIN)/dynein dev
 
-# Real processes take most of the time, and memory: more than four files at once do not help.
+# Tests of real processes take most of the time and memory: more than four test files at once do not help.
 test: install ## Run all tests
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
@@ -79,13 +79,13 @@ lint: install ## Linters and types
 	@$(BIN)/python -m dynein.observability.events | diff -u docs/reference/logs.md - || \
 		{ echo "docs/reference/logs.md is out of date: make reference"; exit 1; }
 
-bench: install ## Run all benchmarks (about half an hour; `make bench-quick` sees that they work)
+bench: install ## Run all benchmarks (about half an hour; `make bench-quick` checks that they work)
 	@$(BIN)/python -m benchmarks
 
 bench-quick: install
 	@$(BIN)/python -m benchmarks --quick --results benchmarks/results/quick
 
-reference: install ## Rewrite what is made from the code: reference pages, dashboard, PrometheusRule
+reference: install ## Regenerate what comes from the code: reference pages, dashboard, PrometheusRule
 	@$(BIN)/dynein settings --markdown > docs/reference/settings.md
 	@$(BIN)/dynein metrics > docs/reference/metrics.md
 	@$(BIN)/python -m dynein.observability.events > docs/reference/logs.md

@@ -1,4 +1,4 @@
-"""Run every benchmark, one after the other, and print how the targets stand: ``python -m benchmarks [--quick]``."""
+"""Run all benchmarks, one after the other, and print the targets: ``python -m benchmarks [--quick]``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.targets import targets_table
 def main() -> None:
     given = options(__doc__)
     for benchmark in BENCHMARKS:
-        # A process each: none inherits another's heap.
+        # Each in its own process, so that none inherits another's heap.
         subprocess.run([sys.executable, "-m", f"benchmarks.{benchmark}", *sys.argv[1:]], check=True)
     print(text_table(targets_table(Path(given.results)).as_dict()))
 

@@ -1,4 +1,4 @@
-"""What one delayed job takes elsewhere: counted from source code and price lists, not measured."""
+"""The calls and items of one delayed job in other services: counted from source code and price lists, not measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Usage(NamedTuple):
 
 _QUERY_LIMIT = 10
 _ITEM_KB = 0.5
-"""A schedule: the whole job spec as JSON, its token, shard and status. Taken small, in its favour."""
+"""A schedule: the whole job spec as JSON, its token, shard and status. Assumed small, in its favour."""
 
 ORIGINAL_DYNEIN = Usage(
     sqs_requests=(
@@ -50,4 +50,4 @@ EVENTBRIDGE_SCHEDULER = Usage(sqs_requests=1, scheduler_invocations=1)
 """One invocation, whose target is SQS SendMessage; CreateSchedule is free, ActionAfterCompletion=DELETE too."""
 
 STEP_FUNCTIONS_WAIT = Usage(sqs_requests=1, transitions=2)
-"""A standard workflow of two steps, Wait and SendMessage; starting and ending it taken as free, in its favour."""
+"""A standard workflow of two steps, Wait and SendMessage; its start and end are assumed free, in its favour."""

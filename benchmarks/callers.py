@@ -1,7 +1,7 @@
-"""Callers as users write them, one process: what a job costs whoever submits it. Started by `benchmarks.submit`.
+"""Callers as users write them, in one process: the CPU of submitting a job. Started by `benchmarks.submit`.
 
-Reads one plan a line (JSON) from standard input and answers each with a line of figures. Threads share one client, as
-boto3's documentation allows; CPU is this whole process's.
+Reads one plan a line (JSON) from standard input and writes a line of figures for each. Threads share one client, as
+boto3's documentation allows; CPU is that of this whole process.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def send_message_batch(plan: Plan) -> Callable[[], Call]:
         for start in range(0, plan.jobs_a_call, SQS_ENTRIES_MAX):
             numbers = range(start, min(start + SQS_ENTRIES_MAX, plan.jobs_a_call))
             entries = [{"Id": str(n), "MessageBody": body_text()} for n in numbers]
-            answer = client.send_message_batch(QueueUrl=url, Entries=entries)
-            assert not answer.get("Failed"), answer
+            response = client.send_message_batch(QueueUrl=url, Entries=entries)
+            assert not response.get("Failed"), response
 
     return lambda: call
 
@@ -79,8 +79,8 @@ def http_client(plan: Plan) -> Callable[[], Call]:
         def call() -> None:
             path, body = _request(plan)
             connection.request("POST", path, json.dumps(body))
-            answer = connection.getresponse()
-            _check(plan, json.loads(answer.read()), answer.status)
+            response = connection.getresponse()
+            _check(plan, json.loads(response.read()), response.status)
 
         return call
 
@@ -95,8 +95,8 @@ def with_httpx(plan: Plan) -> Callable[[], Call]:
 
         def call() -> None:
             path, body = _request(plan)
-            answer = client.post(path, json=body)
-            _check(plan, answer.json(), answer.status_code)
+            response = client.post(path, json=body)
+            _check(plan, response.json(), response.status_code)
 
         return call
 
@@ -139,7 +139,7 @@ def run_threads(plan: Plan) -> dict[str, Any]:
                 started = time.perf_counter()
                 call()
                 latencies.append(time.perf_counter() - started)
-        except BaseException as error:  # noqa: BLE001 - told below
+        except BaseException as error:  # noqa: BLE001 - raised below
             failures.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(plan.threads)]
@@ -162,8 +162,8 @@ async def with_aiohttp(plan: Plan) -> AsyncIterator[AsyncCall]:
 
         async def call() -> None:
             path, body = _request(plan)
-            async with session.post(url + path, json=body) as answer:
-                _check(plan, await answer.json(), answer.status)
+            async with session.post(url + path, json=body) as response:
+                _check(plan, await response.json(), response.status)
 
         yield call
 

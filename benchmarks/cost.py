@@ -1,7 +1,7 @@
-"""What a million scheduled jobs cost, from calls counted at the wire of a whole service, next to the alternatives.
+"""The cost of a million scheduled jobs, from calls counted at the endpoint of a whole service; and of the alternatives.
 
-One process with all roles on the stub: jobs are posted, ingested, stored, read, sent and removed. What the idle service
-asks for is counted first and taken off; it is a fixed cost, told apart. Prices are in ``prices.toml``.
+One process with all roles on the stub: jobs are posted, ingested, stored, read, sent and removed. The calls of the idle
+service are counted first and subtracted: they are a fixed cost, reported separately. Prices are in ``prices.toml``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HOURS_A_MONTH = 730
 
 
 class Load(NamedTuple):
-    """How jobs come in."""
+    """How jobs are submitted."""
 
     name: str
     jobs_a_request: int
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     report.facts = {"jobs_counted": 0, "jobs_expected": 0, "targets": {}, "prices": prices()}
     client = aws_clients(quick=given.quick)[-1]
     usages: dict[str, Usage] = {}
-    calls = Table("cost-calls", "AWS calls a scheduled job causes", "As made, idle calls taken off.")
+    calls = Table("cost-calls", "AWS calls a scheduled job causes", "Calls made, less those of the idle service.")
     for load, caused, usage in measure(report, sizes, client):
         usages[f"Dynein, {load.name}"] = usage
         requests = {name: n / load.jobs for name, n in sorted(caused.counts["requests"].items()) if n}
@@ -104,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(report: Report, sizes: Sizes, client: str) -> list[tuple[Load, Spent, Usage]]:
-    """Run every load through a whole service; what it has caused in all, and what is billed for a job."""
+    """Run every load through a whole service; the calls it has caused, and what is billed for a job."""
     measured = []
     with ExitStack() as stack:
         stub = stack.enter_context(Stub())
@@ -145,7 +145,7 @@ def _run_load(stub: Stub, service: Serve, generator: Child, load: Load) -> int:
 
 
 def _usage(spent: Spent, jobs: int) -> Usage:
-    """``spent`` without its idle part, a job."""
+    """``spent`` without its idle part, for each job."""
     dynamodb = (spent.counts["requests"][name] for name in spent.counts["write_units"])
     return Usage(
         sqs_requests=spent.total("billed") / jobs,
@@ -160,8 +160,8 @@ def _add_prices(report: Report, usages: dict[str, Usage], at_load: Usage) -> Non
     table = Table(
         "cost", "US dollars a million scheduled jobs",
         "Prices: " + ", ".join(f"{name.replace('_', ' ')} {usd}" for name, usd in price.items()) + " a million. "
-        "Sent to SQS; consuming, storage and data transfer are alike everywhere and left out. Dynein's row is what a "
-        "job adds; its idle cost is below.",
+        "Sent to SQS; consuming, storage and data transfer are the same everywhere and not included. Dynein's rows are "
+        "without its idle cost, which is below.",
     )  # fmt: skip
     others = {
         "original Dynein (Java), at load": ORIGINAL_DYNEIN,
@@ -181,7 +181,7 @@ def _add_prices(report: Report, usages: dict[str, Usage], at_load: Usage) -> Non
 
 
 def _add_idle(report: Report, results: Path) -> None:
-    """What `benchmarks.idle` last counted, priced."""
+    """Add the cost of the counts of the last run of `benchmarks.idle`."""
     idle = read("idle", results)
     if idle is None:
         return

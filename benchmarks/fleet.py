@@ -1,8 +1,8 @@
-"""How dispatchers share 64 shards, on virtual time: throughput, how soon a lost one's shards are taken, idle calls.
+"""How dispatchers share 64 shards, on virtual time: throughput, time of a takeover, idle calls.
 
-The dispatchers are the real ones; queues and table are those of `dynein.testing`, behind a model of what a call takes:
+The dispatchers are the real ones; queues and table are those of `dynein.testing`, behind a model of a call's duration:
 a share of the process's one core (`CALL_CPU_US` and `ENTRY_CPU_US`, of the order that `benchmarks.pipeline` measures)
-and the service's time. So throughput is a model's figure: what it shows is how it grows with dispatchers.
+and the service's time. So throughput is a figure of the model; it shows how throughput grows with dispatchers.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class VirtualClock:
 
 
 class ServiceTimes(Faults):
-    """One process's way to the services: its core, then the call's service time. No call fails."""
+    """One process's connection to the services: its core, then the call's service time. No call fails."""
 
     def __init__(self, clock: Clock, calls: Counter[str]) -> None:
         super().__init__()
@@ -86,10 +86,10 @@ class ServiceTimes(Faults):
         await self._clock.sleep(SERVICE_MS[call.service] / 1000)
 
     async def after(self, call: Call) -> None:
-        """Nothing comes back late: its time is spent in `before`."""
+        """No delay on the response: its time is spent in `before`."""
 
     async def page_read(self, triggers: int) -> None:
-        """Taking in a page costs by what is in it, which is known only now."""
+        """Processing a page costs by its number of triggers, which is known only now."""
         await self._work(PAGE_TRIGGER_CPU_US * triggers)
 
     async def _work(self, cpu_us: float) -> None:
@@ -99,7 +99,7 @@ class ServiceTimes(Faults):
 
 
 class PagedTable(FakeTriggerTable):
-    """A connection whose reads cost by what they bring."""
+    """A connection whose reads cost by the number of triggers they return."""
 
     async def read(self, bucket: int, shard: int, **range_: object):  # type: ignore[no-untyped-def]  # noqa: ANN201
         page = await super().read(bucket, shard, **range_)  # type: ignore[arg-type]
@@ -149,19 +149,19 @@ class World:
             await self.table.add(triggers[start : start + ADD_MAX])
 
     async def kill(self, name: str) -> None:
-        """As a crash: cancelling is one."""
+        """Crash it, by cancelling its task."""
         task, _ = self.running.pop(name)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     async def stop(self, name: str) -> None:
-        """As SIGTERM does."""
+        """Stop it as SIGTERM does."""
         task, stopping = self.running.pop(name)
         stopping.set()
         await task
 
     async def balanced(self) -> float:
-        """Seconds until every shard belongs to somebody who runs, and nobody has more than a share."""
+        """Seconds until a running dispatcher owns every shard, and none owns more than its share."""
         started = self.clock.monotonic()
         while not self._is_balanced():
             await self.clock.sleep(0.05)
@@ -188,7 +188,7 @@ class Result(NamedTuple):
 
 
 async def live(loop: SimulationLoop, dispatchers: int, sizes: Sizes) -> Result:
-    """One fleet's life: start, an idle stretch, a burst, a crash, a leave."""
+    """Run one fleet: start, an idle period, a burst, a crash, a leave."""
     world = World(loop)
     names = [f"dispatcher-{n}" for n in range(dispatchers)]
     for name in names:

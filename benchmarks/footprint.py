@@ -1,4 +1,4 @@
-"""What a process takes, idle and under a steady load: memory and CPU, for the resource requests in ``k8s/``.
+"""Memory and CPU of a process, idle and under a steady load, for the resource requests in ``k8s/``.
 
 Batch POSTs of 100 scheduled jobs, evenly over four destinations, each stored and then sent at its due time. Figures are
 taken once the first jobs are due, so that all roles work at the same rate.
@@ -44,13 +44,13 @@ QUICK = Load(200, 5.0, 2.0, 4)
 
 
 def memory_mb(pid: int, field: str) -> float:
-    """``VmRSS``, what is resident now, or ``VmHWM``, the most that ever was. MB of 1,000,000 bytes."""
+    """``VmRSS``, the resident set now, or ``VmHWM``, its maximum so far. MB of 1,000,000 bytes."""
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(field)]
     return int(line.split()[1]) * 1024 / 1e6
 
 
 def removed(dispatcher: Serve) -> int:
-    """Jobs that it has sent and removed so far, by its own count."""
+    """Jobs that the process has sent and removed so far, by its own metrics."""
     connection = http.client.HTTPConnection(dispatcher.address, timeout=30)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
@@ -59,7 +59,7 @@ def removed(dispatcher: Serve) -> int:
 
 
 def submit(api: Serve, load: Load, seconds: float) -> int:
-    """Batches at an even pace, for so long; how many jobs that were."""
+    """Send batches at an even rate for that long; returns the number of jobs."""
     jobs = [
         {"queue": f"{QUEUE}-{n % QUEUES}", "body": body_text(), "delay": load.delay_s, "policy": "SCHEDULED"}
         for n in range(BATCH)
@@ -83,8 +83,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     report = Report("footprint", given)
     table = Table(
         "footprint", f"Memory and CPU of a process, idle and at {load.jobs_per_s:,} jobs a second ({SHARDS} shards)",
-        f"Bodies of {BODY_BYTES} bytes, {load.delay_s} s of delay, {load.window_s:.0f} s. Memory grows with what is in "
-        "hand: jobs due within seconds, times their size.",
+        f"Bodies of {BODY_BYTES} bytes, {load.delay_s} s of delay, {load.window_s:.0f} s. Memory grows with the jobs "
+        "in it: those due within seconds, times their size.",
     )  # fmt: skip
     report.facts = {"jobs_counted": 0, "jobs_expected": 0}
     for fleet in FLEETS:

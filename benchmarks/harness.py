@@ -1,7 +1,7 @@
-"""What all benchmarks share: processes on cores of their own, CPU and request counts over a stretch of work.
+"""Shared by all benchmarks: processes pinned to cores, and CPU and request counts over an interval.
 
-CPU seconds come from the operating system's clock of the process measured, requests from the stub's counters: both are
-what was really spent, whatever else the machine is doing. Wall-clock figures are used as ratios only.
+CPU seconds are the operating system's for the measured process, requests are the stub's counters: neither depends on
+what else the machine is doing. Wall-clock figures are used only as ratios.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ QUICK_SETTINGS = {
     "DYNEIN_RECEIVE_WAIT_S": "1",
     "DYNEIN_VISIBILITY_TIMEOUT_S": "7",
 }
-"""What ``--quick`` sets, so that everything happens sooner."""
+"""Settings for ``--quick``, so that everything happens sooner."""
 _AWS_ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_REGION": REGION}
 
 
@@ -62,7 +62,7 @@ def cpu_s(pid: int) -> float:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Of a process under test: what the caller has set (``DYNEIN_...`` too), then what the benchmark needs."""
+    """Environment of a process under test: the caller's (with ``DYNEIN_...``), then what the benchmark needs."""
     chosen = {"DYNEIN_REGION": REGION, "DYNEIN_TOKEN_SECRETS": SECRET, **settings}
     return {**os.environ, **_AWS_ENVIRONMENT, **chosen}
 
@@ -165,9 +165,9 @@ class Stub(Child):
     def ask(self, name: str, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - see benchmarks.stub.control
         """See `benchmarks.stub.control.Control`."""
         self._http.request("POST", f"/stub/{name}", json.dumps(request))
-        answer = self._http.getresponse()
-        said: dict[str, Any] = json.loads(answer.read())
-        if answer.status != http.client.OK:
+        response = self._http.getresponse()
+        said: dict[str, Any] = json.loads(response.read())
+        if response.status != http.client.OK:
             raise RuntimeError(f"the stub cannot {name}: {said}")
         return said
 
@@ -216,7 +216,7 @@ class Serve(Child):
 
 
 class Spent:
-    """What a stretch of work took: CPU by process, counts of the stub by what is counted and operation."""
+    """What an interval of work took: CPU by process, and the stub's counts by kind and operation."""
 
     def __init__(self) -> None:
         self.wall_s = 0.0
@@ -228,11 +228,11 @@ class Spent:
         return sum(n for name, n in self.counts[counted].items() if "(" not in name)
 
     def share(self, name: str) -> float:
-        """Of one core, in per cent."""
+        """CPU in per cent of one core."""
         return 100 * self.cpu_s[name] / self.wall_s if self.wall_s else 0.0
 
     def less(self, idle: Spent) -> Spent:
-        """Without what would have been spent in the same time had there been nothing to do."""
+        """The same without what an idle process would have spent in that time."""
         scale = self.wall_s / idle.wall_s
         rest = Spent()
         rest.wall_s = self.wall_s
@@ -248,7 +248,7 @@ class Spent:
 
 @contextlib.contextmanager
 def spending(stub: Stub, **processes: Child) -> Iterator[Spent]:
-    """Measure the block: CPU of the processes named and of the stub, requests that came in."""
+    """Measure the block: CPU of the processes named and of the stub, and the stub's requests."""
     spent = Spent()
     watched: dict[str, Child] = {**processes, "stub": stub}
     counts_before = stub.ask("counts")
@@ -264,7 +264,7 @@ def spending(stub: Stub, **processes: Child) -> Iterator[Spent]:
 
 
 def free_port() -> int:
-    """A port nobody listens on right now."""
+    """A port that no process listens on right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What a fleet costs that has nothing to do: requests and CPU an hour, counted over a stretch at the stub."""
+"""The cost of an idle fleet: requests and CPU an hour, counted at the stub over an interval."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FLEETS = (
         "DYNEIN_TICK_S": "5", "DYNEIN_READ_AHEAD_S": "15", "DYNEIN_HOLD_WINDOW_S": "20", "DYNEIN_LEASE_TTL_S": "30",
     }),
 )  # fmt: skip
-"""*Thrifty*: long polls and slow ticks, where cancelling up to the last half minute matters less than the bill."""
+"""*Thrifty*: long polls and slow ticks, where cost matters more than cancelling until the last half minute."""
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

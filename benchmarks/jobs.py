@@ -1,4 +1,4 @@
-"""Jobs to measure with: the same 100-byte body everywhere, so that figures of different benchmarks compare."""
+"""The jobs of the benchmarks: the same 100-byte body everywhere, so that figures can be compared."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ITEM = b'{"pk":{"S":"%b"},"sk":{"B":"%b"},"tk":{"S":"%b"},"job":{"S":%b}}'
 
 
 def body_text(size_bytes: int = BODY_BYTES) -> str:
-    """JSON, as most bodies are: its quotes are escaped wherever it travels inside JSON."""
+    """A JSON body, as most are: its quotes are escaped wherever it is embedded in JSON."""
     text = '{"kind":"reminder","user":"2f1c7a50-1b52-4e0e-9c3f-5a0c8f1d2e77","text":"'
     return text + "x" * max(0, size_bytes - len(text) - 2) + '"}'
 
@@ -50,7 +50,7 @@ def packed_messages(
 
 
 class StoredTrigger(NamedTuple):
-    """A trigger as DynamoDB would hold it: its place, and the item's JSON text."""
+    """A trigger as DynamoDB would store it: its key, and the item's JSON text."""
 
     pk: str
     sk: bytes
@@ -70,7 +70,7 @@ def stored_triggers(
     """Triggers due evenly at random in the range, for ``queues`` destinations in turn.
 
     Written out by hand, since a benchmark needs millions; the first is held against what Dynein itself would write.
-    Tokens are unsigned: nobody behind the API looks at signatures.
+    Tokens are unsigned: no component behind the API checks signatures.
     """
     records = [record(QUEUE if queues == 1 else f"{QUEUE}-{n}") for n in range(queues)]
     texts = [msgspec.json.encode(text.decode()) for text in records]

@@ -2,7 +2,7 @@
 
 First the saturated rate of one dispatcher is found: a burst to many destinations, until all is sent and removed. Then
 jobs are spread evenly at parts of that rate, and, last, all are due within one second, for many destinations and for
-one. A bare timer on the same core (`benchmarks.timer`) shows how late the machine woke anybody meanwhile.
+one. A bare timer on the same core (`benchmarks.timer`) shows how much of the lateness the machine itself adds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.wall import now_ms, pause
 
 MANY_QUEUES = 16
 STALLED_S = 120.0
-"""Without any arrival for so long after the last due time, the run is given up."""
+"""The run fails when no job arrives for this long after the last due time."""
 
 
 class Sizes(NamedTuple):
@@ -34,7 +34,7 @@ QUICK = Sizes(probe=500, shares=(0.5,), spread_s=1, bursts=(300,))
 
 
 class Observed(NamedTuple):
-    """What an independent consumer saw, in milliseconds."""
+    """Lateness at an independent consumer, in milliseconds."""
 
     late_ms: list[float]
     distinct: int
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     report.facts = {"jobs_counted": 0, "jobs_expected": 0, "early": 0, "targets": {}}
     table = Table(
         "lateness", "Lateness, one dispatcher",
-        "Milliseconds from due to arrival. *timer*: how late a bare timer on the same core was meanwhile. *took*: from "
+        "Milliseconds from due to arrival. *timer*: lateness of a bare timer on the same core. *took*: from "
         "the first due time to the last arrival; *limit*: twice the jobs over the saturated rate, at least one second.",
     )  # fmt: skip
     for client in aws_clients(quick=given.quick):
@@ -104,7 +104,7 @@ def _measure(stub: Stub, timer: Child, client: str, sizes: Sizes, report: Report
         return seen
 
     probe = add("saturating burst", sizes.probe, 999, MANY_QUEUES, None)
-    # Far more than goes out in the second it is due in. Removals count: at a lasting rate they cannot lag behind.
+    # Far more jobs than can be sent in the second they are due in. Removals count: at a sustained rate they cannot lag.
     rate = sizes.probe / probe.done_s
     targets["saturated jobs/s (wall)"] = rate
     for share in sizes.shares:

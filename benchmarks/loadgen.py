@@ -1,8 +1,8 @@
 """The load generator: raw HTTP requests, made beforehand, over keep-alive connections; one process, very little CPU.
 
-Reads its plan (a `Plan` as JSON) from standard input, one a line, and writes what came of it (a `Report`) as a line.
-Each client sends its next request when it has its answer (a closed loop): latencies are those of a service that is not
-overrun, and rates are what that many callers get.
+Reads plans (`Plan` as JSON) from standard input, one a line, and writes the result of each (`Report`) as a line. Each
+client sends its next request when it has its response (a closed loop): latencies are those of a service that is not
+overloaded, and rates are what that many callers get.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Plan(msgspec.Struct):
     pause_s: float = 0.0
     """Before each request of a client: for an idle service."""
     ok: str = "HTTP/1.1 2"
-    """How every answer begins."""
+    """How every response begins."""
 
 
 class Report(msgspec.Struct):
-    """What came of it."""
+    """The result."""
 
     count: int
     wall_s: float

@@ -1,14 +1,14 @@
-"""Jobs a core-second: what an ingester and a dispatcher each cost, by the CPU clock of a real ``dynein serve``.
+"""Jobs a core-second of an ingester and of a dispatcher, by the CPU time of a real ``dynein serve``.
 
-The ingester is fed packed inbound messages of far-future jobs without end, and measured over stretches of time. The
-dispatcher finds triggers that are all due within one second, and is measured from before it reads ahead until the last
-is removed; what it does when idle (its ticks) was measured before and is taken off.
+The ingester gets an endless supply of packed inbound messages of jobs due far ahead, and is measured over intervals.
+The dispatcher gets triggers that are all due within one second, and is measured from before it reads ahead until the
+last is removed; its idle work (its ticks) is measured before and subtracted.
 
-How fast a core is differs by a factor of two between hours on a shared machine, and by a fifth between minutes. So
+The speed of a core differs by a factor of two between hours on a shared machine, and by a fifth between minutes. So
 boto3's ``send_message`` is measured right after each figure, on the same core: *at reference speed* is what the figure
-would be where such a call takes 775 µs. And whether a role's cost grows with what is *stored* (triggers due later than
-all that is measured) is asked of processes that do the same work at the same moment on the same core, one for each
-number stored, each on a table of its own: whatever the machine does meanwhile, it does to all of them.
+would be where such a call takes 775 µs. Whether a role's cost grows with the number of *stored* triggers (due later
+than any measured job) is measured with processes that do the same work at the same moment on the same core, one for
+each number stored, each on its own table: so changes of the machine's speed affect all of them alike.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dynein.settings import load_settings
 
 DAY_MS = 86_400_000
 STORED_FOR_MS = 7 * DAY_MS
-"""Over how long what is stored is spread."""
+"""The period over which the due times of stored triggers are spread."""
 INBOUND = "dynein-inbound"
 PACKED_JOBS = 200
 """About what fits into 60 KiB."""
@@ -37,11 +37,11 @@ SETTLED_LOOKS = 3
 LEAD_MS = 2_000
 """From loading triggers to their due time, beyond read-ahead: so that none of them is late when it is loaded."""
 LOAD_MS_A_JOB = 0.06
-"""What making one may take the stub on a slow day."""
+"""The time the stub may need to make one on a slow machine."""
 
 
 def due_from(count: int) -> int:
-    """When triggers that are loaded now may be due first."""
+    """The earliest due time of triggers that are loaded now."""
     return now_ms() + int(load_settings().read_ahead_s * 1000) + LEAD_MS + int(count * LOAD_MS_A_JOB)
 
 
@@ -93,7 +93,7 @@ def stored_stub(stored: int) -> Iterator[Stub]:
 
 
 def load(stub: Stub, count: int, *, from_ms: int, to_ms: int, queues: int = 1) -> None:
-    """Store ``count`` triggers, in parts: the stub answers nobody while it makes one."""
+    """Store ``count`` triggers, in parts: the stub serves no requests while it makes one."""
     for done in range(0, count, LOADED_AT_ONCE):
         stub.ask(
             "load", count=min(LOADED_AT_ONCE, count - done), shard_count=SHARDS, bucket_width_ms=BUCKET_WIDTH_MS,
@@ -108,7 +108,7 @@ def _all_spending(sides: Sequence[Side]) -> Iterator[list[Spent]]:
 
 
 def measure_ingesters(sides: Sequence[Side], sizes: Sizes) -> list[Measured]:
-    """Feed them, let them get into their stride, measure one stretch of all. What they store is forgotten."""
+    """Feed them, let them warm up, measure one interval of all. The triggers they store are deleted."""
     from_ms = now_ms() + 2 * STORED_FOR_MS
     for stub, _ in sides:
         stub.ask(
@@ -124,7 +124,7 @@ def measure_ingesters(sides: Sequence[Side], sizes: Sizes) -> list[Measured]:
             pause(0.1)
     for stub, _ in sides:
         stub.ask("feed", queue=INBOUND, messages=0, jobs_a_message=0)
-    pause(0.3)  # what is in hand goes through
+    pause(0.3)  # for messages already received
     for stub, _ in sides:
         stub.ask("forget", from_ms=from_ms)
     return [Measured(int(one.counts["entries"]["BatchWriteItem"]), one) for one in spent]
@@ -135,7 +135,7 @@ def _stored(stub: Stub) -> int:
 
 
 def measure_dispatchers(sides: Sequence[Side], sizes: Sizes, queues: int = 1) -> list[Measured]:
-    """Load triggers due within one second, and measure until the last is removed, less what they do idle."""
+    """Load triggers due within one second, and measure until the last is removed, less the idle work."""
     stored = [stub.ask("triggers")["triggers"] for stub, _ in sides]
     with _all_spending(sides) as idle:
         pause(sizes.window_s)
@@ -153,7 +153,7 @@ def measure_dispatchers(sides: Sequence[Side], sizes: Sizes, queues: int = 1) ->
 
 
 def settle(stub: Stub) -> None:
-    """Until a dispatcher that has just started has looked through the open time buckets, an hour of them."""
+    """Wait until a dispatcher that has just started has read the open time buckets, an hour of them."""
     pause(1.0)
     seen, quiet = 0, 0
     for _ in range(SETTLE_LOOKS_MAX):
@@ -165,7 +165,7 @@ def settle(stub: Stub) -> None:
 
 
 NO_FORECAST = {"DYNEIN_FORECAST_INTERVAL_S": "0"}
-"""Its queries come in a burst once a minute, in one stretch of time and not in the next. `benchmarks.idle` has them."""
+"""The forecast's queries come once a minute, in one interval and not in the next. `benchmarks.idle` includes them."""
 UNTHROTTLED = {"DYNEIN_INGEST_RATE_PER_S": "1000000", **NO_FORECAST}
 MANY_QUEUES = 16
 Measure = Callable[[Sequence[Side], Sizes], list[Measured]]
@@ -231,11 +231,11 @@ def _costs(clients: Sequence[str], stub: Stub, sizes: Sizes, report: Report, rep
 
 
 def _flatness(client: str, stubs: dict[int, Stub], sizes: Sizes, report: Report, repeats: int) -> Table:
-    """As many processes as numbers stored, all at work at once on one core."""
+    """One process for each number of stored triggers, all working at once on one core."""
     table = Table(
-        "flat", "The same by what is stored, all at the same moment on one core",
-        "*flat*: over what the process with the least stored reached in the same moment. Sharing a core makes batches "
-        "fuller, so that a core-second does more than above: read the ratio.",
+        "flat", "The same by number of stored triggers, all at the same moment on one core",
+        "*flat*: relative to the process with the fewest stored, at the same moment. Sharing a core makes batches "
+        "fuller, so a core-second does more than above: only the ratio matters.",
     )  # fmt: skip
     for role, rows in reversed(MEASURES.items()):
         figures: dict[str, list[list[Measured]]] = {row: [] for row in rows}
@@ -253,7 +253,7 @@ def _flatness(client: str, stubs: dict[int, Stub], sizes: Sizes, report: Report,
 
 
 def _count(report: Report, role: str, repeated: Sequence[Measured], sizes: Sizes) -> None:
-    if role == "dispatcher":  # what an ingester is fed has no end
+    if role == "dispatcher":  # an ingester's supply is endless
         report.facts["jobs_counted"] += sum(m.jobs for m in repeated)
         report.facts["jobs_expected"] += sizes.due * len(repeated)
 

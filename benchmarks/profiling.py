@@ -1,4 +1,4 @@
-"""Where a role's CPU goes: `py-spy <https://github.com/benfred/py-spy>`_ over the work that the benchmarks measure.
+"""CPU profile of a role: `py-spy <https://github.com/benfred/py-spy>`_ over the work that the benchmarks measure.
 
 ``python -m benchmarks.profiling dispatcher`` (or ``ingester``, ``api``) prints the functions by their own time and by
 the time spent in and below them. Needs py-spy (``pip install py-spy``); the rates it shows are lower than measured

@@ -1,4 +1,4 @@
-"""Print what the benchmarks last found as Markdown: the targets first, then every table."""
+"""Print the benchmarks' last results as Markdown: the targets first, then every table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.results import RESULTS, markdown_table, read
 from benchmarks.targets import targets_table
 
 BENCHMARKS = ("submit", "pipeline", "idle", "cost", "lateness", "fleet", "workers", "footprint")
-"""In the order they are run: `cost` prices what `idle` has counted."""
+"""In the order in which they run: `cost` prices the counts of `idle`."""
 
 
 def markdown(results: Path) -> str:

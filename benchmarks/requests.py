@@ -1,4 +1,4 @@
-"""Raw HTTP requests for the load generator, and what Dynein and SQS are asked in them."""
+"""Raw HTTP requests for the load generator, to Dynein and to SQS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def post_batch(address: str, jobs: int, *, scheduled: bool) -> str:
 
 
 def raw_send_message(address: str) -> str:
-    """The bare SQS call, signature and all, as short as it can be: what an API can at best be as quick as."""
+    """The bare SQS call, with a signature, as short as possible: the lower bound of an API's latency."""
     body = json.dumps({"QueueUrl": f"http://{address}/000000000000/{QUEUE}", "MessageBody": body_text()})
     return post(address, "/", body, "X-Amz-Target: AmazonSQS.SendMessage\r\nAuthorization: AWS4-HMAC-SHA256 stub\r\n")
 

@@ -1,4 +1,4 @@
-"""Tables for people and JSON for programs: what every benchmark leaves behind."""
+"""The results of every benchmark: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def median(values: Iterable[float]) -> float:
 
 
 class Table:
-    """Rows under a title. ``notes`` say how to read them. Columns are those of the first row."""
+    """Rows under a title. ``notes`` explain them. Columns are those of the first row."""
 
     def __init__(self, name: str, title: str, notes: str = "") -> None:
         self.name = name
@@ -138,7 +138,7 @@ class Report:
 
 
 def read(benchmark: str, results: Path | None = None) -> dict[str, Any] | None:
-    """What a benchmark last wrote."""
+    """The last results of a benchmark."""
     path = (results or RESULTS) / f"{benchmark}.json"
     if not path.is_file():
         return None
@@ -147,7 +147,7 @@ def read(benchmark: str, results: Path | None = None) -> dict[str, Any] | None:
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on."""
+    """The machine and the Python version."""
     cpu = next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown")
     return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(),
             "system": platform.platform()}  # fmt: skip
@@ -161,12 +161,12 @@ def _cpuinfo() -> list[str]:
 def options(doc: str | None, arguments: Sequence[str] | None = None, *, repeats: int = 5) -> argparse.Namespace:
     """The command line that all benchmarks have."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="seconds, not minutes: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="seconds, not minutes: checks that it works")
     parser.add_argument("--repeats", type=int, help="how often each figure is measured")
     parser.add_argument("--results", default=str(RESULTS), help="directory of the JSON files")
     given = parser.parse_args(arguments)
-    # So that what was started is stopped, whoever stops us.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))
+    # So that child processes are stopped, however this process is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by a signal"))
     if given.repeats is None:
         given.repeats = 1 if given.quick else repeats
     if given.quick:

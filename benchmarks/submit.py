@@ -1,7 +1,7 @@
-"""What it costs to submit a job, and how long it takes: Dynein's API next to boto3 talking to SQS, on the same stub.
+"""CPU and latency of submitting a job: Dynein's API beside boto3 calling SQS, on the same stub.
 
-Every case is measured in turn with boto3 doing the same, again and again. *CPU µs a job* is the API process's for
-Dynein and the calling process's for boto3, since with boto3 the caller does that work.
+Every case is measured in turn with boto3 doing the same, repeatedly. *CPU µs a job* is that of the API process for
+Dynein and of the calling process for boto3, because with boto3 the caller does that work.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.results import Report, Row, Table, median, options, spread
 
 INBOUND = "dynein-inbound"
 CALLS_MIN = 20
-"""Of a way that takes few for many jobs: the first after a change of caller is slow."""
+"""Of a caller that needs few calls for many jobs: the first after a change of caller is slow."""
 CLIENT, ASYNC_CLIENT = "dynein.client.Client", "dynein.client.AsyncClient"
 REFERENCE = "boto3 send_message"
 
@@ -70,7 +70,7 @@ class Case(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What came of a case. ``jobs``: how many the stub has got."""
+    """The result of a case. ``jobs``: how many the stub has received."""
 
     report: loadgen.Report
     spent: Spent
@@ -92,7 +92,7 @@ class Api:
         return post_batch(self.serve.address, jobs, scheduled=scheduled)
 
     def run(self, case: Case, *, pause_s: float = 0.0) -> Loaded:
-        """Load it, and count the jobs that the stub has got."""
+        """Load it, and count the jobs that the stub has received."""
         self._stub.ask("unpack", queue=INBOUND)
         request = self.request(case.jobs, scheduled=case.scheduled)
         plan = loadgen.Plan(self.serve.address, [request], case.clients, case.requests, pause_s)
@@ -116,7 +116,7 @@ class Boto3(NamedTuple):
         return cls(stack.enter_context(Child("callers", arguments, MEASURED_CORE, environment())), stub)
 
     def run(self, caller: str, address: str, calls: int, **plan: Any) -> dict[str, Any]:  # noqa: ANN401 - see callers.Plan
-        """On the core of whatever it does not call."""
+        """Pin it to the core of the process that it does not call."""
         self.child.pin(MEASURED_CORE if address == self.stub.address else OTHER_CORE)
         asked = callers.Plan(caller, address, calls, **plan)
         figures: dict[str, Any] = json.loads(self.child.tell(msgspec.json.encode(asked)))
@@ -267,7 +267,7 @@ class _Way(NamedTuple):
 
 
 def _measure_callers(report: Report, api: Api, boto3: Boto3, sizes: Sizes, repeats: int) -> None:
-    """What the *caller* pays."""
+    """CPU of the *caller*."""
     ways = [
         _Way(REFERENCE, 1), _Way("boto3 send_message_batch", 10), _Way("http.client", 1), _Way("httpx", 1),
         _Way("aiohttp", 1, 8), _Way(CLIENT, 1), _Way(ASYNC_CLIENT, 1, 8),
@@ -284,7 +284,7 @@ def _measure_callers(report: Report, api: Api, boto3: Boto3, sizes: Sizes, repea
             )
             measured.setdefault(way, []).append(figures)
     table = Table(
-        "submit-caller", "CPU of whoever submits",
+        "submit-caller", "CPU of the submitter",
         f"One process. Dynein's callers POST scheduled jobs; *of send_message*: over {REFERENCE} in the same repeat.",
     )  # fmt: skip
     base = [f["cpu_s"] / f["jobs"] for f in measured[ways[0]]]
@@ -302,7 +302,7 @@ def _measure_callers(report: Report, api: Api, boto3: Boto3, sizes: Sizes, repea
 def _measure_idle(
     report: Report, apis: Sequence[Api], generator: Child, stub: Stub, sizes: Sizes, repeats: int
 ) -> None:
-    """One caller, long pauses: what a POST adds to the SQS call that it makes."""
+    """One caller with long pauses: the latency that a POST adds to its SQS call."""
     pause_s = 0.01
     raw: list[float] = []
     posts: dict[tuple[str, bool], list[float]] = {}

@@ -1,4 +1,4 @@
-"""The targets, and what the last runs reached."""
+"""The targets, and the figures of the last runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Facts = dict[str, Any]
 
 
 class Target(NamedTuple):
-    """One figure to reach. ``find`` takes it from a benchmark's facts; ``bound`` is the least or the greatest."""
+    """One figure to reach. ``find`` takes it from a benchmark's facts; ``bound`` is a minimum or a maximum."""
 
     figure: str
     benchmark: str
@@ -72,7 +72,7 @@ TARGETS = (
 
 
 def targets_table(results: Path | None = None) -> Table:
-    """Every target beside what the JSON files say; *not measured* where they do not."""
+    """Every target beside its figure in the JSON files; *not measured* where there is none."""
     table = Table("targets", "Targets", "Of the default AWS client, from the last full run of each benchmark.")
     for target in TARGETS:
         value = _value(target, results)

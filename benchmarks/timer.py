@@ -1,7 +1,7 @@
-"""A bare timer on the core of the process under test: how late the machine itself wakes anybody, while it is measured.
+"""A bare timer on the core of the process under test: the lateness that the machine itself adds.
 
-Sleeps for 5 ms again and again. For each line on its standard input it writes a line: percentiles, in milliseconds, of
-how much longer it slept, since the line before.
+Sleeps for 5 ms repeatedly. For each line on its standard input it writes a line: percentiles, in milliseconds, of how
+much longer it slept, since the line before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Wall time and sleep for benchmarks, which watch real processes from outside. The only place that takes them."""
+"""Wall time and sleep for benchmarks, which observe real processes from outside. The only module that uses them."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def now_ms() -> int:
 
 
 def pause(seconds: float) -> None:
-    """Sleep between two looks at a real process."""
+    """Sleep between two observations of a real process."""
     time.sleep(seconds)  # noqa: TID251 - an observer of real processes

@@ -1,4 +1,4 @@
-"""``dynein serve --workers``: how connections spread over workers, what a dead one costs, what shared metrics cost.
+"""``dynein serve --workers``: how connections spread, the effect of a dead worker, the cost of shared metrics.
 
 Three ways for processes to share a port, side by side:
 
@@ -64,7 +64,7 @@ def _serve(way: Way, listener: socket.socket, connections: Connections, number: 
 
 @contextlib.contextmanager
 def _workers(way: Way) -> Iterator[tuple[int, list[int]]]:
-    """Port and process ids of `WORKERS` servers that answer with their number."""
+    """Port and process ids of `WORKERS` servers that respond with their number."""
     first = _listener(way, 0)
     port = first.getsockname()[1]
     listeners = [first if way != "a socket each" or not n else _listener(way, port) for n in range(WORKERS)]
@@ -95,7 +95,7 @@ def _workers(way: Way) -> Iterator[tuple[int, list[int]]]:
 
 
 async def _ask(port: int, opened: list[asyncio.StreamWriter]) -> str:
-    """Over a new connection, which stays open: who answers."""
+    """The worker that responds over a new connection, which stays open."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     opened.append(writer)
     writer.write(REQUEST)
@@ -116,7 +116,7 @@ def spread_over_workers(way: Way) -> list[int]:
 
 
 def while_one_is_frozen(way: Way) -> dict[str, int]:
-    """Of connections opened while a worker is frozen, which is then killed: how many were answered, waited, broke."""
+    """Of connections opened while a worker is frozen and then killed: how many got a response, waited, broke."""
 
     async def go(port: int, pid: int) -> dict[str, int]:
         opened: list[asyncio.StreamWriter] = []
@@ -193,7 +193,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     report.add(table)
 
     table = Table("frozen", f"{CONNECTIONS} connections while one of {WORKERS} workers is frozen, and then killed")
-    table.notes = f"waited: had no answer within {PATIENCE_S:.0f} s; broken: of those, ended with an error at the kill."
+    table.notes = f"waited: no response within {PATIENCE_S:.0f} s; broken: of those, ended with an error at the kill."
     for way in WAYS:
         counts = [while_one_is_frozen(way) for _ in range(given.repeats)]
         table.add(way=way, **{name: spread(count[name] for count in counts) for name in counts[0]})

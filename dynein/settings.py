@@ -1,7 +1,7 @@
 """Settings: from the environment (``DYNEIN_...``), else from a TOML file, else the default. Frozen once read.
 
-Every field's description is printed in ``docs/reference/settings.md`` by ``dynein settings --markdown``; units are the
-last part of a name (``_s``, ``_ms``, ``_bytes``). Relations between settings are checked at start.
+Every field's description is printed in ``docs/reference/settings.md`` by ``dynein settings --markdown``; the unit is
+the last part of a name (``_s``, ``_ms``, ``_bytes``). Relations between settings are checked at start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NEW_TABLE_SHARD_COUNT = 16
 _LEDGER_GRACE_MORE_S = 600.0
 CONFIG_VARIABLE = "DYNEIN_CONFIG"
 URL_VARIABLE = "DYNEIN_URL"
-"""Where the command line finds the API; no setting of a process."""
+"""Where the command line finds the API. It is not a setting of a process."""
 ROLES = ("api", "ingester", "dispatcher")
 _SERVICE_LINK = re.compile(r"DYNEIN_(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT_\d+_(?:TCP|UDP)(?:_.*)?)")
 Role = Literal["api", "ingester", "dispatcher"]
@@ -44,170 +44,204 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DYNEIN_", frozen=True, extra="forbid")
 
     # --- AWS ------------------------------------------------------------------------------------------------------
-    region: str | None = Field(None, description="AWS region; unset: what the AWS SDK's own configuration says.")
-    endpoint_url: str | None = Field(None, description="One endpoint for both SQS and DynamoDB, for an emulator.")
-    sqs_endpoint_url: str | None = Field(None, description="Endpoint for SQS alone; wins over `endpoint_url`.")
+    region: str | None = Field(None, description="AWS region. Unset: the region of the AWS SDK's own configuration.")
+    endpoint_url: str | None = Field(None, description="Endpoint of an emulator that serves both SQS and DynamoDB.")
+    sqs_endpoint_url: str | None = Field(
+        None, description="Endpoint for SQS only; takes precedence over `endpoint_url`."
+    )
     dynamodb_endpoint_url: str | None = Field(
-        None, description="Endpoint for DynamoDB alone; wins over `endpoint_url`."
+        None, description="Endpoint for DynamoDB only; takes precedence over `endpoint_url`."
     )
     table: str = Field("dynein", description="DynamoDB table: triggers, shard records, roster, ledger.")
     inbound_queue: str = Field("dynein-inbound", description="SQS queue between the API and the ingesters.")
     dead_letter_queue: str = Field(
         "dynein-dead-letter", description="SQS queue for jobs that could not be delivered and for unreadable messages."
     )
-    call_timeout_s: Seconds = Field(5.0, description="Longest an AWS call may take before it counts as unanswered.")
-    connections_max: Count = Field(64, description="Open connections to each AWS service.")
+    call_timeout_s: Seconds = Field(5.0, description="Time limit of an AWS call.")
+    connections_max: Count = Field(64, description="Maximum number of open connections to each AWS service.")
     aws_client: Literal["wire", "aiobotocore"] = Field(
         "wire",
-        description="Who makes the calls that jobs pass through. `wire`: Dynein itself, at a fraction of the CPU cost; "
-        "`aiobotocore`: the AWS SDK, as for all other calls. Behind a proxy (`HTTPS_PROXY`) it is always the SDK.",
+        description="Client for the calls that are made for every job. `wire`: Dynein's own, at a fraction of the CPU "
+        "cost; `aiobotocore`: the AWS SDK, as for all other calls. Behind a proxy (`HTTPS_PROXY`) it is always the "
+        "SDK.",
     )
 
-    # --- Layout: recorded in the table; when set, checked against that at start -------------------------------------
+    # --- Layout: recorded in the table; when set, compared with that record at start ---------------------------------
     bucket_width_s: Count | None = Field(
         None,
-        description=f"Width of a time bucket. Unset: what the table says, {NEW_TABLE_BUCKET_WIDTH_S} for a new one. "
-        "Fixed once the table is made.",
+        description=f"Width of a time bucket in seconds. Unset: the width recorded in the table, "
+        f"{NEW_TABLE_BUCKET_WIDTH_S} for a new table. It cannot be changed once the table is made.",
     )
     shard_count: Annotated[int, Field(ge=1, le=SHARDS_MAX)] | None = Field(
         None,
-        description=f"Shards. Unset: what the table says, {NEW_TABLE_SHARD_COUNT} for a new one. `dynein bootstrap` "
-        "raises it live. A partition key takes 1,000 write units a second: allow one shard for each 300 jobs/s.",
+        description=f"Number of shards. Unset: as recorded in the table, {NEW_TABLE_SHARD_COUNT} for a new table. "
+        "`dynein bootstrap` raises it while the service runs. A partition key takes 1,000 write units a second: plan "
+        "one shard for each 300 jobs/s.",
     )
 
     # --- API ------------------------------------------------------------------------------------------------------
     host: str = Field("127.0.0.1", description="Address to listen on. In a container: 0.0.0.0.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        8080, description="Port for the API, probes and metrics. 0 takes a free one."
+        8080, description="Port for the API, probes and metrics. 0: any free port."
     )
     token_secrets: SecretStr | None = Field(
         None,
-        description="Signs job tokens; needed by the `api` role. Comma-separated: the first signs, all verify. "
-        f"At least {SECRET_BYTES_MIN} bytes each.",
+        description="Secrets that sign job tokens, comma-separated; required for the `api` role. The first signs, all "
+        f"verify. At least {SECRET_BYTES_MIN} bytes each.",
     )
     message_bytes_max: Annotated[int, Field(ge=8192, le=1048576)] = Field(
         262144,
-        description="SQS's payload limit for a message and for a whole batch: 262144 everywhere, 1048576 where every "
-        "destination queue has been raised to it.",
+        description="SQS's payload limit for a message and for a batch: 262144, or 1048576 if every destination queue "
+        "has been raised to it.",
     )
     request_bytes_max: Count = Field(16 * 1024 * 1024, description="Largest HTTP request body.")
-    batch_jobs_max: Count = Field(1000, description="Most jobs in one POST /v1/jobs/batch.")
+    batch_jobs_max: Count = Field(1000, description="Maximum number of jobs in one POST /v1/jobs/batch.")
     delay_max_days: Count = Field(3660, description="How far ahead a job may be scheduled.")
-    destination_cache_s: Seconds = Field(300.0, description="How long a destination look-up is trusted.")
-    submit_waiting_max: Count = Field(20_000, description="Most jobs waiting for one queue before the API answers 503.")
-    submit_in_flight_max: Count = Field(8, description="Most calls under way to one queue from one API process.")
+    destination_cache_s: Seconds = Field(
+        300.0, description="How long the result of looking up a destination queue is cached."
+    )
+    submit_waiting_max: Count = Field(
+        20_000,
+        description="Maximum number of jobs waiting to be sent to one queue; beyond it the API responds with 503.",
+    )
+    submit_in_flight_max: Count = Field(
+        8, description="Maximum number of concurrent calls from one API process to one queue."
+    )
     pack_bytes_max: Annotated[int, Field(ge=1024)] = Field(
         61440, description="Target size of a packed inbound message; SQS bills by 64 KiB chunk."
     )
 
     # --- Ingester -------------------------------------------------------------------------------------------------
     ingest_rate_per_s: Annotated[float, Field(gt=0)] = Field(
-        10_000.0, description="Jobs a second the whole fleet takes in; each of n live ingesters takes an n-th."
+        10_000.0,
+        description="Jobs a second that the whole fleet takes from the inbound queue; each of n live ingesters takes "
+        "one n-th of it.",
     )
-    ingest_receivers: Count = Field(4, description="Receive calls one ingester keeps under way.")
+    ingest_receivers: Count = Field(4, description="Concurrent receive calls of one ingester.")
     receive_wait_s: Annotated[int, Field(ge=0, le=20)] = Field(
-        5, description="Long-poll time. Longer: fewer requests when idle; draining waits for it."
+        5,
+        description="Long-poll time of a receive. A longer one costs fewer requests when idle; draining waits for it.",
     )
     visibility_timeout_s: Annotated[int, Field(ge=5, le=43200)] = Field(
-        15, description="How long a received inbound message stays ours unless extended; a crash delays it that long."
+        15,
+        description="Visibility timeout of inbound messages; an ingester extends it while it works on one. After a "
+        "crash, another ingester receives the message when it ends.",
     )
     hold_window_s: Seconds = Field(
-        7.0, description="A job due within this at ingest is held in hand and sent at its due millisecond, not stored."
+        7.0,
+        description="A job that is due within this time when an ingester receives it is not stored, but held in the "
+        "ingester's memory and sent at its due millisecond.",
     )
     held_jobs_max: Count = Field(
         20_000,
-        description="Most jobs in one ingester's hand; past it, it stops receiving, and jobs with short delays come "
-        "late. By default that is 2,900 jobs a second for each ingester, if all are SCHEDULED with a delay of "
-        "`DYNEIN_HOLD_WINDOW_S`. A large job counts for more: one for each 4 KiB.",
+        description="Maximum number of jobs held in one ingester's memory. At the maximum it stops receiving, and jobs "
+        "with short delays are late. The default suffices for 2,900 jobs a second for each ingester if all are "
+        "SCHEDULED with a delay of `DYNEIN_HOLD_WINDOW_S`. A large job counts as several: one for each 4 KiB.",
     )
 
     # --- Dispatcher -----------------------------------------------------------------------------------------------
     lease_ttl_s: Seconds = Field(
-        10.0, description="A shard whose owner has not renewed for this long, by the observer's clock, may be taken."
+        10.0,
+        description="Duration of a lease. When a shard's owner has not renewed it for this long, by the monotonic "
+        "clock of another dispatcher, that dispatcher may take it.",
     )
     tick_s: Seconds = Field(
         1.0,
-        description="How often each lease is renewed, its read mark raised and due triggers read. Costs one write unit "
-        "and one read unit a shard a tick.",
+        description="How often each lease is renewed, its read mark raised and due triggers read. It costs one write "
+        "unit and one read unit for each shard and tick.",
     )
     read_ahead_s: Seconds = Field(
         4.0,
-        description="How far ahead the read mark stands. From then on a job can no longer be cancelled; its trigger is "
-        "read a tick later.",
+        description="How far the read mark is ahead of the current time. A job that is due before the mark can no "
+        "longer be cancelled; its trigger is read a tick later.",
     )
     read_ahead_jobs_max: Count = Field(
         50_000,
-        description="Most triggers in one dispatcher's memory. A large one counts for more: one for each 4 KiB.",
+        description="Maximum number of triggers in one dispatcher's memory. A large one counts as several: one for "
+        "each 4 KiB.",
     )
-    page_jobs_max: Count = Field(250, description="Triggers a Query page.")
+    page_jobs_max: Count = Field(250, description="Maximum number of triggers in a Query page.")
     retire_grace_s: Seconds = Field(
         300.0,
-        description="How long after its end a time bucket is still read. Must exceed any clock skew in the fleet.",
+        description="How long after its end a time bucket is still read. It must exceed any clock skew in the fleet.",
     )
 
     observe_interval_s: Seconds = Field(
         15.0,
-        description="How often one dispatcher of the fleet asks SQS how much is on the inbound and the dead-letter "
-        "queue, for the metrics.",
+        description="How often the observer (one dispatcher of the fleet) asks SQS for the depth of the inbound and "
+        "the dead-letter queue, for the metrics.",
     )
     forecast_interval_s: Annotated[float, Field(ge=0)] = Field(
         60.0,
-        description="How often that dispatcher counts what is due in the coming minutes, for the metrics. 0: never.",
+        description="How often the observer counts the jobs that are due in the coming minutes, for the metrics. "
+        "0: never.",
     )
     forecast_read_units_max: Count = Field(
         4_000,
-        description="DynamoDB read units after which one such count stops: what was not counted is estimated. It ends "
-        "with the page it is in, which can cost 128. A quiet table of 16 shards takes 240.",
+        description="DynamoDB read units after which one such count stops; shards not counted are estimated. It stops "
+        "at the end of a page, which can cost 128. A quiet table of 16 shards takes 240.",
     )
 
     # --- Delivery (dispatcher and ingester) -------------------------------------------------------------------------
     lane_waiting_max: Count = Field(
-        5_000, description="Most due jobs in memory for one destination; more of them stay in the store."
+        5_000,
+        description="Maximum number of due jobs in memory for one destination queue; further ones stay in the store.",
     )
-    lane_in_flight_max: Count = Field(8, description="Calls under way to one standard destination (FIFO: always 1).")
-    backoff_first_s: Seconds = Field(0.1, description="First pause after a destination fails; doubles, with jitter.")
-    backoff_max_s: Seconds = Field(15.0, description="Longest pause between tries of a failing destination.")
+    lane_in_flight_max: Count = Field(
+        8, description="Concurrent calls to one standard destination queue. (FIFO: always 1.)"
+    )
+    backoff_first_s: Seconds = Field(
+        0.1, description="First pause after a send to a destination fails; it doubles, with jitter."
+    )
+    backoff_max_s: Seconds = Field(15.0, description="Longest pause between attempts to send to a failing destination.")
     retry_budget_s: Seconds = Field(
-        300.0, description="A destination failing for longer than this gets its jobs moved to the dead-letter queue."
+        300.0,
+        description="When a destination has failed for longer than this, its jobs are moved to the dead-letter queue.",
     )
 
     # --- Ledger -----------------------------------------------------------------------------------------------------
     ledger_interval_s: Annotated[float, Field(ge=0)] = Field(
         30.0,
-        description="How often a process adds what it counted to the conservation ledger; a process that is killed "
-        "loses as much. Costs two write units a window a time. 0: no ledger is kept.",
+        description="How often a process posts its counts to the conservation ledger; a process that is killed loses "
+        "the counts of up to this time. It costs two write units for each window posted. 0: no ledger is kept.",
     )
     ledger_window_s: Count = Field(
         3600,
-        description="Jobs due within one such window are counted together. The same for all processes; a change begins "
-        "a new ledger.",
+        description="Length of a ledger window; jobs due within one are counted together. It must be the same for all "
+        "processes; a change begins a new ledger.",
     )
     ledger_grace_s: Seconds | None = Field(
         None,
-        description="How long after its end a window's books must balance. Unset: 10 min longer than `retry_budget_s`.",
+        description="How long after its end a window must balance. Unset: `retry_budget_s` and 10 minutes.",
     )
 
     # --- Process --------------------------------------------------------------------------------------------------
     workers: Annotated[int, BeforeValidator(_auto_as_zero), Field(ge=0, le=WORKERS_MAX)] = Field(
         1,
-        description="Processes that `dynein serve` runs, sharing port, rate and shards. 0 or `auto`: one a usable "
-        "core. Bounds and connections are each process's own.",
+        description="Number of worker processes that `dynein serve` runs; they share port, ingest rate and shards. 0 "
+        "or `auto`: one for each usable core. Bounds and connections are per process.",
     )
     member_ttl_s: Seconds = Field(
-        8.0, description="A process whose beat stands still for this long no longer counts for its fair share."
+        8.0,
+        description="When a process has sent no heartbeat to the roster for this long, it is no longer counted as a "
+        "member, and gets no share of shards and ingest rate.",
     )
     linger_s: Annotated[float, Field(ge=0)] = Field(
         0.0,
-        description="After SIGTERM, how long the API still takes jobs while /readyz says no, so that load balancers "
+        description="How long after SIGTERM the API still accepts jobs while /readyz fails, so that load balancers "
         "notice before the port closes. In Kubernetes: 5.",
     )
-    drain_s: Seconds = Field(25.0, description="Longest a SIGTERM may take; Kubernetes' grace period must exceed it.")
-    log_format: Literal["console", "json"] = Field("console", description="Log lines for people or for programs.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    drain_s: Seconds = Field(
+        25.0, description="Time limit of the drain after SIGTERM; Kubernetes' grace period must exceed it."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Format of log lines: `console` for people, `json` for programs."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level logged.")
     otel: bool = Field(
         False,
-        description="Make OpenTelemetry spans of submits and deliveries (needs `pip install 'dynein[otel]'`). Where "
-        "they go, and which are kept, the standard `OTEL_...` variables say.",
+        description="Create OpenTelemetry spans of submits and deliveries (needs `pip install 'dynein[otel]'`). "
+        "Exporter and sampling are configured by the standard `OTEL_...` variables.",
     )
 
     @model_validator(mode="after")
@@ -233,7 +267,8 @@ class Settings(BaseSettings):
         )
         _require(
             self.ledger_grace_s is None or self.ledger_grace_s >= self.retry_budget_s + 2 * self.ledger_interval_s,
-            "ledger_grace_s must be at least retry_budget_s + 2 * ledger_interval_s, or jobs still tried count as lost",
+            "ledger_grace_s must be at least retry_budget_s + 2 * ledger_interval_s, or jobs still being retried "
+            "count as lost",
         )
         _require(self.linger_s < self.drain_s, "linger_s must be less than drain_s")
         _require(self.pack_bytes_max <= self.message_bytes_max, "pack_bytes_max must not exceed message_bytes_max")
@@ -247,7 +282,7 @@ class Settings(BaseSettings):
 
     @property
     def ledger_grace_in_force_s(self) -> float:
-        """`ledger_grace_s`, or what that is when it is unset."""
+        """`ledger_grace_s`, or its default."""
         return self.retry_budget_s + _LEDGER_GRACE_MORE_S if self.ledger_grace_s is None else self.ledger_grace_s
 
     @property
@@ -280,9 +315,9 @@ def _require(holds: bool, sentence: str) -> None:  # noqa: FBT001 - an assertion
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read and check the settings. Raises `InvalidSettings` with one sentence for each that is wrong.
+    """Read and check the settings. Raises `InvalidSettings` with one sentence for each that is invalid.
 
-    A ``DYNEIN_`` variable that names no setting is refused too: a typo must not fall back to a default in silence.
+    A ``DYNEIN_`` variable that names no setting is an error too: a typo must not silently leave the default in place.
     """
     path = os.environ.get(CONFIG_VARIABLE)
     if path and not Path(path).is_file():
@@ -316,9 +351,10 @@ def reference_markdown() -> str:
     lines = [
         "# Settings",
         "",
-        "Made from the code by `dynein settings --markdown`. Each is read from the environment variable, else from the",
-        f"TOML file that `{CONFIG_VARIABLE}` (or `dynein --config`) names, under the same name in lower case without",
-        "the prefix. They are checked together at start; a wrong one stops the program with a sentence that names it.",
+        "Generated from the code by `dynein settings --markdown`. Each setting is read from its environment variable,",
+        f"else from the TOML file that `{CONFIG_VARIABLE}` (or `dynein --config`) names, under the same name in lower",
+        "case without the prefix. They are checked together at start; an invalid one stops the program with a sentence",
+        "that names it.",
         "",
         "| environment variable | default | meaning |",
         "| --- | --- | --- |",

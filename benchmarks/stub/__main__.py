@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
                 self._reply(msgspec.json.encode(self._stub.control.handle(name, request)))
         except ConditionFailed as failed:
             self._reply(failed.body, _REFUSED)
-        except Exception as error:  # noqa: BLE001 - a benchmark must see what the stub cannot answer
+        except Exception as error:  # noqa: BLE001 - a benchmark must see what the stub cannot serve
             traceback.print_exc()
             said = {"__type": "StubError", "message": f"{type(error).__name__}: {error}"}
             self._reply(msgspec.json.encode(said), _REFUSED)
@@ -102,7 +102,7 @@ def _header(head: bytes, lowered: bytes, name: bytes) -> bytes:
 
 
 async def serve(kept: list[str]) -> None:
-    """Serve until standard input ends: the stub dies with whoever started it."""
+    """Serve until standard input ends: the stub ends with the process that started it."""
     loop = asyncio.get_running_loop()
     stub = Stub(kept)
     server = await loop.create_server(lambda: Connection(stub), "127.0.0.1", 0, backlog=2048)
@@ -120,7 +120,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.core is not None:
         os.sched_setaffinity(0, {given.core})
-    # To look through a million stored triggers for cycles stops the engine for a second, time and again.
+    # Garbage collection over a million stored triggers would stop the stub for a second, repeatedly.
     gc.disable()
     uvloop.run(serve(given.keep))
 

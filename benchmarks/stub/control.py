@@ -1,4 +1,4 @@
-"""What a benchmark asks of the stub, beside AWS's own calls: ``POST /stub/NAME`` with a JSON object."""
+"""The stub's own calls, for benchmarks: ``POST /stub/NAME`` with a JSON object."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Control:
 
     def handle(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
         """Do what ``name`` says."""
-        answer: dict[str, Any] = getattr(self, f"do_{name}")(**request)
-        return answer
+        response: dict[str, Any] = getattr(self, f"do_{name}")(**request)
+        return response
 
     def do_counts(self) -> dict[str, Any]:
         """Everything counted since the start."""
@@ -44,7 +44,7 @@ class Control:
         return self._queues.depth(queue)
 
     def do_unpack(self, *, queue: str) -> dict[str, Any]:
-        """How many jobs the messages hold that wait on ``queue``; they are forgotten."""
+        """The number of jobs in the messages waiting on ``queue``, which are then deleted."""
         bodies = self._queues.bodies(queue)
         self._queues.purge(queue)
         return {"messages": len(bodies), "jobs": sum(len(unpack(body)) for body in bodies)}
@@ -54,7 +54,7 @@ class Control:
         return {"loaded": self._table.load(stored_triggers(self._rng, count, **triggers))}
 
     def do_forget(self, *, from_ms: int) -> dict[str, Any]:
-        """Forget the triggers due from then on."""
+        """Delete the triggers due from then on."""
         self._table.forget_triggers(from_ms)
         return {}
 
@@ -63,16 +63,16 @@ class Control:
         return {"triggers": self._table.triggers()}
 
     def do_watch(self, *, on: bool) -> dict[str, Any]:
-        """Note when each job arrives, or no longer."""
+        """Start or stop recording when each job arrives."""
         self._queues.watched = on
         return {}
 
     def do_arrivals(self) -> dict[str, Any]:
-        """What has arrived since the last time."""
+        """The arrivals since the last call."""
         return self._queues.arrivals.take()
 
     def do_arrived(self) -> dict[str, Any]:
-        """How many have, so far."""
+        """The number of arrivals so far."""
         return {"count": len(self._queues.arrivals.due_ms)}
 
     def do_pid(self) -> dict[str, Any]:

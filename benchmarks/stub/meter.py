@@ -1,4 +1,4 @@
-"""Counts of what came in: requests by operation, entries, and what AWS would bill."""
+"""Counts requests by operation, entries, and what AWS would bill."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from benchmarks.stub.meter import CHUNK_BYTES, Meter
 from benchmarks.wall import now_us
 
 Reply = Callable[[bytes], None]
-"""Sends the JSON body of an answer, now or later."""
+"""Sends the JSON body of a response, now or later."""
 
 RECEIVE_MAX = 10
 _ID = re.compile(rb'"Id":\s*"([^"]{1,80})"')
@@ -65,7 +65,7 @@ class Arrivals:
         self.tokens.update(_TOKEN.findall(body))
 
     def take(self) -> dict[str, Any]:
-        """All that came, and forget it."""
+        """All arrivals; they are then forgotten."""
         taken = {
             "count": len(self.due_ms),
             "distinct": len(self.tokens),
@@ -94,8 +94,8 @@ class Queues:
         self._meter = meter
         self._kept = {name.encode(): Queue() for name in kept}
         self._names = (f"m-{n}" for n in itertools.count())
-        self._send_answers: dict[tuple[bytes, ...], bytes] = {}
-        self._delete_answers: dict[tuple[bytes, ...], bytes] = {}
+        self._send_responses: dict[tuple[bytes, ...], bytes] = {}
+        self._delete_responses: dict[tuple[bytes, ...], bytes] = {}
         self._attributes: dict[bytes, dict[str, str]] = {}
         self.watched = False
         self.arrivals = Arrivals()
@@ -125,7 +125,7 @@ class Queues:
         queue.in_flight.clear()
 
     def handle(self, operation: bytes, body: bytes, reply: Reply) -> None:
-        """Answer one request."""
+        """Serve one request."""
         match operation:
             case b"SendMessageBatch":
                 reply(self._send_batch(body))
@@ -158,12 +158,12 @@ class Queues:
             self._serve_waiting(queue)
         elif self.watched:
             self.arrivals.note(body, at_us)
-        answer = self._send_answers.get(ids)
-        if answer is None:
-            answer = _batch_answer(ids, b',"MessageId":"stub-message","MD5OfMessageBody":"0"')
-            if len(self._send_answers) < 1000:  # noqa: PLR2004 - callers number their entries alike
-                self._send_answers[ids] = answer
-        return answer
+        response = self._send_responses.get(ids)
+        if response is None:
+            response = _batch_response(ids, b',"MessageId":"stub-message","MD5OfMessageBody":"0"')
+            if len(self._send_responses) < 1000:  # noqa: PLR2004 - callers number their entries alike
+                self._send_responses[ids] = response
+        return response
 
     def _delete_batch(self, body: bytes) -> bytes:
         ids = tuple(_ID.findall(body))
@@ -172,10 +172,10 @@ class Queues:
         if queue is not None:
             for entry in msgspec.json.decode(body)["Entries"]:
                 queue.in_flight.pop(entry["ReceiptHandle"], None)
-        answer = self._delete_answers.get(ids)
-        if answer is None:
-            answer = self._delete_answers[ids] = _batch_answer(ids, b"")
-        return answer
+        response = self._delete_responses.get(ids)
+        if response is None:
+            response = self._delete_responses[ids] = _batch_response(ids, b"")
+        return response
 
     def _extend(self, body: bytes) -> bytes:
         request = msgspec.json.decode(body)
@@ -186,7 +186,7 @@ class Queues:
             for entry in entries:
                 if entry["VisibilityTimeout"] == 0 and entry["ReceiptHandle"] in queue.in_flight:
                     queue.waiting.append(queue.in_flight.pop(entry["ReceiptHandle"]))
-        return _batch_answer(tuple(entry["Id"].encode() for entry in entries), b"")
+        return _batch_response(tuple(entry["Id"].encode() for entry in entries), b"")
 
     def _receive(self, body: bytes, reply: Reply) -> None:
         request = msgspec.json.decode(body, type=_Receive)
@@ -210,7 +210,7 @@ class Queues:
             reply(self._take(queue, entries_max))
 
     def _take(self, queue: Queue, entries_max: int) -> bytes:
-        """Counted when it is answered: a long poll is one request, and its payload is known only now."""
+        """Count a receive when its response is sent: a long poll is one request, and its payload is known only now."""
         parts: list[bytes] = []
         payload = 0
         for _ in range(entries_max):
@@ -250,7 +250,7 @@ class Queues:
         return msgspec.json.encode({"Attributes": attributes | counts})
 
 
-def _batch_answer(ids: tuple[bytes, ...], rest: bytes) -> bytes:
+def _batch_response(ids: tuple[bytes, ...], rest: bytes) -> bytes:
     return b'{"Successful":[' + b",".join(b'{"Id":"%b"%b}' % (name, rest) for name in ids) + b"]}"
 
 

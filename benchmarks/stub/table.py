@@ -22,7 +22,7 @@ _CONDITION_FAILED = (
 
 
 class ConditionFailed(Exception):
-    """Answered with status 400 and this body."""
+    """The response has status 400 and this body."""
 
     body = _CONDITION_FAILED
 
@@ -77,7 +77,7 @@ _KEY = msgspec.json.Decoder(_Key)
 
 
 class Tally:
-    """How many items there are, over many partitions: a benchmark asks many times a second."""
+    """The number of items in many partitions: a benchmark asks for it many times a second."""
 
     def __init__(self) -> None:
         self.items = 0
@@ -92,7 +92,7 @@ class Partition:
         self._tally = tally
 
     def put(self, sk: bytes, stored: Stored) -> Stored | None:
-        """Returns what stood there."""
+        """Returns the item it replaces or removes."""
         before = self.items.get(sk)
         if before is None:
             insort(self.keys, sk)
@@ -108,7 +108,7 @@ class Partition:
         self._tally.items += len(self.items) - before
 
     def delete(self, sk: bytes) -> Stored | None:
-        """Returns what stood there."""
+        """Returns the item it replaces or removes."""
         before = self.items.pop(sk, None)
         if before is not None:
             del self.keys[bisect_left(self.keys, sk)]
@@ -125,7 +125,7 @@ class Partition:
 
 
 class Table:
-    """One table; its name is not looked at."""
+    """One table; its name is ignored."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -133,7 +133,7 @@ class Table:
         self._triggers, self._others = Tally(), Tally()
 
     def handle(self, operation: bytes, body: bytes) -> bytes:
-        """Answer one request. Raises `ConditionFailed`."""
+        """Serve one request. Raises `ConditionFailed`."""
         match operation:
             case b"BatchWriteItem":
                 return self._batch_write(body)

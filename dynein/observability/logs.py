@@ -1,7 +1,7 @@
 """How log lines look and where they go: standard error, one a line, for people or (JSON) for programs.
 
-What is logged is in `dynein.observability.events`. Lines of libraries come out in the same form, as the event ``log``.
-Whatever a caller sends in, it cannot make a second line, nor a line without end.
+The events are declared in `dynein.observability.events`. Log lines of libraries have the same form, as the event
+``log``. Whatever text a caller sends, it cannot start a second line, and each value's length is bounded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from dynein.observability.events.event import Line
 from dynein.observability.one_line import as_json, clipped, encodable, flattened
 
 PERIOD_S = 60.0
-"""Events that say ``once_by`` come at most once in this time."""
+"""Events with ``once_by`` are logged at most once in this time."""
 KEYS_MAX = 10_000
-"""Things that such events are told apart by; of more, those longest silent may be told too often."""
+"""Keys (event and values of its ``once_by``) remembered. Beyond that the least recently logged is forgotten, and may be
+logged more often."""
 NOISY = ("aiobotocore", "botocore", "httpx", "httpcore", "urllib3", "uvicorn.access", "uvicorn.error")
-"""Libraries that say at INFO what nobody asked for."""
+"""Libraries whose INFO lines are of no use to an operator."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -32,7 +33,7 @@ class JsonFormatter(logging.Formatter):
         if isinstance(record.msg, Line):
             line["event"] = record.msg.event.name
             line |= {name: _value(value) for name, value in record.msg.fields.items()}
-            line["message"] = record.msg.event.says
+            line["message"] = record.msg.event.message
         else:
             line |= {"event": "log", "logger": record.name, "message": _value(record.getMessage())}
         line |= _extra(record)
@@ -42,7 +43,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Time, level, event, sentence, fields. A trace follows, indented, so that nothing in it passes for a line."""
+    """Time, level, event, message, fields. A traceback follows, indented, so that none of it looks like a log line."""
 
     def format(self, record: logging.LogRecord) -> str:
         name = record.msg.event.name if isinstance(record.msg, Line) else record.name
@@ -55,39 +56,39 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class Sparing(logging.Filter):
-    """Lets an event that says ``once_by`` through once a minute for each key; the next to come says how many did not.
+    """Passes an event with ``once_by`` once a minute for each key; the next line has the number suppressed in between.
 
-    So a destination that is gone costs one line a minute, not one a job.
+    So a destination queue that was deleted costs one line a minute, not one for each job.
     """
 
     def __init__(self, period_s: float = PERIOD_S, keys_max: int = KEYS_MAX) -> None:
         super().__init__()
         self._period_s = period_s
         self._keys_max = keys_max
-        self._told: OrderedDict[tuple[object, ...], tuple[float, int]] = OrderedDict()
-        """By event and key: when there was a line, and how many were left out since."""
+        self._logged: OrderedDict[tuple[object, ...], tuple[float, int]] = OrderedDict()
+        """By event and key: the time of the last line, and how many were suppressed since."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         line = record.msg
         if not isinstance(line, Line) or line.event.once_by is None:
             return True
         key = (line.event.name, *(line.fields.get(name) for name in line.event.once_by))
-        at, left_out = self._told.get(key, (float("-inf"), 0))
-        # A wall clock that was set back must not silence anything for hours.
+        at, suppressed = self._logged.get(key, (float("-inf"), 0))
+        # A wall clock that was set back must not suppress lines for hours.
         if 0 <= record.created - at < self._period_s:
-            self._told[key] = (at, left_out + 1)
+            self._logged[key] = (at, suppressed + 1)
             return False
-        self._told[key] = (record.created, 0)
-        self._told.move_to_end(key)
-        if len(self._told) > self._keys_max:
-            self._told.popitem(last=False)
-        if left_out:
-            line.fields["repeats"] = left_out
+        self._logged[key] = (record.created, 0)
+        self._logged.move_to_end(key)
+        if len(self._logged) > self._keys_max:
+            self._logged.popitem(last=False)
+        if suppressed:
+            line.fields["repeats"] = suppressed
         return True
 
 
 class _Origin(logging.Filter):
-    """Puts on each record which process it is from."""
+    """Adds to each record the process it is from."""
 
     def __init__(self, worker: str) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ class _Origin(logging.Filter):
 def configure_logging(log_format: Literal["console", "json"], level: str, *, worker: str | None = None) -> None:
     """Set up the process's logging, once, from the composition root.
 
-    ``worker``: which of several processes this is; each line then says so, and its process id.
+    ``worker``: the name of this process among several; each line then has it, with the process id.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Sparing())

@@ -1,4 +1,4 @@
-"""Text from outside, on one line of a log, whatever is in it. Pure."""
+"""Text from outside, made fit for one log line whatever it contains. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import msgspec
 
 CHARS_MAX = 1024
-"""Of one value in a log line. A queue name that nobody checked yet may be as long as a request."""
+"""Longest value in a log line. A queue name that has not been checked yet may be as long as a request."""
 
 # Line readers and terminals act on more than the controls below U+0020, which are all that JSON escapes.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -20,12 +20,12 @@ def clipped(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """``text`` with lone surrogates, which have no UTF-8 form, as escapes."""
+    """``text`` with lone surrogates, which have no UTF-8 form, replaced by escapes."""
     return text if text.isascii() else text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def flattened(text: str) -> str:
-    """Words that are not ours (a library's, a trace's): controls and line breaks as escapes."""
+    """Text of libraries and tracebacks: control characters and line breaks replaced by escapes."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", encodable(text))
 
 

@@ -9,10 +9,10 @@ span                  kind      belongs to
                                 due, which may be in a year
 ====================  ========  ======================================================================================
 
-A delivery follows what was decided about its submit: linked to a span that is not sampled, it makes none. The names are
-those of OpenTelemetry's semantic conventions for HTTP and messaging. Exporter, resource and sampler are configured by
-the standard ``OTEL_...`` variables (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/);
-spans leave over OTLP/HTTP, from a thread of the SDK's own, whose queue is bounded: what does not fit is dropped.
+A delivery follows the sampling decision of its submit: if that was not sampled, the delivery has no span either. Names
+follow OpenTelemetry's semantic conventions for HTTP and messaging. Exporter, resource and sampler are configured by the
+standard ``OTEL_...`` variables (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/);
+spans are exported over OTLP/HTTP, by a thread of the SDK with a bounded queue: spans that do not fit are dropped.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from dynein.core.due_job import DueJob
 from dynein.core.queue_address import name_of
 
 SERVICE_NAME = "dynein"
-"""Unless ``OTEL_SERVICE_NAME`` says otherwise."""
+"""Unless ``OTEL_SERVICE_NAME`` is set."""
 CLOSE_S = 2.0
-"""Longest the end of a process waits for a collector."""
+"""Longest wait for a collector at the end of a process."""
 _NS_PER_MS = 1_000_000
 _SERVER_ERROR = 500
 _ROOT = Context()
 
 
 def open_telemetry() -> OpenTelemetry:
-    """By the standard environment variables."""
+    """A tracer, configured by the standard environment variables."""
     resource = Resource({"service.name": SERVICE_NAME, "service.version": __version__}).merge(Resource.create())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -146,6 +146,6 @@ class OpenSubmitSpan:
 
 
 def _context(traceparent: str) -> SpanContext:
-    """Of what `dynein.core.trace_context.parse_traceparent` has let through."""
+    """The context in a header that `dynein.core.trace_context.parse_traceparent` has accepted."""
     _, trace_id, span_id, flags = traceparent.split("-")
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))

@@ -23,7 +23,7 @@ from dynein.observability.metrics.process import ProcessMetrics
 
 OTHER = "other"
 QUEUE_LABELS_MAX = 100
-"""Destination queues with a label value of their own; the rest share ``other``."""
+"""Destination queues that get a label value of their own; all others share ``other``."""
 
 
 class Telemetry(
@@ -31,8 +31,8 @@ class Telemetry(
 ):
     """One process's metrics, on a registry of its own (so that tests and simulated processes do not share).
 
-    ``workers_directory``: where this process and its siblings keep their values (`dynein.server.workers.worker`); they
-    report as one, so every gauge says how its values combine.
+    ``workers_directory``: where this process and its sibling workers keep their values
+    (`dynein.server.workers.worker`); they are exported as one process, so every gauge declares how its values combine.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None, *, workers_directory: Path | None = None) -> None:
@@ -48,11 +48,11 @@ class Telemetry(
         AwsMetrics.__init__(self, declare)
         ProcessMetrics.__init__(self, declare)
         self.declared = [*declare.declared, *LEDGER]
-        """All of them, for the reference page."""
+        """All metrics, for the reference page."""
         self._queues: dict[str, str] = {}
 
     def add_of_the_fleet(self, collector: Collector) -> None:
-        """Export what ``collector`` says, as it is: figures of the whole fleet, which workers do not have to sum up."""
+        """Export the series of ``collector`` as they are: figures of the whole fleet, not to be summed over workers."""
         self._of_the_fleet.append(collector)
         self.registry.register(collector)
 
@@ -62,7 +62,7 @@ class Telemetry(
             ProcessCollector(registry=self.registry)
 
     def exposition(self) -> bytes:
-        """All metrics as text for Prometheus; those of all workers where there is more than one."""
+        """All metrics in Prometheus's text format; of all workers where there are several."""
         if self.workers_directory is None:
             return generate_latest(self.registry)
         together = CollectorRegistry()
@@ -72,7 +72,7 @@ class Telemetry(
         return generate_latest(together)
 
     def queue_label(self, queue: str) -> str:
-        """``queue`` as a label value, or ``other`` once `QUEUE_LABELS_MAX` have been given out."""
+        """``queue`` as a label value, or ``other`` once `QUEUE_LABELS_MAX` queues have one."""
         label = self._queues.get(queue)
         if label is None:
             if len(self._queues) >= QUEUE_LABELS_MAX:
@@ -83,7 +83,7 @@ class Telemetry(
 
 
 class _Workers(Collector):
-    """All workers' metrics, without the series that are absent (`SparseGauge`)."""
+    """All workers' metrics, without absent series (`SparseGauge`)."""
 
     def __init__(self, directory: Path) -> None:
         self._files = MultiProcessCollector(None, str(directory))  # type: ignore[no-untyped-call]

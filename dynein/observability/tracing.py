@@ -1,6 +1,6 @@
-"""Spans, if asked for: what the API and the last leg tell a tracer. `dynein.observability.otel` has the one there is.
+"""The port for tracing: spans of submits and deliveries. `dynein.observability.otel` is the only implementation.
 
-No tracer is ``None``, so that all this costs nothing but a look at it.
+Where tracing is off the tracer is ``None``, so that it costs one comparison.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ class SubmitSpan(Protocol):
 
     @property
     def traceparent(self) -> str:
-        """Its own context, for its jobs."""
+        """The span's own context, which its jobs carry."""
 
     def accepted(self, tokens: Sequence[str], queues: Sequence[str]) -> None:
-        """SQS has acknowledged these jobs of it."""
+        """SQS has acknowledged these jobs of the request."""
 
     def end(self, status: int) -> None:
-        """It was answered with this HTTP status."""
+        """The response has this HTTP status."""
 
 
 class Tracing(Protocol):
     """Makes spans. Nothing here raises or waits."""
 
     def submitting(self, path: str, request_id: str, traceparent: str | None) -> SubmitSpan:
-        """A POST to ``path`` has come; ``traceparent`` is its caller's context."""
+        """Start the span of a POST to ``path``; ``traceparent`` is its caller's context."""
 
     def delivered(self, role: str, due_jobs: Sequence[DueJob], sent_at_ms: int, acknowledged_at_ms: int) -> None:
-        """SQS has acknowledged these at their destination."""
+        """SQS has acknowledged these jobs on their destination queue."""
 
     def dead_lettered(self, role: str, due_job: DueJob, reason: str, at_ms: int) -> None:
-        """The dead-letter queue has acknowledged this one."""
+        """SQS has acknowledged this job on the dead-letter queue."""
 
     def close(self) -> None:
-        """Export what is left. Blocks for a moment, at the end of a process."""
+        """Export the remaining spans. Blocks for a moment, at the end of a process."""

@@ -1,12 +1,12 @@
 """The one place where time enters the program.
 
-Decisions take ``now`` as a plain argument; only the shells that call them hold a `Clock`. The composition root builds
-it once, so tests and the simulation can own time, per process, with skew, steps and pauses.
+Decisions take ``now`` as an argument; only the code that calls them holds a `Clock`. It is built once, where a process
+is assembled, so tests and the simulation can control time, per process, with skew, steps and pauses.
 
 Two kinds of time, never mixed:
 
-* *wall* (`Clock.now_ms`): when a job is due. It may step, and differs between machines.
-* *monotonic* (`Clock.monotonic`): how long something took, and how long a lease may be trusted. It never steps.
+* *wall* (`Clock.now_ms`): for due times. It may step, and differs between machines.
+* *monotonic* (`Clock.monotonic`): for durations, such as how long a lease may be trusted. It never steps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every part of a process needs and none of them owns: time, chance, metrics and the ledger's counts."""
+"""What every part of a process needs and none of them owns: clock, randomness, metrics and the ledger's counts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dynein.runtime.clock import Clock, SystemClock
 
 
 class Context(NamedTuple):
-    """One a process, built where the process is put together, so that tests and the simulation own all of it.
+    """One for each process, built where the process is assembled, so that tests and the simulation control all of it.
 
-    Only what nearly everybody uses is in here. What a part works *on* (queues, stores, settings) it is given by name.
+    Only what nearly every part uses is in here. What a part works *on* (queues, stores, settings) is passed separately.
     """
 
     clock: Clock
     rng: random.Random
-    """For jitter and choices; nothing secret comes from it."""
+    """For jitter and choices; not for secrets."""
     telemetry: Telemetry
     tally: Tally = NOT_KEPT
     """Where jobs are counted that come in and go out; `NOT_KEPT` counts nothing."""

@@ -1,8 +1,9 @@
 """Group commit: many concurrent submissions, few calls.
 
-The first submission goes out at once when nothing is in flight, so an idle system adds no latency. Whatever arrives
-while a call flies leaves together in the next one. No timer is involved: the busier the callee, the fuller the batch.
-One component serves every sender and writer: API sends, inbound packing, trigger writes, deliveries and removals.
+When no call is in flight, a submission is sent at once, so an idle system adds no latency. Submissions that arrive
+while a call is in flight are sent together in the next one. No timer is involved: the busier the callee, the fuller the
+batch. One component serves every sender and writer: API sends, inbound packing, trigger writes, deliveries and
+removals.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ class _Submission(NamedTuple, Generic[ItemT, ResultT]):
 
 
 class Batch(list[ItemT], Generic[ItemT, ResultT]):
-    """What ``flush`` gets: the items, and a way to answer one of them before the rest."""
+    """What ``flush`` gets: the items, and a way to return the result of one before the rest."""
 
     def __init__(self, submissions: Sequence[_Submission[ItemT, ResultT]]) -> None:
         super().__init__(submission.item for submission in submissions)
         self._futures = [submission.future for submission in submissions]
 
     def settle(self, index: int, result: ResultT) -> None:
-        """Give the item at ``index`` its result now; what ``flush`` returns for it later no longer counts."""
+        """Set the result of the item at ``index`` now; what ``flush`` returns for it later is ignored."""
         if not self._futures[index].done():
             self._futures[index].set_result(result)
 
@@ -40,11 +41,11 @@ class Batch(list[ItemT], Generic[ItemT, ResultT]):
 class GroupCommit(Generic[ItemT, ResultT]):
     """Batches submissions into calls of ``flush``.
 
-    ``flush`` gets between one and ``entries_max`` items of together at most ``bytes_max`` by ``weigh`` (a single item
-    may weigh more: whether that is allowed is for the callee to say), and returns one result for each, in order. What
-    it raises, every item of that batch gets. At most ``in_flight_max`` calls are under way at once; a second call
-    starts while one flies only when a full batch is waiting, so parallel flights never thin out batches. With
-    ``in_flight_max=1``, items leave in the order they came.
+    ``flush`` gets between one and ``entries_max`` items of at most ``bytes_max`` in total by ``weigh`` (a single item
+    may weigh more: the callee decides whether that is allowed), and returns one result for each, in order. An error
+    that it raises becomes the result of every item of that batch. At most ``in_flight_max`` calls are in flight at
+    once; another call starts while one is in flight only when a full batch is waiting, so that concurrent calls never
+    make batches smaller. With ``in_flight_max=1``, items are sent in the order in which they were submitted.
     """
 
     def __init__(
@@ -75,17 +76,17 @@ class GroupCommit(Generic[ItemT, ResultT]):
 
     @property
     def waiting(self) -> int:
-        """Submissions not yet in flight, those given up since included."""
+        """Submissions not yet in flight, including those cancelled since."""
         return len(self._waiting)
 
     @property
     def in_flight(self) -> int:
-        """Calls under way."""
+        """Calls in flight."""
         return len(self._flights)
 
     @property
     def idle(self) -> bool:
-        """Nothing waits and nothing flies."""
+        """Nothing is waiting or in flight."""
         return self._idle.is_set()
 
     def submit(self, item: ItemT) -> asyncio.Future[ResultT]:
@@ -98,14 +99,14 @@ class GroupCommit(Generic[ItemT, ResultT]):
         self._waiting_bytes += weight
         self._idle.clear()
         if not self._launch_scheduled and self._room_to_fly():
-            # One loop turn from now: submissions made in this same turn (a batch POST, a page of due triggers) share
-            # the first flight.
+            # In the next iteration of the event loop: submissions made in this one (a batch POST, a page of due
+            # triggers) share the first call.
             self._launch_scheduled = True
             asyncio.get_running_loop().call_soon(self._launch)
         return future
 
     async def drained(self) -> None:
-        """Return once nothing waits and nothing flies."""
+        """Return once nothing is waiting or in flight."""
         await self._idle.wait()
 
     def _room_to_fly(self) -> bool:
@@ -128,7 +129,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
             self._idle.set()
 
     def _take(self) -> list[_Submission[ItemT, ResultT]]:
-        """The next batch, without those who gave up waiting; nothing if that leaves too few for a parallel flight."""
+        """The next batch, without cancelled submissions; empty if too few are left for a concurrent call."""
         batch: list[_Submission[ItemT, ResultT]] = []
         taken_bytes = 0
         full = False

@@ -1,4 +1,4 @@
-"""One loop for every agent: run a pass, pause as it says, back off when AWS is unwell, end when told to."""
+"""The loop of every agent: run a pass, pause for as long as it asks, back off after an error, end when stopped."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ async def run_periodically(
 ) -> None:
     """Call ``run_once`` until ``stopping`` is set; it returns how many seconds to pause before the next pass.
 
-    A `Retryable` error, or an unexpected one, is logged and backed off from. A `FatalError` ends the loop: an operator
-    has to act, and the process should exit saying so.
+    After a `Retryable` or an unexpected error, which is logged, the next pass waits for a backoff. A `FatalError` ends
+    the loop: operator action is required, and the process should exit with that error.
     """
     failures = 0
     while not stopping.is_set():
@@ -30,7 +30,7 @@ async def run_periodically(
             failures = 0
         except FatalError:
             raise
-        except Exception as error:  # noqa: BLE001 - a loop goes on, whatever a pass meets
+        except Exception as error:  # noqa: BLE001 - the loop continues whatever a pass raises
             failures += 1
             wait_s = pause_s(failures, first_s=_BACKOFF_FIRST_S, max_s=_BACKOFF_MAX_S, rng=rng)
             PASS_FAILED.log(error, what=name, retry_in_s=round(wait_s, 3))

@@ -1,7 +1,7 @@
-"""The one way to repeat what failed: pauses that double, with jitter, until it succeeds or has to be given up.
+"""The one way to retry a call: pauses that double, with jitter, until it succeeds or no retry is left.
 
-Who calls knows what a repetition means; this module knows only how to wait in between. (`dynein.runtime.periodic` is
-for agents, whose passes are repeated anyway; a lane of `dynein.delivery` keeps one pace over many calls.)
+The caller knows whether a retry is safe; this module knows only how long to wait in between. (`dynein.runtime.periodic`
+is for agents, whose passes are repeated anyway; a lane of `dynein.delivery` has one backoff for many calls.)
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from dynein.runtime.clock import Clock, sleep_unless
 ResultT = TypeVar("ResultT")
 
 Failed = Callable[[str, Exception, int, float], None]
-"""Told of each failure that will be repeated: what failed, the error, how many in a row, seconds until the next try."""
+"""Called at each failure that will be retried: what failed, the error, how many in a row, seconds until the retry."""
 
 
 class RetryEnded(Exception):
-    """The run is over: nothing is repeated any more. What was to be done is not done."""
+    """Retries have ended because the run is over. The call has not succeeded."""
 
 
 class Backoff(NamedTuple):
-    """Pauses between tries, seconds: the first, and the longest; see `dynein.runtime.backoff`."""
+    """Pauses between attempts, seconds: the first, and the longest; see `dynein.runtime.backoff`."""
 
     first_s: float
     max_s: float
 
 
 def unlogged(what: str, error: Exception, failures: int, pause_s: float) -> None:
-    """A `Failed` for what somebody else has counted and logged already."""
+    """A `Failed` for failures that are counted and logged elsewhere."""
 
 
 class Retry:
-    """Repeats calls. ``ended``: once it is set, nothing is repeated; ``tries_max``: nor after so many tries."""
+    """Retries calls, until ``ended`` is set, and at most until ``tries_max`` attempts have failed."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class Retry:
         *,
         retry_on: tuple[type[Exception], ...] = (Retryable,),
     ) -> ResultT:
-        """Call ``attempt`` until it succeeds. ``what`` says in the log what it is for.
+        """Call ``attempt`` until it succeeds. ``what`` describes it in the log.
 
-        Raises what is not in ``retry_on``, any `FatalError`, what the last of ``tries_max`` tries raised, and
+        Raises errors not in ``retry_on``, any `FatalError`, the error of the last of ``tries_max`` attempts, and
         `RetryEnded`.
         """
         failures = 0
@@ -90,10 +90,10 @@ class Retry:
         *,
         retry_on: tuple[type[Exception], ...] = (Retryable,),
     ) -> None:
-        """Call ``attempt``, which returns how much it left undone, until that is nothing.
+        """Call ``attempt``, which returns the number of items it left undone, until that is 0.
 
-        A try that did a part of the work starts the pauses anew. Raises what is not in ``retry_on``, any `FatalError`,
-        and `RetryEnded`.
+        An attempt that did part of the work resets the pauses. Raises errors not in ``retry_on``, any `FatalError`, and
+        `RetryEnded`.
         """
         assert self._tries_max is None
         before: int | None = None

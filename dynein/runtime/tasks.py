@@ -1,8 +1,7 @@
-"""Tasks that are all known: started, waited for and ended in one way, so that none outlives whoever started it.
+"""Structured tasks: started, awaited and cancelled in one way, so that none outlives the code that started it.
 
-An *agent* is a part of a process with a life of its own, behind one protocol (`Agent`): it runs until it is told to
-stop, then drains. `run_until_drained` is how a process lives: its agents side by side, all stopped as soon as one of
-them ends.
+An *agent* is a part of a process that runs concurrently, behind one protocol (`Agent`): it runs until it is stopped,
+then drains. `run_until_drained` runs a process: its agents concurrently, all stopped as soon as one of them ends.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ ResultT = TypeVar("ResultT")
 
 
 class Agent(Protocol):
-    """A part of a process that has a life of its own."""
+    """A part of a process that runs concurrently with others."""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until ``stopping`` is set, then drain, and return. Raises `FatalError` when an operator has to act.
+        """Work until ``stopping`` is set, then drain, and return. Raises `FatalError` when operator action is required.
 
         Cancelling it is a crash: everything ends at once, and nothing is finished or handed over.
         """
@@ -33,7 +32,7 @@ class Tasks:
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Gets the first error that a task ended by. Wait for it beside whatever else ends the run."""
+        """Set to the first error of a task. Await it together with whatever else ends the run."""
 
     def start(self, work: Coroutine[Any, Any, ResultT]) -> asyncio.Task[ResultT]:
         """Run ``work`` as a task."""
@@ -43,13 +42,13 @@ class Tasks:
         return task
 
     async def cancel_all(self) -> None:
-        """Cancel every task and wait until each has ended. What one raises meanwhile is dropped: the run is over."""
+        """Cancel every task and wait until each has ended. Errors raised meanwhile are dropped: the run is over."""
         for task in list(self._tasks):
             task.cancel()
         while self._tasks:
             await asyncio.wait(list(self._tasks))
         if self.failure.done() and not self.failure.cancelled():
-            self.failure.exception()  # seen; what ends a run has been raised by now
+            self.failure.exception()  # marks it as retrieved; the error that ended the run has been raised by now
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         del self._tasks[task]
@@ -88,8 +87,8 @@ async def until(end: asyncio.Future[Any], others: Sequence[asyncio.Future[Any]])
 async def within(seconds: float, clock: Clock, work: Awaitable[ResultT]) -> ResultT:
     """The result of ``work``, awaited for ``seconds`` by ``clock`` at most; then it is cancelled.
 
-    Raises `Unavailable` when the time is up, and what ``work`` raises. (`asyncio.timeout` goes by the event loop's
-    time, which a test does not own.)
+    Raises `Unavailable` when the time is up, and any error of ``work``. (`asyncio.timeout` uses the event loop's time,
+    which a test does not control.)
     """
     working = asyncio.ensure_future(work)
     sleeping = asyncio.ensure_future(clock.sleep(seconds))
@@ -115,17 +114,17 @@ async def any_set(*events: asyncio.Event) -> None:
 
 
 async def cancel_all(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel them and wait until each has ended; what they raise is dropped."""
+    """Cancel them and wait until each has ended; their errors are dropped."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def all_of(coroutines: Sequence[Coroutine[Any, Any, ResultT]]) -> list[ResultT]:
-    """Run them concurrently to the end, every one, then return their results or raise an error (a `FatalError` first).
+    """Run all of them concurrently until each has ended, then return their results or raise an error.
 
-    Unlike a bare `asyncio.gather`, no sibling is left running behind an error: whoever waits here may give up what they
-    work on only when nobody works on it any more.
+    Of several errors a `FatalError` is raised first. Unlike a bare `asyncio.gather`, no sibling is left running after
+    an error, so the caller may release what they work on.
     """
     if len(coroutines) == 1:
         return [await coroutines[0]]
@@ -137,27 +136,28 @@ async def all_of(coroutines: Sequence[Coroutine[Any, Any, ResultT]]) -> list[Res
 
 
 class Drained(NamedTuple):
-    """How a process came to its end."""
+    """How a process ended."""
 
     took_s: float
-    """From the moment it began to drain."""
+    """Seconds since it began to drain."""
     late: bool
-    """It was not done in time, and what was left was cancelled."""
+    """It did not drain in time, and the remaining agents were cancelled."""
 
 
 async def run_until_drained(
     agents: Sequence[Agent], stopping: asyncio.Event, clock: Clock, *, drain_s: float, draining: Callable[[], None]
 ) -> Drained:
-    """Run ``agents`` side by side until ``stopping`` is set or one of them ends, by an error say; then all drain.
+    """Run ``agents`` concurrently until ``stopping`` is set or one of them ends, for instance by an error; then all
+    drain.
 
-    ``draining`` is called when that begins. It may take ``drain_s`` seconds; then they are cancelled. Raises the first
-    error, in the order of ``agents``, once all have ended.
+    ``draining`` is called when the drain begins. It may take ``drain_s`` seconds; then they are cancelled. Raises the
+    first error, in the order of ``agents``, once all have ended.
     """
     running = [asyncio.ensure_future(agent.run(stopping)) for agent in agents]
-    told = asyncio.ensure_future(stopping.wait())
+    stopped = asyncio.ensure_future(stopping.wait())
     late = False
     try:
-        await asyncio.wait([told, *running], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
         stopping.set()
         began = clock.monotonic()
         draining()
@@ -166,7 +166,7 @@ async def run_until_drained(
         except Unavailable:
             late = True
     finally:
-        await cancel_all([told, *running])
+        await cancel_all([stopped, *running])
     for task in running:
         if not task.cancelled():
             task.result()

@@ -1,14 +1,14 @@
-"""The ingestion rate. Pure: every verb takes ``now``, in monotonic seconds."""
+"""A token bucket, for the ingest rate. Pure: every method takes ``now``, in monotonic seconds."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """Tokens drip in at a rate, up to ``burst_s`` seconds' worth of them (at least one token).
+    """Tokens are added at a rate, up to ``burst_s`` seconds' worth of them (at least one token).
 
-    One taker may go into debt, since a message's jobs cannot be split: it is let in while the balance is positive, and
-    the next one waits until the debt is paid. Over any stretch of ``t`` seconds at most ``rate * (t + burst_s)`` tokens
-    and one taker's more are given out.
+    The balance may become negative, because a message's jobs cannot be split: a message is admitted while the balance
+    is positive, and the next one waits until it is positive again. In any interval of ``t`` seconds at most ``rate * (t
+    + burst_s)`` tokens are taken, and those of one message more.
     """
 
     def __init__(self, rate_per_s: float, now: float, *, burst_s: float) -> None:
@@ -22,17 +22,17 @@ class TokenBucket:
     def wait_s(self, now: float) -> float:
         """Seconds until `take` is allowed; 0 when it is."""
         self._drip(now)
-        # Waiting for a whole token, not for the first sliver of one, keeps rounding from waking us too soon.
+        # Waiting for a whole token, not for a fraction of one, so that rounding does not end the wait too early.
         missing = min(1.0, self._balance_max) - self._balance
         return max(0.0, missing / self._rate_per_s)
 
     def take(self, tokens: int, now: float) -> None:
-        """Take ``tokens``, which may leave a debt."""
+        """Take ``tokens``; the balance may become negative."""
         self._drip(now)
         self._balance -= tokens
 
     def set_rate(self, rate_per_s: float, now: float) -> None:
-        """Change the rate from ``now`` on; a debt stays, a balance beyond the new burst does not."""
+        """Change the rate from ``now`` on; a negative balance stays, one above the new burst is cut to it."""
         assert rate_per_s > 0
         self._drip(now)
         self._rate_per_s = rate_per_s

@@ -1,7 +1,7 @@
-"""A process put together from its ports: the one place where roles are wired.
+"""Assembles a process from its ports: the one place where roles are wired.
 
-``dynein serve`` hands in SQS and DynamoDB (`dynein.aws.ports`), the simulation its own engines, with faults in between;
-both live the same life (`Assembly.run`).
+``dynein serve`` passes in SQS and DynamoDB (`dynein.aws.ports`), the simulation its own engines with faults in between;
+both run the same way (`Assembly.run`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ API, INGESTER, DISPATCHER = "api", "ingester", "dispatcher"
 DESTINATIONS, DEAD_LETTERS, OBSERVER, LEDGER = "destinations", "dead letters", "observer", "ledger"
 
 PortsOf = Callable[[str], Ports]
-"""The ports of one part of the process, by its name above. In a real process all have the same."""
+"""The ports of one part of the process, by its name above. In a real process all parts have the same ports."""
 
 
 class Assembly:
-    """One process. ``roles`` are built at once; `agents` is what lives. A part that was not asked for is ``None``.
+    """One process. The ``roles`` are built at once; `agents` are the parts that run. A role not asked for is ``None``.
 
-    ``member`` names the process in the roster; no other may have it, nor a later one. ``random_bytes`` makes job ids.
+    ``member`` names the process in the roster; it must be unique, over time too. ``random_bytes`` makes job ids.
     """
 
     def __init__(
@@ -77,18 +77,18 @@ class Assembly:
 
     @property
     def agents(self) -> list[Agent]:
-        """What has a life of its own; the ledger's comes on top."""
+        """The parts that run concurrently; the ledger runs around them."""
         parts: Sequence[Agent | None] = (self.submissions, self.ingester, self.dispatcher, self.observer)
         return [part for part in parts if part is not None]
 
     def is_observer(self) -> bool:
-        """Is this the one process of the fleet that measures what is nobody's own, and reads the ledger?"""
+        """Whether this is the one process of the fleet that measures the queues and shards, and reads the ledger."""
         return self.dispatcher is not None and self.dispatcher.owns(OBSERVERS_SHARD)
 
     async def run(self, stopping: asyncio.Event, *more: Agent) -> None:
-        """The process's life, from its first pass to the end of its drain; ``more`` agents live beside its own.
+        """Run the process until the end of its drain; ``more`` agents run beside its own.
 
-        Raises `FatalError` when an operator has to act. The ledger ends last: jobs are counted until then.
+        Raises `FatalError` when operator action is required. The ledger ends last: jobs are counted until then.
         """
         async with self.ledger.kept(is_observer=self.is_observer):
             drained = await run_until_drained(

@@ -1,4 +1,4 @@
-"""What ends a program, for the person who started it: one sentence, not a traceback."""
+"""Prints the error that ends a program: one sentence, not a traceback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dynein.errors import DyneinError, Unavailable
 
 
 def print_failure(error: DyneinError) -> None:
-    """Say on standard error what went wrong and what to do."""
+    """Print on standard error what failed and what to do about it."""
     hint = ". See DYNEIN_REGION and DYNEIN_ENDPOINT_URL" if isinstance(error, Unavailable) else ""
     print_sentence(str(error).rstrip(".") + hint)
 

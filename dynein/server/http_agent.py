@@ -1,4 +1,4 @@
-"""The HTTP server as one of a process's agents: serves until told to stop, lingers, drains, closes."""
+"""The HTTP server as an agent of the process: it serves until it is stopped, lingers, drains, and closes the port."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _STARTED_POLL_S = 0.01
 
 
 class Sharing(NamedTuple):
-    """The port, when sibling processes serve it too."""
+    """A port that sibling processes serve too."""
 
     listener: socket.socket
     connections: Connections
     worker: int
-    """Number of this process among them."""
+    """Number of this worker."""
 
 
 class HttpAgent:
     """Serves ``app`` on ``listener``; ``started`` is set once it does.
 
-    Told to stop, ``/readyz`` says no while requests are taken for ``linger_s`` (load balancers need a moment to
-    notice); then new submissions are refused, those under way are finished, and the port is closed.
+    When it is stopped, ``/readyz`` fails while requests are still accepted for ``linger_s`` (load balancers need a
+    moment to notice); then new submissions are rejected, those under way are finished, and the port is closed.
     """
 
     def __init__(

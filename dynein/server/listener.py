@@ -1,4 +1,4 @@
-"""The listening socket: taken before anything starts, so that a port in use is the first thing said."""
+"""The listening socket: opened before anything starts, so that a port in use is reported first."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ LISTEN_BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take ``port``; 0 takes a free one. Raises `FatalError` when it cannot be had."""
+    """Open ``port`` (0: any free port). Raises `FatalError` when that fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        # Two may bind with SO_REUSEADDR, but only one may listen. Who connects now waits until we serve.
+        # Two processes may bind with SO_REUSEADDR, but only one may listen. A client that connects now waits until we
+        # serve.
         listener.listen(LISTEN_BACKLOG)
     except OSError as error:
         listener.close()
@@ -29,6 +30,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where it answers, for people and programs on this machine."""
+    """The URL at which it is reached on this machine."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

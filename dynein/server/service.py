@@ -1,11 +1,12 @@
-"""One process of the service, from its settings: opened, assembled, served over HTTP, and run until told to stop.
+"""One process of the service, from its settings: connected to AWS, assembled, served over HTTP, run until it is
+stopped.
 
 Any subset of the three roles runs in one process. Every process also serves ``/healthz``, ``/readyz`` and ``/metrics``.
 
-Stopping, in order: ``/readyz`` says no, while the API still takes jobs for ``linger_s`` (load balancers need a moment
-to notice); then the API answers new submissions with 503, finishes those under way and closes its port. Ingester and
-dispatcher drain from the first moment, side by side with that. When all have, or after ``drain_s``, the last counts
-go to the ledger, and the process ends.
+Stopping, in order: ``/readyz`` fails while the API still accepts jobs for ``linger_s`` (load balancers need a moment to
+notice); then the API rejects new submissions with 503, finishes those under way and closes its port. Ingester and
+dispatcher drain concurrently, from the first moment. When all have drained, or after ``drain_s``, the last counts are
+posted to the ledger, and the process ends.
 """
 
 from __future__ import annotations
@@ -38,15 +39,16 @@ from dynein.server.listener import listen, url_of
 from dynein.settings import Settings
 
 START_TRIES_MAX = 5
-"""Of the first calls. AWS may be slow or throttle just then, and a process that gave up would only be started again;
-yet few enough to say soon that an address or a region is wrong: after some 5 s where the connection is refused."""
+"""Attempts of the first calls. AWS may be slow or throttle at that moment, and a process that gave up would only be
+started again. Yet few enough to report a wrong address or region soon: after some 5 s where the connection is
+refused."""
 _START_BACKOFF = Backoff(first_s=0.5, max_s=4.0)
 
 
 class Service:
-    """One process. ``bind`` may be called before ``run``, so that a taken port is reported before anything starts.
+    """One process. ``bind`` may be called before ``run``, so that a port in use is reported before anything starts.
 
-    ``sharing``: the port is taken already, and shared.
+    ``sharing``: the port is open already, and shared with other workers.
     """
 
     def __init__(
@@ -73,20 +75,20 @@ class Service:
         self.http: HttpAgent | None = None
         """The HTTP server, once there is one."""
         self.started = asyncio.Event()
-        """Set once the port answers."""
+        """Set once the port serves requests."""
 
     def bind(self) -> None:
-        """Take the port. Raises `FatalError` when it is in use."""
+        """Open the port. Raises `FatalError` when it is in use."""
         self._socket = listen(self._settings.host, self._settings.port)
 
     @property
     def url(self) -> str:
-        """Where the API answers, once bound."""
+        """The URL of the API, once bound."""
         assert self._socket is not None, "bind first"
         return url_of(self._socket)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Serve until ``stopping`` is set, then drain. Raises `FatalError` when an operator has to act."""
+        """Serve until ``stopping`` is set, then drain. Raises `FatalError` when operator action is required."""
         if self._socket is None:
             self.bind()
         tracing = open_tracing(self._settings)
@@ -136,10 +138,10 @@ def _log_delay(what: str, error: Exception, failures: int, pause_s: float) -> No
 
 
 def _collect_garbage_seldom() -> None:
-    """Tens of thousands of buffered jobs are not garbage: walking through them again and again cost half of the CPU.
+    """Tens of thousands of buffered jobs are not garbage: traversing them again and again took half of the CPU.
 
-    With CPython's defaults (700, 10, 10) every few hundred jobs read start a collection. What was loaded until now
-    stays for good, so it is not looked at any more at all.
+    With CPython's defaults (700, 10, 10) every few hundred jobs read start a collection. Objects loaded until now stay
+    for good, so they are excluded from collection altogether.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Write what is made from the sources here: ``python -m k8s.monitoring``."""
+"""Write the generated files: ``python -m k8s.monitoring``."""
 
 from __future__ import annotations
 

@@ -1,34 +1,34 @@
-"""The lower half of the dashboard: why. What fails, who owns what, the API, AWS and its cost, the processes."""
+"""The lower half of the dashboard, causes: failures, shard ownership, the API, AWS and its cost, the processes."""
 
 from __future__ import annotations
 
 from k8s.monitoring.grafana import Panel, Query, Row, lines
 from k8s.monitoring.promql import PROCESS, QUEUE, highest, or_none, quantile, rate
 
-# USD; us-east-1, on demand, without free tier: benchmarks/prices.toml says from where and when.
+# USD; us-east-1, on demand, without free tier. benchmarks/prices.toml has source and date.
 USD_SQS_REQUEST = 0.40e-6
 USD_WRITE_UNIT = 0.625e-6
 USD_READ_UNIT = 0.125e-6
 MACHINE = f'job="dynein", {PROCESS}'
-"""For metrics that every program has."""
+"""For metrics that every Prometheus target has."""
 SQS_CALLS = "SendMessage.*|ReceiveMessage|DeleteMessage.*|ChangeMessageVisibility.*|GetQueue.*"
 
 
 def failures() -> Row:
     return Row(
-        "What fails",
+        "Failures",
         [
             lines(
                 "Failed sends by remedy",
-                "To destinations. retry: it will be tried again; reject: the message is refused for good and "
-                "dead-lettered; stop: a person has to act (permissions, a missing queue).",
+                "Sends to destination queues. retry: the send is retried; reject: the message is invalid and is "
+                "dead-lettered; stop: operator action required (permissions, a missing queue).",
                 Query(rate("remedy, code", "dynein_send_failures_total", QUEUE), "{{remedy}}: {{code}}"),
                 unit="cps",
                 stacked=True,
             ),
             lines(
                 "Failed sends by destination",
-                "A queue here and not in “Sent by destination” gets nothing at all.",
+                "A queue that is here but not in “Sent by destination” receives nothing at all.",
                 Query(f"topk(12, {rate('queue', 'dynein_send_failures_total', QUEUE)})", "{{queue}}"),
                 unit="cps",
                 stacked=True,
@@ -42,16 +42,17 @@ def failures() -> Row:
                 ),
             ),
             lines(
-                "Refused by the API",
-                "Jobs refused, by problem code: the caller's input (4xx), or Dynein's bounds and AWS (503).",
+                "Rejected by the API",
+                "Jobs rejected, by problem code: invalid input (4xx), or a bound of Dynein or a failure of AWS (429, "
+                "503).",
                 Query(rate("reason", "dynein_jobs_refused_total"), "{{reason}}"),
                 unit="cps",
                 stacked=True,
             ),
             lines(
-                "Second tries inside",
-                "Inbound messages that could not be deleted, kept or given back, and triggers stored behind their "
-                "shard's read mark. Harmless when rare; many say that AWS or the machine is slow.",
+                "Internal retries",
+                "Inbound messages that could not be deleted, kept invisible or made visible again, and triggers stored "
+                "behind their shard's read mark. Harmless when rare; many mean that AWS or the machine is slow.",
                 Query(
                     or_none(rate("operation", "dynein_inbound_failures_total"), "operation"), "inbound: {{operation}}"
                 ),
@@ -60,8 +61,9 @@ def failures() -> Row:
             ),
             lines(
                 "AWS calls that failed",
-                "By operation and outcome. throttled; failed: on AWS's side or the network's; timeout; refused: for"
-                " what we asked or who we are. conflict is a race lost, and ordinary.",
+                "By operation and outcome. throttled; failed: an error of AWS or of the network; timeout; refused: the "
+                "request was invalid or not permitted. conflict: a conditional write whose condition did not hold, "
+                "which is normal.",
                 Query(
                     rate("operation, outcome", "dynein_aws_calls_total", f'{PROCESS}, outcome!="ok"'),
                     "{{operation}}: {{outcome}}",
@@ -75,24 +77,25 @@ def failures() -> Row:
 
 def owners() -> Row:
     return Row(
-        "Who owns what",
+        "Shard ownership",
         [
             lines(
                 "Shards by owner",
-                "Each dispatcher holds its fair share; together they hold all shards.",
+                "Each dispatcher leases its fair share; together they lease all shards.",
                 Query(f"sum by (instance) (dynein_leases_held{{{PROCESS}}})", "{{instance}}"),
                 Query(highest("", "dynein_shards"), "all shards"),
             ),
             lines(
                 "Shards without owner",
-                "Nobody renews their lease. For seconds when a dispatcher has died; longer: there are too few.",
+                "Shards whose lease no dispatcher renews. Normal for seconds after a dispatcher has died; for longer: "
+                "there are too few dispatchers.",
                 Query(highest("", "dynein_shards_unowned"), "unowned"),
                 limit=1,
             ),
             lines(
                 "Leases taken, released, lost",
-                "Taken and released: processes come and go. Lost without that: a process is frozen, or DynamoDB does "
-                "not answer in time.",
+                "Taken and released: processes start and stop. Lost without that: a process is frozen, or DynamoDB "
+                "does not respond in time.",
                 Query(rate("event", "dynein_lease_events_total"), "{{event}}"),
                 unit="cps",
             ),
@@ -106,7 +109,8 @@ def api() -> Row:
         [
             lines(
                 "Requests by status",
-                "429: the caller is asked to slow down. 503: a bound is reached, or AWS does not answer.",
+                "429: AWS throttles, and the caller is asked to slow down. 503: a bound of the process is reached, or "
+                "AWS does not respond.",
                 Query(rate("status", "dynein_api_requests_total"), "{{status}}"),
                 unit="reqps",
                 stacked=True,
@@ -119,8 +123,8 @@ def api() -> Row:
                 stacked=True,
             ),
             lines(
-                "Time to answer, p99",
-                "An accepted job waits for SQS's acknowledgement, so this is never below “AWS calls, p99”.",
+                "Response time, p99",
+                "A submit waits for SQS's acknowledgement, so this is never below “AWS calls, p99”.",
                 Query(quantile(0.99, "dynein_api_request_seconds", "route"), "{{route}}"),
                 unit="s",
                 log=True,
@@ -141,8 +145,8 @@ def aws() -> Row:
         [
             lines(
                 "AWS calls, p99",
-                "Without ReceiveMessage, which waits on purpose. One service slow: AWS. Both: the network, or this "
-                "process has no CPU left.",
+                "Without ReceiveMessage, which waits for messages. If one service is slow, AWS is the cause; if both "
+                "are, the network, or a process has no CPU left.",
                 Query(
                     quantile(0.99, "dynein_aws_call_seconds", "operation", f'{PROCESS}, operation!~"ReceiveMessage.*"'),
                     "{{operation}}",
@@ -159,8 +163,8 @@ def aws() -> Row:
             ),
             lines(
                 "Throttled calls",
-                "DynamoDB: raise the table's capacity, or wait for on-demand to adapt; one hot partition: more shards. "
-                "SQS: FIFO queues without high throughput.",
+                "DynamoDB: raise the table's capacity, or wait until on-demand capacity adapts; if one partition is "
+                "hot, add shards. SQS: usually a FIFO queue without high throughput.",
                 Query(
                     or_none(throttled, "operation"),
                     "{{operation}}",
@@ -169,15 +173,15 @@ def aws() -> Row:
             ),
             lines(
                 "Capacity units",
-                "As DynamoDB reports them, a second. A partition key takes 1,000 write units a second.",
+                "Units a second, as DynamoDB reports them. A partition key takes 1,000 write units a second.",
                 Query(rate("operation, kind", "dynein_capacity_units_total"), "{{operation}} {{kind}}"),
                 unit="cps",
                 stacked=True,
             ),
             lines(
-                "Cost an hour, about",
-                "USD at list prices of us-east-1 on demand, each SQS request counted as one chunk of 64 KiB; storage, "
-                "transfer and CloudWatch are not in it.",
+                "Cost an hour, estimate",
+                "USD at list prices of us-east-1 on demand, each SQS request counted as one chunk of 64 KiB; without "
+                "storage, transfer and CloudWatch.",
                 Query(f"{calls} * 3600 * {USD_SQS_REQUEST:.3g}", "SQS"),
                 Query(f"{units('write')} * 3600 * {USD_WRITE_UNIT:.3g}", "DynamoDB writes"),
                 Query(f"{units('read')} * 3600 * {USD_READ_UNIT:.3g}", "DynamoDB reads"),
@@ -192,7 +196,7 @@ def aws() -> Row:
 def _clock() -> Panel:
     return lines(
         "Clock offset",
-        "Each process's clock minus AWS's, to about a second. Jobs are sent by it.",
+        "Each process's clock minus AWS's, accurate to about a second. Jobs are sent by the process's clock.",
         Query(f"max by (instance) (abs(dynein_clock_offset_seconds{{{PROCESS}}}))", "{{instance}}"),
         unit="s",
         limit=2,
@@ -218,7 +222,7 @@ def processes() -> Row:
             ),
             lines(
                 "CPU",
-                "Of each process, and of each worker of `dynein serve --workers`. Near 1: that core is used up.",
+                "Of each process, and of each worker of `dynein serve --workers`. A process near 1 is at its limit.",
                 Query(rate("instance", "process_cpu_seconds_total", MACHINE), "{{instance}}"),
                 Query(rate("instance, worker", "dynein_worker_cpu_seconds_total"), "{{instance}} {{worker}}"),
                 unit="percentunit",
@@ -226,14 +230,14 @@ def processes() -> Row:
             ),
             lines(
                 "Memory",
-                "Resident, of each process that has no workers. It grows with what is in hand, and is bounded.",
+                "Resident memory of each process without workers. It grows with the jobs in memory, and is bounded.",
                 Query(f"max by (instance) (process_resident_memory_bytes{{{MACHINE}}})", "{{instance}}"),
                 unit="bytes",
                 width=5,
             ),
             lines(
                 "Worker restarts, last hour",
-                "A worker that became ready again was replaced: it died or hung.",
+                "Workers that were replaced because they died or hung.",
                 Query(f"sum by (instance) (increase(dynein_worker_starts_total{{{PROCESS}}}[1h]))", "{{instance}}"),
                 width=5,
             ),

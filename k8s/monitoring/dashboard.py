@@ -1,4 +1,4 @@
-"""The dashboard: are jobs late, since when, and why. Rows are in the order in which someone on call asks."""
+"""The dashboard: are jobs late, since when, and why. Rows are in the order of the questions of an engineer on call."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Grafana's dashboard model, as far as ours needs it: panels, rows, variables, and their layout.
+"""The part of Grafana's dashboard model that the dashboard needs: panels, rows, variables, and their layout.
 
-From the dashboard JSON model of Grafana 11 and later (``schemaVersion`` 39), which newer ones migrate by themselves.
+It is the dashboard JSON model of Grafana 11 (``schemaVersion`` 39); newer versions migrate it themselves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Query(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One panel, without its place."""
+    """One panel, without its position."""
 
     title: str
     description: str
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """A choice above the dashboard: the values of one label of one metric, all of them to begin with."""
+    """A selector above the dashboard: the values of one label of one metric, initially all."""
 
     name: str
     label: str
@@ -63,7 +63,7 @@ def _thresholds(steps: Sequence[tuple[float, str]]) -> Json:
 def stat(
     title: str, description: str, expr: str, unit: str, steps: Sequence[tuple[float, str]], *, width: int = 4
 ) -> Panel:
-    """One figure, with the colour of the highest of ``steps`` that it reaches, and its course behind it."""
+    """One figure, in the colour of the highest of ``steps`` that it reaches, with its history behind it."""
     defaults = {"unit": unit, "noValue": "none", "thresholds": _thresholds(steps), "color": {"mode": "thresholds"}}
     options = {
         "colorMode": "background",
@@ -83,7 +83,7 @@ def lines(
     log: bool = False,
     limit: float | None = None,
 ) -> Panel:
-    """Series over time. ``limit``: where a line of warning is drawn."""
+    """Series over time. ``limit``: the value at which a warning line is drawn."""
     custom: Json = {"fillOpacity": 30 if stacked else 0, "showPoints": "never"}
     if stacked:
         custom["stacking"] = {"mode": "normal", "group": "A"}
@@ -152,7 +152,7 @@ def _place(panel: Panel, number: int, x: int, y: int) -> Json:
 
 
 def laid_out(rows: Sequence[Row]) -> Iterator[Json]:
-    """The panels of all rows, placed and numbered. A row that is full goes on below."""
+    """The panels of all rows, positioned and numbered. A row that is full continues below."""
     number = y = 0
     for row in rows:
         number += 1
@@ -200,7 +200,7 @@ def _variable(choice: Variable) -> Json:
 
 
 def as_text(dashboard: Json) -> str:
-    """As JSON with one panel and one variable a line, so that a change shows as the line it is."""
+    """As JSON with one panel and one variable a line, so that a diff shows only the panels that changed."""
     marks: dict[str, str] = {}
 
     def compact(items: list[Json], prefix: str) -> list[str]:

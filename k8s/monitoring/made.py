@@ -1,4 +1,4 @@
-"""The files that are made from the sources here, and how."""
+"""The generated files, and the function that makes each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ spec:
 
 
 def prometheus_rule() -> str:
-    """The alert rules as the Prometheus operator takes them, comments of the rules included."""
+    """The alert rules as a PrometheusRule for the Prometheus operator, with their comments."""
     _, groups, rules = ALERTS.read_text().partition("groups:\n")
     return _RULE_HEAD + textwrap.indent(groups + rules, "  ")
 

@@ -1,7 +1,7 @@
-"""The queries of the dashboard, as far as they repeat.
+"""Query patterns that the dashboard uses more than once.
 
-A query about processes (`PROCESS`) follows the choice of instances; one about the fleet as a whole (`FLEET`) does not,
-for its figures come from one process, the observer, whichever that is. `max` makes one series of it when that changes.
+A query about processes (`PROCESS`) is filtered by the chosen instances. One about the whole fleet (`FLEET`) is not,
+because its series come from one process, the observer, whichever that is; `max` makes one series when that changes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _PER = "$__rate_interval"
 
 
 def rate(by: str, metric: str, matching: str = PROCESS, per: str = _PER) -> str:
-    """How much a counter grows a second, by some labels (none: all in one)."""
+    """A counter's rate a second, summed by some labels (none: one sum)."""
     return f"sum by ({by}) (rate({metric}{{{matching}}}[{per}]))" if by else f"sum(rate({metric}{{{matching}}}[{per}]))"
 
 
 def highest(by: str, metric: str, more: str = "") -> str:
-    """A gauge of the observer's."""
+    """A gauge that only the observer exports."""
     matching = f"{FLEET}, {more}" if more else FLEET
     return f"max by ({by}) ({metric}{{{matching}}})" if by else f"max({metric}{{{matching}}})"
 
@@ -30,5 +30,5 @@ def quantile(q: float, histogram: str, by: str = "", matching: str = PROCESS) ->
 
 
 def or_none(expr: str, label: str) -> str:
-    """``expr``, or a flat line named none where it has nothing: all is well, and not no data."""
+    """``expr``, or a line at 0 named "none" where it has no series, to tell "all is well" from "no data"."""
     return f'{expr} or label_replace(vector(0), "{label}", "none", "", "")'

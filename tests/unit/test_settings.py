@@ -71,7 +71,7 @@ def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         ({"lease_ttl_s": 7.0}, "lease_ttl_s must exceed"),
         ({"read_ahead_s": 1.9}, "read_ahead_s must be at least"),
@@ -82,8 +82,10 @@ def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"token_secrets": "0123456789abcdef,short"}, "every secret in token_secrets"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused_with_a_sentence(overrides: dict[str, Any], says: str) -> None:
-    with pytest.raises(InvalidSettings, match=says):
+def test_settings_that_contradict_each_other_are_refused_with_a_sentence(
+    overrides: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidSettings, match=message):
         load_settings(overrides)
 
 

@@ -1,9 +1,9 @@
 """Every line that Dynein logs, in one catalogue: its name, its level, its fields, and what to do about it.
 
-An event is logged by calling it, ``LEASE_LOST.log(shard=3, role="dispatcher")``, through the standard library's
-logging and a logger of its own, ``dynein.lease.lost``: levels can be set for one event or for a family of them. A
-test holds every call to the fields its event declares, and ``docs/reference/logs.md`` to what is here.
+An event is logged by calling it, ``LEASE_LOST.log(shard=3, fence=7)``, through the standard library's logging and a
+logger of its own, ``dynein.lease.lost``: levels can be set for one event or for a family of them. Tests check that
+every call passes only fields that its event declares, and that ``docs/reference/logs.md`` matches this package.
 
-Rules of the house: a name is a thing and what happened to it, and stays; a token is in every line about a job; a job's
-body and the secrets are in none; whatever is said about each job of a healthy service is at level DEBUG.
+Rules: a name is a subject and what happened to it, and never changes; every line about a job has its token; no line has
+a job's body or a secret; what is logged for each job of a healthy service is at level DEBUG.
 """

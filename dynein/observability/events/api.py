@@ -11,26 +11,26 @@ ROLE = "api"
 JOB_ACCEPTED = Event(
     "job.accepted",
     DEBUG,
-    "SQS has acknowledged the job",
+    "the job was accepted: SQS has acknowledged it",
     "role token queue policy due_at_ms request_id trace_id",
-    "Nothing. From here on the job is delivered, cancelled or dead-lettered.",
+    "Nothing. From now on the job will be delivered, cancelled or dead-lettered.",
     role=ROLE,
 )
 JOB_REFUSED = Event(
     "job.refused",
     DEBUG,
-    "the job is wrong and was not taken",
+    "the job was rejected because it is invalid",
     "role code field error queue token request_id trace_id",
-    "Its caller was told the field and the fix.",
+    "The caller has to correct it: the response names the field and the fix.",
     role=ROLE,
 )
 JOBS_TURNED_AWAY = Event(
     "jobs.turned_away",
     WARNING,
-    "jobs were not taken, through no fault of theirs",
+    "valid jobs were rejected for now",
     "role code error jobs request_id repeats",
-    "`throttled`: raise the AWS quota, or slow down. `overloaded`: more API processes. `unavailable`: see `error`. "
-    "Callers were told to retry.",
+    "`throttled`: raise the AWS quota, or submit more slowly. `overloaded`: add API processes. `unavailable`: see "
+    "`error`. The responses ask callers to retry.",
     role=ROLE,
     once_by=("code",),
 )
@@ -39,29 +39,29 @@ JOB_CANCELLED = Event(
     INFO,
     "the job will not be delivered",
     "role token due_at_ms request_id",
-    "Nothing. Why a job did not come: somebody cancelled it.",
+    "Nothing. It explains why a job was not delivered: a caller cancelled it.",
     role=ROLE,
 )
 JOB_MOVED = Event(
     "job.moved",
     INFO,
-    "the job has another due time and token",
+    "the job was moved: it has a new due time and a new token",
     "role token previous_token due_at_ms request_id",
-    "Nothing. Its later lines have the new token.",
+    "Nothing. Later lines about it have the new token.",
     role=ROLE,
 )
 JOB_NOT_CHANGED = Event(
     "job.not_changed",
     INFO,
-    "too late to cancel or move the job, or it was done before",
+    "the job was not cancelled or moved: it is too late, or it was cancelled or moved before",
     "role what token code due_at_ms request_id",
-    "Nothing; its caller was told. Often `too-late`: cancel earlier, or let the consumer ignore such jobs.",
+    "Nothing; the response says so. Often `too-late`: cancel earlier, or let the consumer ignore such jobs.",
     role=ROLE,
 )
 REQUEST_ANSWERED = Event(
     "request.answered",
     DEBUG,
-    "a request was answered",
+    "a response was sent",
     "role method path status request_id trace_id",
     "Nothing.",
     role=ROLE,
@@ -69,16 +69,16 @@ REQUEST_ANSWERED = Event(
 REQUEST_FAILED = Event(
     "request.failed",
     ERROR,
-    "a request met an error that nobody foresaw",
+    "a request failed with an unexpected error",
     "role method path error request_id",
-    "A bug: report it with the trace in `exception`.",
+    "A bug: report it with the traceback in `exception`.",
     role=ROLE,
 )
 SEND_FAILED = Event(
     "send.failed",
     ERROR,
-    "a send met an error that nobody foresaw; its caller was told that the job may have been sent",
+    "a send failed with an unexpected error; the response says that the job may have been sent",
     "role token error",
-    "A bug: report it with the trace in `exception`.",
+    "A bug: report it with the traceback in `exception`.",
     role=ROLE,
 )

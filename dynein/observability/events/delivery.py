@@ -1,4 +1,4 @@
-"""The last leg, by dispatcher and ingester; dead letters and their way back."""
+"""Delivery to destination queues, by dispatcher and ingester; dead letters, and their redrive."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dynein.observability.events.event import Event
 JOB_DELIVERED = Event(
     "job.delivered",
     DEBUG,
-    "SQS has acknowledged the job at its destination",
+    "the job was delivered: SQS has acknowledged it on its destination queue",
     "role token queue due_at_ms lateness_ms trace_id",
     "Nothing.",
 )
 JOB_STOPPED = Event(
     "job.stopped",
     DEBUG,
-    "the job met its tombstone: it was cancelled or moved",
+    "the job was not sent because it has a tombstone: it was cancelled or moved",
     "role token shard due_at_ms",
     "Nothing.",
 )
@@ -25,28 +25,29 @@ JOB_DEAD_LETTERED = Event(
     WARNING,
     "the job could not be delivered and is in the dead-letter queue",
     "role token queue code reason due_at_ms trace_id",
-    "Put right what `reason` says, then `dynein redrive`.",
+    "Fix the cause given in `reason`, then run `dynein redrive`.",
 )
 DEAD_LETTER_FAILED = Event(
     "dead_letter.failed",
     WARNING,
-    "the dead-letter queue does not take a job; it is kept, and tried again",
+    "a send to the dead-letter queue failed; the job is kept and the send is retried",
     "role token code error repeats",
-    "See that the dead-letter queue exists and that the role may send to it.",
+    "Check that the dead-letter queue exists and that the role may send to it.",
     once_by=("role", "code"),
 )
 DESTINATION_FAILING = Event(
     "destination.failing",
     WARNING,
-    "a destination does not take jobs; they wait",
+    "sends to a destination queue fail; its jobs wait and are retried",
     "role queue code error jobs failing_s repeats",
-    "Is the queue there, and may Dynein's role send to it? Past `retry_budget_s` its jobs are dead-lettered.",
+    "Check that the queue exists and that Dynein's role may send to it. Once it has failed for `retry_budget_s`, its "
+    "jobs are dead-lettered.",
     once_by=("role", "queue"),
 )
 DESTINATION_RECOVERED = Event(
     "destination.recovered",
     INFO,
-    "a destination takes jobs again",
+    "sends to a destination queue succeed again",
     "role queue failures failing_s repeats",
     "Nothing.",
     once_by=("role", "queue"),
@@ -54,29 +55,30 @@ DESTINATION_RECOVERED = Event(
 DELIVERY_FAILED = Event(
     "delivery.failed",
     ERROR,
-    "a delivery met an error that nobody foresaw; the job is tried again",
+    "a delivery failed with an unexpected error; it is retried",
     "role queue token error repeats",
-    "A bug: report it with the trace in `exception`.",
+    "A bug: report it with the traceback in `exception`.",
     once_by=("role", "queue", "error"),
 )
 JOB_REDRIVEN = Event(
     "job.redriven",
     DEBUG,
-    "a dead letter is back on its way",
+    "a dead letter was sent back to where it came from",
     "token queue",
     "Nothing.",
 )
 REDRIVE_UNTIDY = Event(
     "redrive.untidy",
     WARNING,
-    "letters were redriven but not deleted, and would be sent again",
+    "dead letters were redriven but could not be deleted from the dead-letter queue",
     "messages error",
-    "Redrive no more before their visibility timeout has ended; consumers may see duplicates, by token.",
+    "The next redrive, once their visibility timeout has ended, sends these jobs a second time; consumers can "
+    "recognise the duplicates by token.",
 )
 REDRIVE_HELD = Event(
     "redrive.held",
     WARNING,
-    "the letters that stay could not be given back; they are visible again when their timeout ends",
+    "dead letters that were not redriven could not be made visible again; they are once their visibility timeout ends",
     "messages within_s error",
-    "Nothing: wait.",
+    "Nothing: wait for `within_s`.",
 )

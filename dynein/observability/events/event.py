@@ -10,31 +10,31 @@ from dynein.errors import DyneinError
 from dynein.observability.one_line import quoted
 
 FIELDS: Mapping[str, str] = {
-    "role": "which role of the process: `api`, `ingester`, `dispatcher`; none for what concerns the whole process",
+    "role": "role of the process: `api`, `ingester`, `dispatcher`; absent where the whole process is concerned",
     "token": "the job's token",
-    "queue": "destination queue, as the job names it",
-    "policy": "how the job gets there",
+    "queue": "destination queue, as given in the job",
+    "policy": "schedule policy: `IMMEDIATE`, `SQS_DELAYED` or `SCHEDULED`",
     "due_at_ms": "due time, milliseconds since 1970",
-    "lateness_ms": "send time minus due time",
-    "previous_token": "the token it had before it was moved",
-    "request_id": "the HTTP request: `X-Request-Id` of its answer",
-    "trace_id": "W3C trace id of whoever submitted the job",
+    "lateness_ms": "send time minus due time, milliseconds",
+    "previous_token": "the job's token before it was moved",
+    "request_id": "the HTTP request: `X-Request-Id` of its response",
+    "trace_id": "W3C trace id of the request that submitted the job",
     "method": "HTTP method",
     "path": "HTTP path",
     "status": "HTTP status",
-    "code": "what kind of failure: AWS's code, or the `code` of a problem document",
-    "field": "the field of the request that is wrong",
-    "error": "what went wrong, in words",
-    "reason": "why, as it is written on the dead letter",
+    "code": "kind of failure: AWS's error code, or the `code` of a problem document",
+    "field": "the request field that is invalid",
+    "error": "error message",
+    "reason": "why the job was dead-lettered, as stored on the dead letter",
     "jobs": "how many jobs",
     "messages": "how many messages of the inbound or dead-letter queue",
-    "failures": "failures in a row",
-    "failing_s": "for how long it has been failing",
-    "retry_in_s": "when it is tried again",
-    "shard": "shard",
-    "bucket": "time bucket, by its index",
-    "fence": "counts the owners of a shard",
-    "member": "this process in the table's records",
+    "failures": "consecutive failures",
+    "failing_s": "for how long it has been failing, seconds",
+    "retry_in_s": "seconds until the next attempt",
+    "shard": "shard number",
+    "bucket": "index of the time bucket",
+    "fence": "number of this lease: it grows by one with each change of owner",
+    "member": "name of this process in the roster and on shard records",
     "job_id": "job id, where there is no readable token",
     "message_id": "SQS's id of the inbound message",
     "what": "what was being done",
@@ -43,29 +43,29 @@ FIELDS: Mapping[str, str] = {
     "version": "version of Dynein",
     "roles": "roles of the process",
     "workers": "number of worker processes",
-    "number": "which worker process",
-    "within_s": "the time there was for it",
-    "took_s": "how long it took",
-    "repeats": "how many lines like this were left out since the last one (events that come at most once a minute)",
+    "number": "number of the worker process",
+    "within_s": "time limit, seconds",
+    "took_s": "duration, seconds",
+    "repeats": "how many lines like this one were suppressed since the last (events logged at most once a minute)",
 }
-"""What each field means, whatever event it is in."""
+"""What each field means. A field means the same in every event."""
 
 CATALOGUE: dict[str, Event] = {}
 """Every event by name, once the modules of this package are imported."""
 
 
 class Event:
-    """One kind of line. ``says`` is the same every time: what differs is in the fields.
+    """One kind of log line. ``message`` is constant: whatever differs from line to line is in the fields.
 
-    ``role``: the one role that has this event; others say theirs at each call. ``once_by``: at most one line a minute
-    (`dynein.observability.logs.PERIOD_S`) for each value of these fields.
+    ``role``: set for an event that only one role logs; for all others the role is passed at each call. ``once_by``: at
+    most one line a minute (`dynein.observability.logs.PERIOD_S`) for each combination of values of these fields.
     """
 
     def __init__(
         self,
         name: str,
         level: int,
-        says: str,
+        message: str,
         fields: str,
         remedy: str,
         *,
@@ -74,7 +74,7 @@ class Event:
     ) -> None:
         self.name = name
         self.level = level
-        self.says = says
+        self.message = message
         self.fields = tuple(fields.split())
         self.remedy = remedy
         self.role = role
@@ -87,14 +87,14 @@ class Event:
 
     @property
     def enabled(self) -> bool:
-        """Would it be logged? Ask once a batch where there is one line a job."""
+        """Whether it would be logged. Check once for a batch where there is one line for each job."""
         return self._logger.isEnabledFor(self.level)
 
     def log(self, cause: BaseException | None = None, **fields: object) -> None:
         """Log it, without the fields that are ``None``.
 
-        ``cause`` is told in the field ``error``; an error that nobody foresaw, so none of `DyneinError`, with where it
-        came from too.
+        ``cause`` goes into the field ``error``. An unexpected one, which is any that is no `DyneinError`, is logged
+        with its traceback.
         """
         if not self.enabled:
             return
@@ -102,16 +102,16 @@ class Event:
         if cause is not None:
             given["error"] = str(cause) or type(cause).__name__
         assert given.keys() <= set(self.fields), (self.name, given.keys() - set(self.fields))
-        unforeseen = cause is not None and not isinstance(cause, DyneinError)
-        self._logger.log(self.level, Line(self, given), exc_info=cause if unforeseen else None)
+        unexpected = cause is not None and not isinstance(cause, DyneinError)
+        self._logger.log(self.level, Line(self, given), exc_info=cause if unexpected else None)
 
 
 class Line(NamedTuple):
-    """An event that happened: the ``msg`` of its log record."""
+    """One occurrence of an event: the ``msg`` of its log record."""
 
     event: Event
     fields: dict[str, object]
 
     def __str__(self) -> str:
         """For people, on one line."""
-        return " ".join([self.event.says, *(f"{name}={quoted(value)}" for name, value in self.fields.items())])
+        return " ".join([self.event.message, *(f"{name}={quoted(value)}" for name, value in self.fields.items())])

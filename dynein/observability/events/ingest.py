@@ -11,7 +11,7 @@ ROLE = "ingester"
 JOB_STORED = Event(
     "job.stored",
     DEBUG,
-    "the job is in the trigger store",
+    "the job was written to the trigger store",
     "role token shard due_at_ms",
     "Nothing.",
     role=ROLE,
@@ -19,7 +19,7 @@ JOB_STORED = Event(
 JOB_HELD = Event(
     "job.held",
     DEBUG,
-    "the job is due so soon that an ingester keeps it in hand",
+    "the job is due so soon that the ingester holds it in memory until then",
     "role token shard due_at_ms",
     "Nothing.",
     role=ROLE,
@@ -27,83 +27,85 @@ JOB_HELD = Event(
 JOB_DUPLICATE = Event(
     "job.duplicate",
     INFO,
-    "a create of a prepared token was dropped: another create has it",
+    "a submit was dropped because another submit has used its prepared token",
     "role token",
-    "Nothing: this is what tokens are prepared for.",
+    "Nothing: this is the purpose of prepared tokens.",
     role=ROLE,
 )
 LATE_WRITE = Event(
     "late_write.reported",
     WARNING,
-    "a job was stored behind its shard's read mark; the shard's owner reads again",
+    "a job was stored behind its shard's read mark; the shard's owner reads its open buckets again",
     "role token shard bucket jobs repeats",
-    "Rare ones: nothing. Many: the table or an ingester is slow, or clocks are apart.",
+    "A few: nothing. Many: the table or an ingester is slow, or clocks differ.",
     role=ROLE,
     once_by=("shard",),
 )
 LATE_WRITE_MADE_GOOD = Event(
     "late_write.made_good",
     WARNING,
-    "a job was stored in a retired bucket and is sent from here",
+    "a job was stored in a retired bucket; the ingester sends it instead of a dispatcher",
     "role token shard due_at_ms",
-    "It is late. See how it could come so late: a clock, or an inbound queue that stood still.",
+    "The job is late. Find out why it was stored so late: a wrong clock, or an inbound queue that was not consumed.",
     role=ROLE,
 )
 INBOUND_POISON = Event(
     "inbound.poison",
     ERROR,
-    "an inbound message cannot be read and is dead-lettered whole",
+    "an inbound message cannot be decoded and is dead-lettered as a whole",
     "role message_id error",
-    "Does another program, or a newer version, write to the inbound queue? `dynein redrive` once it can be read.",
+    "Check whether another program, or a newer version, writes to the inbound queue. Run `dynein redrive` once the "
+    "message can be decoded.",
     role=ROLE,
 )
 INBOUND_LEFT = Event(
     "inbound.left",
     WARNING,
-    "an inbound message could not be finished and is left to come back",
+    "an inbound message could not be processed; it is not deleted, and SQS will deliver it again",
     "role message_id error",
-    "Nothing if it passes. SQS moves a message that keeps failing to the dead-letter queue.",
+    "Nothing if it stops. SQS moves a message that keeps failing to the dead-letter queue.",
     role=ROLE,
 )
 INBOUND_UNDELETED = Event(
     "inbound.undeleted",
     WARNING,
-    "inbound messages could not be deleted and are received again",
+    "inbound messages could not be deleted and will be received again",
     "role messages",
-    "Nothing if it passes: what is done is remembered. May the role delete from the inbound queue?",
+    "Nothing if it stops: this process remembers which are done. Otherwise check that the role may delete from the "
+    "inbound queue.",
     role=ROLE,
 )
 INBOUND_NOT_KEPT = Event(
     "inbound.not_kept",
     WARNING,
-    "inbound messages could not be kept invisible; tried again",
+    "the visibility timeout of inbound messages could not be extended; it is retried",
     "role messages error repeats",
-    "Nothing if it passes.",
+    "Nothing if it stops.",
     role=ROLE,
     once_by=(),
 )
 INBOUND_LOST = Event(
     "inbound.lost",
     WARNING,
-    "an inbound message is ours no longer; its jobs may be sent twice",
+    "the visibility timeout of an inbound message ended while it was processed; its jobs may be sent twice",
     "role message_id code error",
-    "Ingesters are frozen or starved for longer than `visibility_timeout_s`: give them CPU, or raise it.",
+    "Ingesters were frozen or had no CPU for longer than `visibility_timeout_s`: give them CPU, or raise that setting.",
     role=ROLE,
 )
 INBOUND_GIVEN_BACK = Event(
     "inbound.given_back",
     WARNING,
-    "inbound messages could not be finished before the drain ended and are given back",
+    "inbound messages could not be processed before the drain ended and were made visible again",
     "role messages",
-    "Nothing: another ingester takes them up. Often: raise `drain_s`.",
+    "Nothing: another ingester receives them. If it is frequent, raise `drain_s`.",
     role=ROLE,
 )
 CALL_RETRIED = Event(
     "call.retried",
     WARNING,
-    "a call that an ingester cannot do without failed and is repeated",
+    "a call failed that an ingester cannot go on without; it is retried",
     "role what error failures repeats",
-    "Nothing if it passes; else see `error`.",
+    "Nothing if it stops; otherwise see `error`.",
     role=ROLE,
     once_by=("what",),
 )

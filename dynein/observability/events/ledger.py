@@ -1,4 +1,4 @@
-"""The ledger's own trouble, which is never a job's."""
+"""Failures of the ledger itself. They never affect a job."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from dynein.observability.events.event import Event
 LEDGER_NOT_POSTED = Event(
     "ledger.not_posted",
     WARNING,
-    "the last counts of a process could not be posted; tried again while there is time",
+    "the last counts of a process could not be posted to the ledger; it is retried until the drain ends",
     "error",
-    "Nothing if it passes.",
+    "Nothing if it stops.",
 )
 LEDGER_COUNTS_MISSING = Event(
     "ledger.counts_missing",
     WARNING,
     "the last counts of this process are missing from the ledger",
     "",
-    "The ledger shows a gap that is none: `dynein audit` finds nothing.",
+    "No job is lost, but the ledger shows a gap. Run `dynein audit` to confirm: it finds nothing.",
 )
 LEDGER_COUNTS_FORGOTTEN = Event(
     "ledger.counts_forgotten",
     ERROR,
-    "the ledger has lost counts of far windows for want of memory",
+    "counts of jobs due far ahead were discarded because the bound on counts in memory was reached",
     "jobs",
-    "The table has not taken counts for long: see `pass.failed`. The ledger shows a gap that is none.",
+    "Writes of counts to the table have failed for a long time: see `pass.failed`. No job is lost, but the ledger will "
+    "show a gap.",
 )
 LEDGER_STOPPED = Event(
     "ledger.stopped",
     ERROR,
-    "the ledger cannot go on without a table or a permission; jobs are not concerned",
+    "the ledger cannot be kept because the table or a permission is missing; jobs are not affected",
     "what error",
-    "See `error`. It is tried again once a minute.",
+    "See `error`. It is retried once a minute.",
 )

@@ -1,4 +1,4 @@
-"""Processes: their start and end, their loops, their AWS calls."""
+"""Processes: their start and end, their periodic work, their AWS calls."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dynein.observability.events.event import Event
 PROCESS_STARTED = Event(
     "process.started",
     INFO,
-    "dynein serves",
+    "the process serves requests",
     "version roles url",
     "Nothing.",
 )
 START_DELAYED = Event(
     "process.start_delayed",
     WARNING,
-    "AWS does not answer at the start; tried again a few times before the process gives up",
+    "AWS does not respond at process start; it is retried a few times before the process exits",
     "what error retry_in_s",
-    "Nothing if it passes; else see `error`: often a wrong region or endpoint.",
+    "Nothing if it stops; otherwise see `error`: often a wrong region or endpoint.",
 )
 PROCESS_STOPPING = Event(
     "process.stopping",
     INFO,
-    "stopping: what is in hand is finished or handed over",
+    "the process is stopping: work under way is finished or handed over",
     "within_s",
     "Nothing.",
 )
@@ -37,99 +37,99 @@ PROCESS_STOPPED = Event(
 DRAIN_LATE = Event(
     "drain.late",
     WARNING,
-    "not drained in time; leases that are left expire, and what was in hand is taken over",
+    "the process did not drain in time; its leases will expire, and other processes take its work over",
     "role within_s",
-    "Nothing is lost. Often: raise `drain_s` (and Kubernetes' grace period).",
+    "Nothing is lost. If it is frequent, raise `drain_s` (and Kubernetes' grace period).",
 )
 ROSTER_NOT_LEFT = Event(
     "roster.not_left",
     WARNING,
-    "this process could not leave the roster; others notice in a few seconds",
+    "this process could not remove itself from the roster; others notice within seconds that it is gone",
     "role error",
     "Nothing.",
 )
 PASS_FAILED = Event(
     "pass.failed",
     WARNING,
-    "a pass of a loop failed and is repeated",
+    "periodic work failed; it is retried",
     "what error retry_in_s",
-    "Nothing if it passes; else see `error`.",
+    "Nothing if it stops; otherwise see `error`.",
 )
 OBSERVER_BLIND = Event(
     "observer.blind",
     WARNING,
-    "the observer cannot see something, so the metrics of it are missing; told once for each reason",
+    "the observer could not measure something, so its metrics are missing; logged once for each reason",
     "what error",
-    "Jobs are not concerned. See `error`: often a permission.",
+    "Jobs are not affected. See `error`: often a missing permission.",
 )
 AWS_THROTTLED = Event(
     "aws.throttled",
     WARNING,
-    "AWS asks to slow down",
+    "AWS throttled a call",
     "operation error repeats",
-    "Nothing if it passes. DynamoDB: on-demand capacity, more shards. SQS: a quota of the queue.",
+    "Nothing if it stops. DynamoDB: use on-demand capacity, or more shards. SQS: raise the quota of the queue.",
     once_by=("operation",),
 )
 AWS_PROXIED = Event(
     "aws.proxied",
     INFO,
-    "an AWS service is reached through a proxy: the SDK makes all calls to it",
+    "an AWS service is reached through a proxy, so the AWS SDK makes all calls to it",
     "url",
-    "Nothing; calls cost more CPU.",
+    "Nothing; calls cost more CPU than with Dynein's own client.",
 )
 WORKERS_STARTED = Event(
     "workers.started",
     INFO,
-    "worker processes share a port",
+    "worker processes were started on one port",
     "workers url",
     "Nothing.",
 )
 WORKERS_KILLED = Event(
     "workers.killed",
     ERROR,
-    "workers did not end and were killed; what was in hand is taken over",
+    "workers did not exit in time and were killed; other processes take their work over",
     "within_s",
-    "Nothing is lost. Why did they hang?",
+    "Nothing is lost. Find out why they hung: see their last lines.",
 )
 WORKER_ENDED = Event(
     "worker.ended",
     WARNING,
-    "a worker ended; another starts",
+    "a worker exited; it is replaced",
     "number error retry_in_s",
-    "See its last lines. `signal 9` may be the kernel's out-of-memory killer.",
+    "See its last log lines. `signal 9` may be the kernel's out-of-memory killer.",
 )
 WORKER_FAILING = Event(
     "worker.failing",
     ERROR,
-    "a worker ended at once, again and again; all stop",
+    "a worker exited several times in a row soon after its start; all workers stop",
     "number error failures",
-    "See its last lines.",
+    "See its last log lines.",
 )
 WORKER_NOT_STARTED = Event(
     "worker.not_started",
     WARNING,
-    "the system has no room for a worker",
+    "the operating system could not start a worker",
     "number error",
     "Raise the limits on processes, descriptors or memory.",
 )
 WORKER_HUNG = Event(
     "worker.hung",
     ERROR,
-    "a worker has not beaten and was killed",
+    "a worker sent no heartbeat in time and was killed",
     "number within_s",
-    "Was it starved of CPU, or stopped?",
+    "Find out whether it had no CPU, or was stopped (SIGSTOP, a debugger).",
 )
 WORKER_ORPHANED = Event(
     "worker.orphaned",
     WARNING,
-    "the parent process is gone: draining",
+    "the parent process is gone; this worker drains and exits",
     "",
-    "Start the service again. Who killed the parent?",
+    "Start the service again, and find out what killed the parent.",
 )
 CONSUMER_FAILED = Event(
     "consumer.failed",
     WARNING,
-    "the sample consumer of `dynein dev` failed and goes on",
+    "a receive of the sample consumer of `dynein dev` failed; it is retried",
     "error",
     "Nothing.",
 )

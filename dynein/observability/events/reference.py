@@ -9,7 +9,7 @@ from dynein.observability.events.event import FIELDS, Event, Line
 from dynein.observability.logs import JsonFormatter
 
 _CHAPTERS = (
-    ("Requests and jobs as they come in", api),
+    ("API: requests and jobs", api),
     ("Ingesters", ingest),
     ("Dispatchers and their leases", scheduler),
     ("Deliveries and dead letters", delivery),
@@ -19,21 +19,22 @@ _CHAPTERS = (
 _HEAD = """\
 # Log lines
 
-Made from the code by `make reference`. `DYNEIN_LOG_FORMAT=json` writes one JSON object a line, for programs; `console`
-writes for people. `DYNEIN_LOG_LEVEL` is the least level logged. Lines go to standard error.
+Generated from the code by `make reference`. `DYNEIN_LOG_FORMAT=json` writes one JSON object a line, for programs;
+`console` writes for people. `DYNEIN_LOG_LEVEL` is the lowest level logged. Lines go to standard error.
 
-At the default level, `INFO`, a healthy service says nothing about single jobs but that they were cancelled or moved. At
-`DEBUG` each job's way can be followed by its `token`: accepted, held or stored, delivered. Trouble that repeats (marked
-*at most once a minute*) is told once a minute for each thing that has it, with how many lines were left out.
+At the default level, `INFO`, a healthy service logs nothing about single jobs except that they were cancelled or moved.
+At `DEBUG` each job can be followed by its `token`: accepted, held or stored, delivered. Failures that repeat (marked
+*at most once a minute*) are logged once a minute for each value of the fields named, with the number of lines
+suppressed in between (`repeats`).
 
 ```json
 SAMPLE
 ```
 
-`event` is stable; programs should go by it. `message` is the sentence below. Fields that do not apply are left out, and
-a text longer than 1,024 characters is cut. Neither bodies nor secrets are ever logged, and no text from outside can
-begin a new line. With `--workers`, `worker` and `pid` say which process it is. An error that nobody foresaw has its
-trace in `exception`. Lines of libraries have the event `log`.
+`event` is stable: programs should match on it. `message` is the text under *what happened* below. Fields that do not
+apply are omitted, and a text longer than 1,024 characters is truncated. Neither bodies nor secrets are ever logged, and
+text from outside cannot start a new line. With `--workers`, `worker` and `pid` name the process. An unexpected error
+has its traceback in `exception`. Log lines of libraries have the event `log`.
 """
 
 
@@ -72,9 +73,11 @@ def _sample() -> logging.LogRecord:
 
 
 def _row(event: Event) -> str:
-    says = event.says if event.once_by is None else f"{event.says} *(at most once a minute{_by(event.once_by)})*"
+    happened = event.message
+    if event.once_by is not None:
+        happened += f" *(at most once a minute{_by(event.once_by)})*"
     fields = ", ".join(f"`{name}`" for name in event.fields)
-    return f"| `{event.name}` | {logging.getLevelName(event.level)} | {says} | {fields} | {event.remedy} |"
+    return f"| `{event.name}` | {logging.getLevelName(event.level)} | {happened} | {fields} | {event.remedy} |"
 
 
 def _by(fields: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Shards, leases, and what a dispatcher reads."""
+"""Shards, leases, and the reads of a dispatcher."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ ROLE = "dispatcher"
 LEASE_TAKEN = Event(
     "lease.taken",
     INFO,
-    "this process owns a shard",
+    "this process took the lease of a shard",
     "role shard fence member",
-    "Nothing. Many, without a deploy: processes come and go, or freeze.",
+    "Nothing. Many without a deployment: processes restart or freeze.",
     role=ROLE,
 )
 LEASE_RELEASED = Event(
     "lease.released",
     INFO,
-    "a shard was handed back",
+    "this process released the lease of a shard",
     "role shard fence",
     "Nothing.",
     role=ROLE,
@@ -27,42 +27,43 @@ LEASE_RELEASED = Event(
 LEASE_LOST = Event(
     "lease.lost",
     WARNING,
-    "another dispatcher owns a shard that was ours",
+    "this process lost the lease of a shard: another dispatcher owns it",
     "role shard fence",
-    "This process was frozen, starved or cut off for longer than `lease_ttl_s`. Its unfinished sends may come twice.",
+    "This process was frozen, had no CPU or no network for longer than `lease_ttl_s`. Jobs that it was sending may be "
+    "delivered twice.",
     role=ROLE,
 )
 LEASE_CALL_FAILED = Event(
     "lease.call_failed",
     WARNING,
-    "a call for a lease failed; it is repeated in time, or the lease expires",
+    "a call for a lease failed; it is retried, and unless it succeeds in time the lease expires",
     "role what error repeats",
-    "Nothing if it passes; else DynamoDB throttles or does not answer.",
+    "Nothing if it stops; otherwise DynamoDB throttles or does not respond.",
     role=ROLE,
     once_by=("what",),
 )
 READ_FAILED = Event(
     "shard.read_failed",
     WARNING,
-    "a shard could not be read; the next tick tries again",
+    "a read of a shard failed; it is retried at the next tick",
     "role shard error repeats",
-    "Nothing if it passes; else DynamoDB throttles or does not answer, and jobs are late.",
+    "Nothing if it stops; otherwise DynamoDB throttles or does not respond, and jobs are late.",
     role=ROLE,
     once_by=("shard",),
 )
 REMOVAL_FAILED = Event(
     "removal.failed",
     WARNING,
-    "triggers that were sent could not be removed, or unreadable ones not dead-lettered; tried again",
+    "triggers could not be removed after their send, or unreadable ones could not be dead-lettered; it is retried",
     "role what error repeats",
-    "Nothing if it passes. A crash before it does sends their jobs a second time.",
+    "Nothing if it stops. If the process crashes before it succeeds, these jobs are delivered twice.",
     role=ROLE,
     once_by=("what",),
 )
 RECORD_UNDECODABLE = Event(
     "record.undecodable",
     ERROR,
-    "the table holds a record that is no trigger",
+    "the table holds a record that cannot be read as a trigger",
     "role shard due_at_ms job_id",
-    "`dynein audit` shows it. Who else writes to the table?",
+    "`dynein audit` shows it. Find out which other program writes to the table.",
 )

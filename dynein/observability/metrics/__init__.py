@@ -1,5 +1,5 @@
-"""What Dynein measures: every metric, declared once with what its reference page says; one module for each agent.
+"""Every metric, declared once together with its text on the reference page; one module for each part of the service.
 
-`dynein.observability.telemetry` puts them together for one process. Prometheus's conventions hold: base units,
-``_total`` on counters, bounded labels.
+`dynein.observability.telemetry` combines them for one process. Prometheus's conventions apply: base units, ``_total``
+on counters, a bounded number of label values.
 """

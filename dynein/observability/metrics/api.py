@@ -1,4 +1,4 @@
-"""What the API measures."""
+"""Metrics of the API."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 
 
 class ApiMetrics:
-    """Jobs and requests at the front door."""
+    """Jobs and HTTP requests."""
 
     def __init__(self, declare: Declarer) -> None:
         self.accepted = declare.counter(
             "dynein_jobs_accepted_total",
-            "Jobs accepted by the API: SQS has acknowledged each",
+            "Jobs accepted by the API, that is acknowledged by SQS",
             {"policy": "`IMMEDIATE`, `SQS_DELAYED`, `SCHEDULED`"},
             roles="api",
-            look="you want to know what comes in. `IMMEDIATE` and `SQS_DELAYED` jobs are in SQS's hands from then on",
+            look="you want to know how much is submitted. SQS holds `IMMEDIATE` and `SQS_DELAYED` jobs from then on",
         )
         self.refused = declare.counter(
             "dynein_jobs_refused_total",
-            "Jobs refused by the API",
-            {"reason": "the code of the problem that the submitter was told"},
+            "Jobs rejected by the API",
+            {"reason": "the `code` of the problem document in the response"},
             roles="api",
-            look="submitters complain. `overloaded`, `throttled` and `unavailable` are ours, the rest is theirs",
+            look="submitters report rejected jobs. `overloaded`, `throttled` and `unavailable` are failures of Dynein "
+            "or AWS, all others are errors in the request",
         )
         self.cancelled = declare.counter(
             "dynein_jobs_cancelled_total",
             "Cancel requests, by outcome",
             {"outcome": "`cancelled`, `failed`, or the code of the conflict (`too-late`, `moved`, ...)"},
             roles="api",
-            look="a cancelled job arrives: only `cancelled` is a promise",
+            look="a job arrives that was to be cancelled: only the outcome `cancelled` means that it is not delivered",
         )
         self.moved = declare.counter(
             "dynein_jobs_moved_total",
@@ -41,16 +42,17 @@ class ApiMetrics:
         )
         self.requests = declare.counter(
             "dynein_api_requests_total",
-            "HTTP requests answered",
-            {"route": "the route's template, `other` for a path or method that there is not", "status": "HTTP status"},
+            "HTTP requests that got a response",
+            {"route": "the route's template; `other` for an unknown path or method", "status": "HTTP status"},
             roles="all",
-            look="submitters get errors: 4xx are theirs, 429 and 503 say that a bound of ours is reached",
+            look="submitters get errors: 4xx is an error in the request; 429 means that AWS throttles, 503 that a "
+            "bound of the process is reached or that AWS does not respond",
         )
         self.request_seconds = declare.histogram(
             "dynein_api_request_seconds",
-            "From an HTTP request's head to the last byte of its answer",
+            "Time from an HTTP request's head to the last byte of its response",
             {"route": "as for `dynein_api_requests_total`"},
             buckets=REQUEST_BUCKETS_S,
             roles="all",
-            look="submits are slow. Most of it is one SQS call: compare `dynein_aws_call_seconds`",
+            look="submits are slow. Most of the time is one SQS call: compare `dynein_aws_call_seconds`",
         )

@@ -1,4 +1,4 @@
-"""How a metric is declared: once, together with what `dynein.observability.metrics.reference` prints of it."""
+"""How a metric is declared: once, together with the text that `dynein.observability.metrics.reference` prints."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
 ABSENT = -math.inf
-"""The value of a series that there is not. (In files that workers share, a series cannot be taken away; and this one
-loses against any other when the largest of all workers is shown.)"""
+"""The value of a series that is not exported. (A series cannot be removed from the files that workers share; and minus
+infinity loses against any other value where the largest of all workers is exported.)"""
 Combined = Literal["livesum", "livemax", "livemostrecent"]
-"""How one gauge's values in several workers become one: added up, the largest, or the one set last."""
+"""How one gauge's values in several workers become one: their sum, the largest, or the one set last."""
 NO_LABELS: Mapping[str, str] = {}
 
 
 class Declared(NamedTuple):
-    """One metric, for people. ``labels`` says of each what its values are."""
+    """One metric's entry on the reference page. ``labels``: what the values of each label are."""
 
     name: str
     kind: str
@@ -27,26 +27,26 @@ class Declared(NamedTuple):
     roles: str
     meaning: str
     look: str
-    """Look here when ..."""
+    """Completes the sentence "Look here when ..."."""
 
 
 class SparseGauge(Gauge):
-    """A gauge whose series are there from their first `set` until they are forgotten."""
+    """A gauge whose series are exported from their first `set` until they are forgotten."""
 
     def collect(self) -> Iterator[Metric]:
-        """Without what is not there."""
+        """The gauge without its absent series."""
         for metric in super().collect():
             metric.samples = present(metric.samples)
             yield metric
 
     def show(self, values: Mapping[str, float]) -> None:
-        """Have these series, by the value of their one label, and no others."""
+        """Export these series, by the value of their one label, and no others."""
         self.forget(keep=values)
         for label, value in values.items():
             self.labels(label).set(value)
 
     def forget(self, keep: Container[str] = ()) -> None:
-        """Let its series vanish, but for those whose one label's value is to be kept."""
+        """Stop exporting its series, except those whose one label's value is in ``keep``."""
         if not self._labelnames:
             self.set(ABSENT)
             return
@@ -56,12 +56,12 @@ class SparseGauge(Gauge):
 
 
 def present(samples: Sequence[Sample]) -> list[Sample]:
-    """Without those that are `ABSENT`."""
+    """``samples`` without those that are `ABSENT`."""
     return [sample for sample in samples if sample.value != ABSENT]
 
 
 class Declarer:
-    """Makes metrics on one registry and remembers what was said of them."""
+    """Makes metrics on one registry and keeps their entries for the reference page."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -70,7 +70,7 @@ class Declarer:
     def counter(
         self, name: str, meaning: str, labels: Mapping[str, str] = NO_LABELS, *, roles: str, look: str
     ) -> Counter:
-        """What only goes up."""
+        """A value that only goes up."""
         self.declared.append(Declared(name, "counter", labels, roles, meaning, look))
         return Counter(name, meaning, list(labels), registry=self._registry)
 
@@ -84,14 +84,14 @@ class Declarer:
         roles: str,
         look: str,
     ) -> Gauge:
-        """What goes up and down."""
+        """A value that goes up and down."""
         self.declared.append(Declared(name, "gauge", labels, roles, meaning, look))
         return Gauge(name, meaning, list(labels), registry=self._registry, multiprocess_mode=combined)
 
     def sparse(
         self, name: str, meaning: str, labels: Mapping[str, str] = NO_LABELS, *, roles: str, look: str
     ) -> SparseGauge:
-        """What only one process knows, or only for a while; of several workers, the largest value is shown."""
+        """A gauge that one process exports, or only for a while; of several workers the largest value is exported."""
         self.declared.append(Declared(name, "gauge", labels, roles, meaning, look))
         gauge = SparseGauge(name, meaning, list(labels), registry=self._registry, multiprocess_mode="livemax")
         if not labels:
@@ -108,6 +108,6 @@ class Declarer:
         roles: str,
         look: str,
     ) -> Histogram:
-        """How values are spread. ``buckets``: their upper bounds."""
+        """The distribution of a value. ``buckets``: their upper bounds."""
         self.declared.append(Declared(name, "histogram", labels, roles, meaning, look))
         return Histogram(name, meaning, list(labels), registry=self._registry, buckets=buckets)

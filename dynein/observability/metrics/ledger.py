@@ -1,4 +1,4 @@
-"""What the ledger says of the whole fleet; exported by `dynein.ledger.export`, and only where the ledger is read."""
+"""Metrics of the ledger, for the whole fleet. `dynein.ledger.export` exports them, where the ledger is read."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ JOBS = Declared(
     "gauge",
     {"flow": "`accepted`, `moved_in`, `moved_out`, `delivered`, `cancelled`, `dead_lettered`"},
     ROLES,
-    "Jobs of the windows closed within the last 24 h, by what happened to them. Of the whole fleet",
-    "`dynein_ledger_gap_jobs` is not 0: where did the jobs go?",
+    "Jobs of the windows that closed in the last 24 h, by what happened to them, for the whole fleet",
+    "`dynein_ledger_gap_jobs` is not 0: it shows where the jobs went",
 )
 GAP_JOBS = Declared(
     "dynein_ledger_gap_jobs",
     "gauge",
     NO_LABELS,
     ROLES,
-    "Of these, jobs that were accepted and went nowhere: lost, late by more than the grace, or sent by a process that "
-    "was killed before it could say so",
-    "you want to know that no job was lost: anything but 0 wants an explanation",
+    "Of these, jobs that were accepted and are not accounted for: lost, late by more than the grace, or sent by a "
+    "process that was killed before it posted its counts",
+    "you want to know that no job was lost: any value but 0 has to be explained",
 )
 SURPLUS_JOBS = Declared(
     "dynein_ledger_surplus_jobs",
     "gauge",
     NO_LABELS,
     ROLES,
-    "Of these, more jobs gone than accepted: delivered twice, or accepted by a process that was killed before it could "
-    "say so",
+    "Of these, jobs accounted for in excess of those accepted: delivered twice, or accepted by a process that was "
+    "killed before it posted its counts",
     "consumers see duplicates",
 )
 TIMESTAMP = Declared(
@@ -36,15 +36,15 @@ TIMESTAMP = Declared(
     "gauge",
     NO_LABELS,
     ROLES,
-    "When the ledger was last read",
-    "a figure of the ledger looks wrong: is it old?",
+    "When the ledger was last read, Unix time",
+    "a figure of the ledger looks wrong: it may be stale",
 )
 UNDRAINED = Declared(
     "dynein_ledger_undrained_processes",
     "gauge",
     {"role": "`dispatcher`, `ingester`"},
     ROLES,
-    "Processes that ended within about the last day without draining: their last counts are missing",
-    "there is a gap or a surplus: this would explain it",
+    "Processes that ended without draining within about the last day; their last counts are missing",
+    "there is a gap or a surplus: such a process would explain it",
 )
 LEDGER = (JOBS, GAP_JOBS, SURPLUS_JOBS, TIMESTAMP, UNDRAINED)

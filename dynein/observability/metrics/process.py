@@ -1,4 +1,4 @@
-"""What a process measures of itself, and of the workers it is one of."""
+"""Metrics of a process, and of the workers of ``dynein serve --workers``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ WORKER = "the worker's number"
 
 
 class ProcessMetrics:
-    """Which version runs; workers of ``dynein serve --workers``, by number."""
+    """The version that runs; workers, by number."""
 
     def __init__(self, declare: Declarer) -> None:
         build = declare.gauge(
             "dynein_build_info",
-            "1, for its label",
+            "Always 1; the label has the version",
             {"version": "Dynein's version"},
             combined="livemax",
             roles="all",
-            look="behaviour changed: was it a deployment?",
+            look="behaviour changed, to see whether another version was deployed",
         )
         build.labels(__version__).set(1)
-        # Connections are those of workers that live: count them for who does.
+        # Only live workers have this series, so that counting its series counts them.
         self.worker_connections = declare.gauge(
             "dynein_worker_connections",
-            "HTTP connections of each worker that lives",
+            "Open HTTP connections, by worker; live workers only",
             {"worker": WORKER},
             combined="livesum",
             roles="all, with `--workers`",
@@ -42,12 +42,12 @@ class ProcessMetrics:
             "CPU time used, by worker",
             {"worker": WORKER},
             roles="all, with `--workers`",
-            look="a core is the limit: a worker that uses 1 s a second can do no more",
+            look="throughput does not rise: a worker that uses 1 s of CPU a second is at its limit",
         )
         self.worker_starts = declare.counter(
             "dynein_worker_starts_total",
-            "Times a worker has become ready; the first is no restart",
+            "Times a worker has become ready; the first time is not a restart",
             {"worker": WORKER},
             roles="all, with `--workers`",
-            look="workers die: the log says of what",
+            look="workers exit: the log (`worker.ended`) says why",
         )

@@ -9,11 +9,12 @@ from dynein.observability.metrics.declaring import Declared
 _HEAD = """\
 # Metrics
 
-Made from the code by `dynein metrics`. Every process serves them at `/metrics`, for Prometheus; the workers of one
-`dynein serve --workers` report as one. Counters begin at 0 when a process starts: use `rate()` or `increase()`.
-*Role* says which processes have a metric that moves. The series of the observer (the dispatcher that owns shard 0, one
-in the fleet) are missing everywhere else: take `max()` of them over the fleet, and `sum()` of all others, unless said
-otherwise. A process without workers also exports `process_...`: CPU, memory and file descriptors.
+Generated from the code by `dynein metrics`. Every process serves its metrics at `/metrics`, for Prometheus; the workers
+of one `dynein serve --workers` are reported as one process. Counters begin at 0 when a process starts: use `rate()` or
+`increase()`. *Role* names the roles that change a metric. The series of the observer (the dispatcher that owns shard 0,
+one in the fleet) are missing in all other processes: take their `max()` over the fleet, and the `sum()` of all other
+metrics unless their text says otherwise. A process without workers also exports `process_...`: CPU, memory and file
+descriptors.
 """
 
 

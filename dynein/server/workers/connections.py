@@ -1,4 +1,4 @@
-"""How many connections each of several worker processes has, where all of them see it."""
+"""The number of connections of each worker process, in memory that all workers share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ _NOT_ACCEPTING = -1
 
 
 class Connections:
-    """How many connections each worker has, in memory that all of them see: a file of one 32-bit number a worker.
+    """The number of connections of each worker, in shared memory: a file of one 32-bit number a worker.
 
-    Each number has one writer at a time, is written whole, and only hints at who should accept: no lock.
+    No lock is needed: each number has one writer at a time, is written atomically, and is only a hint which worker
+    should accept.
     """
 
     def __init__(self, file: Path, workers: int) -> None:
@@ -21,13 +22,13 @@ class Connections:
         self._numbers = memoryview(self._map).cast("i")
 
     def publish(self, worker: int, connections: int) -> None:
-        """``worker`` accepts, and has so many."""
+        """``worker`` accepts connections, and has this many."""
         self._numbers[worker] = connections
 
     def leave(self, worker: int) -> None:
-        """``worker`` does not accept: nobody holds back for it."""
+        """``worker`` does not accept connections: the others do not wait for it."""
         self._numbers[worker] = _NOT_ACCEPTING
 
     def least(self) -> int:
-        """The least that anyone has who accepts; 0 when nobody does."""
+        """The least number of any worker that accepts; 0 when none does."""
         return min((number for number in self._numbers if number != _NOT_ACCEPTING), default=0)

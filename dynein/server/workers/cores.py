@@ -1,4 +1,4 @@
-"""How many cores this process may use: fewer than the machine has, under a CPU mask or in a container with a limit."""
+"""The number of cores this process may use: under a CPU mask or a container's limit, fewer than the machine has."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def usable_cores(*, cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
-    """Whole cores, at least one: the least of the CPU affinity mask and every cgroup limit (v2 and v1) above us.
+    """Whole cores, at least one: the least of the CPU affinity mask and the cgroup limits (v2 and v1) of this process.
 
-    A limit of 1.5 cores counts as one: a process that outruns its quota stands still for the rest of the period, up to
+    A limit of 1.5 cores counts as one: a process that exceeds its quota is stopped for the rest of the period, up to
     100 ms by default, and then jobs are late.
     """
     try:
@@ -21,7 +21,7 @@ def usable_cores(*, cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = P
 
 
 def _limits(cgroups: Path, membership: Path) -> list[float]:
-    """The CPU limits, in cores, of our cgroups and all they are in. Inside a container ours is often the root."""
+    """The CPU limits, in cores, of our cgroups and all their parents. In a container our cgroup is often the root."""
     limits: list[float | None] = []
     with contextlib.suppress(OSError):
         for line in membership.read_text().splitlines():
@@ -38,7 +38,7 @@ def _limits(cgroups: Path, membership: Path) -> list[float]:
 
 
 def _limit(group: Path) -> float | None:
-    """Of one cgroup: quota over period. None when there is none, or nothing readable."""
+    """A cgroup's quota over period. None when it has no limit, or none that can be read."""
     with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = (group / "cpu.max").read_text().split()
         return None if quota == "max" else float(quota) / float(period)

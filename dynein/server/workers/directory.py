@@ -1,8 +1,8 @@
-"""Where worker processes keep what all of them see: metrics and connection counts, a few hundred kilobytes of files.
+"""The directory that worker processes share: metrics and connection counts, a few hundred kilobytes of files.
 
-In memory where there is such a thing, which even a container with a read-only root has. The directory is removed by the
-parent, else by the last worker. Had all of them been killed, the next parent does: a lock that parent and workers hold
-between them tells a directory in use from one left behind.
+It is in memory (``/dev/shm``) where possible, which works even in a container with a read-only root. The parent removes
+it, or else the last worker. If all of them were killed, the next parent does: a lock that parent and workers hold shows
+that a directory is in use.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _LOCK = "lock"
 
 
 class WorkersDirectory:
-    """A new, empty directory at ``path``. Raises `FatalError` when nowhere can be written.
+    """A new, empty directory at ``path``. Raises `FatalError` when no location is writable.
 
-    ``lock``, a file descriptor, is for each worker to inherit.
+    ``lock``, a file descriptor, is inherited by each worker.
     """
 
     def __init__(self, *, in_memory: Path = IN_MEMORY) -> None:
@@ -41,32 +41,32 @@ class WorkersDirectory:
                 "be written; set TMPDIR to one that can, or use --workers 1"
             )
         self._lock = _locked(unlocked)
-        assert self._lock is not None, "nobody else knows of it yet"
-        # Under the name that others look for, it is locked from the first moment.
+        assert self._lock is not None, "no other process knows this directory yet"
+        # Renamed only now, so that under the name that others search for, it is always locked.
         self.path = unlocked.rename(unlocked.with_name(unlocked.name.removeprefix(".")))
         for other in self.path.parent.glob(f"{_PREFIX}*"):
             _remove_if_left_behind(other)
 
     @property
     def lock(self) -> int:
-        """File descriptor: as long as anyone has it open, the directory is in use."""
+        """File descriptor: as long as any process has it open, the directory is in use."""
         assert self._lock is not None
         return self._lock.fileno()
 
     def remove(self) -> None:
-        """With all that is in it."""
+        """Delete the directory with its files."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.forget()
 
     def forget(self) -> None:
-        """Leave it to who else has the lock, or to the next parent."""
+        """Leave its removal to the other holders of the lock, or to the next parent."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
 
 def _locked(directory: Path) -> IO[bytes] | None:
-    """Its lock, or None if someone has it."""
+    """Its lock, or None if another process holds it."""
     lock = (directory / _LOCK).open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

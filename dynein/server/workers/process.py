@@ -1,4 +1,4 @@
-"""A worker process, as its parent has it: started, heard, ended."""
+"""A worker process, seen from its parent: start, heartbeats, end."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _POLL_S = 0.01
 class WorkerProcess:
     """Starts ``command`` with ``spec``. It inherits the ``listener``, the ``lock`` and its end of the lifeline.
 
-    Raises OSError when the system has no room for another process.
+    Raises OSError when the operating system cannot start another process.
     """
 
     def __init__(self, command: Sequence[str], spec: Spec, listener: socket.socket, lock: int) -> None:
         self.ready = False
-        """It has served."""
+        """It has begun to serve."""
         self.passes_unheard = 0
-        """For its parent to count."""
+        """The parent's checks since the last heartbeat; incremented by the parent."""
         ours, theirs = socket.socketpair()
         with theirs:
-            told = msgspec.structs.replace(spec, listener=listener.fileno(), lifeline=theirs.fileno())
+            inherited = msgspec.structs.replace(spec, listener=listener.fileno(), lifeline=theirs.fileno())
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - our own command line
-                    [*command, msgspec.json.encode(told).decode()],
+                    [*command, msgspec.json.encode(inherited).decode()],
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(told.listener, told.lifeline, lock),
+                    pass_fds=(inherited.listener, inherited.lifeline, lock),
                     # Ctrl-C at a terminal goes to the whole foreground group: a worker would get two signals.
                     process_group=0,
                 )
@@ -44,17 +44,21 @@ class WorkerProcess:
         self._lifeline = ours
 
     async def hear(self) -> bool:
-        """Wait for it to say something; False when it has ended, or is ending."""
+        """Wait for a heartbeat or for its readiness; False when it has ended, or is ending."""
         try:
-            said = await asyncio.get_running_loop().sock_recv(self._lifeline, 64)
+            received = await asyncio.get_running_loop().sock_recv(self._lifeline, 64)
         except OSError:
-            said = b""
+            received = b""
         self.passes_unheard = 0
-        self.ready = self.ready or READY in said
-        return said != b""
+        self.ready = self.ready or READY in received
+        return received != b""
 
     async def exit_code(self, clock: Clock, patience_s: float) -> int:
-        """Once `hear` has said so, it is gone in a moment; minus the signal's number if one ended it."""
+        """Its exit code, or minus the number of the signal that ended it; killed if it takes over ``patience_s`` to
+        end.
+
+        To be called once `hear` has returned False.
+        """
         deadline = clock.monotonic() + patience_s
         while (code := self._process.poll()) is None:
             if clock.monotonic() > deadline:
@@ -63,13 +67,13 @@ class WorkerProcess:
         return code
 
     def terminate(self) -> None:
-        """Ask it to drain."""
+        """Send SIGTERM: it drains."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Send SIGKILL."""
         self._process.kill()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the lifeline."""
         self._lifeline.close()

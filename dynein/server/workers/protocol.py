@@ -1,4 +1,4 @@
-"""What a worker process and its supervisor say to each other."""
+"""The protocol between a worker process and its supervisor."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ READY = b"r"
 
 
 EX_FATAL = 1
-"""A person has to act: starting again will not help."""
+"""Operator action required: starting again will not help."""
 
 
 EX_TEMPFAIL = 75
-"""SQS or DynamoDB did not answer at start: starting again may help."""
+"""SQS or DynamoDB did not respond at start: starting again may help."""
 
 
 CONNECTIONS_FILE = "connections"
 
 
 OVERTIME_S = 3.0
-"""How much longer than ``drain_s`` a worker may take to end."""
+"""How much longer than ``drain_s`` a worker may take to exit."""
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """What a worker is told by its parent, as JSON; settings it reads itself."""
+    """What a worker gets from its parent, as JSON; it reads the settings itself."""
 
     number: int
     workers: int

@@ -1,24 +1,26 @@
 """``dynein serve --workers N``: the parent of N worker processes that share one port.
 
-The parent takes the port, starts workers, and starts another in the place of one that has ended. It serves nothing,
-talks to nobody, and holds no job: whatever befalls it, the workers drain (`dynein.server.workers.worker`). One worker
-goes first, so that a wrong setting or a missing table is said once, by one process; the others follow when it is ready.
+The parent opens the port, starts the workers, and replaces one that has ended. It serves no requests, makes no calls
+and holds no jobs: whatever happens to it, the workers drain (`dynein.server.workers.worker`). One worker is started
+first, so that an invalid setting or a missing table is reported once, by one process; the others follow when it is
+ready.
 
 =====================================  ===============================================================================
-What happens                           What the parent does
+event                                  what the parent does
 =====================================  ===============================================================================
 SIGTERM, SIGINT                        passes it on, waits until all have drained, exits 0
 the same again                         kills them and itself
-the first worker ends before it is     ends with its exit code; the worker has said why
+the first worker ends before it is     exits with its exit code; the worker has logged why
 ready
-a worker ends                          starts another in its place: at once if it lived for `SHORT_LIFE_S`, else after
-                                       a pause that doubles
-`SHORT_LIVES_MAX` short lives in a     drains the others and exits with that worker's code: this does not mend itself
-row in one place
-the same, but SQS or DynamoDB do not   goes on trying
-answer
-a worker has not beaten for `HUNG_S`   kills it, as a failed liveness probe would: no probe sees one of several workers
-the parent is killed                   (nothing.) The workers see it at once, drain and end; then the port is free
+a worker ends                          replaces it: at once if it had run for `SHORT_LIFE_S`, otherwise after a pause
+                                       that doubles
+`SHORT_LIVES_MAX` short lives in a     drains the others and exits with that worker's code: this will not pass by itself
+row under one number
+the same, but SQS or DynamoDB do not   keeps trying
+respond
+no heartbeat for `HUNG_S`              kills that worker, as a failed liveness probe would: a probe cannot detect one of
+                                       several workers that hangs
+the parent is killed                   (nothing.) The workers notice it at once, drain and exit; then the port is free
 =====================================  ===============================================================================
 """
 
@@ -57,7 +59,7 @@ HUNG_S = 30.0
 
 
 class Pace(NamedTuple):
-    """How soon, how often, how long; tests are quicker."""
+    """Intervals and time limits, in seconds; tests use shorter ones."""
 
     short_life_s: float = SHORT_LIFE_S
     pause_first_s: float = PAUSE_FIRST_S
@@ -95,11 +97,11 @@ class Workers:
         self._processes: dict[int, WorkerProcess] = {}
         self._stopping = asyncio.Event()
         self._up = asyncio.Event()
-        """A worker has been ready: settings, credentials and table are in order."""
+        """A worker has been ready, so settings, credentials and table are valid."""
         self._exit_code = 0
 
     def run(self) -> int:
-        """Run until told to stop; the exit code. Raises `FatalError` when the port or a directory cannot be had."""
+        """Run until stopped; returns the exit code. Raises `FatalError` when port or directory cannot be opened."""
         self._directory = WorkersDirectory()
         try:
             self._listener = listen(self._settings.host, self._settings.port)
@@ -151,10 +153,10 @@ class Workers:
             os.kill(os.getpid(), number)
         self._stopping.set()
 
-    # --- one worker after the other in one place --------------------------------------------------------------------
+    # --- one worker after the other under one number ----------------------------------------------------------------
 
     async def _keep(self, number: int) -> None:
-        """See to it that there is a worker ``number`` until we stop."""
+        """Keep a worker ``number`` running until we stop."""
         if number > 0:
             await self._first_is_ready()
         short_lives = failures = 0
@@ -177,10 +179,10 @@ class Workers:
                     failures, first_s=self._pace.pause_first_s, max_s=self._pace.pause_max_s, rng=self._rng
                 )
             if short_lives >= SHORT_LIVES_MAX:
-                WORKER_FAILING.log(number=number, error=_told(code), failures=short_lives)
+                WORKER_FAILING.log(number=number, error=_described(code), failures=short_lives)
                 self._give_up(code)
                 return
-            WORKER_ENDED.log(number=number, error=_told(code), retry_in_s=round(wait_s, 3))
+            WORKER_ENDED.log(number=number, error=_described(code), retry_in_s=round(wait_s, 3))
             await sleep_unless(self._stopping, self._clock, wait_s)
 
     async def _first_is_ready(self) -> None:
@@ -192,7 +194,7 @@ class Workers:
                 task.cancel()
 
     async def _live(self, number: int) -> tuple[int, bool]:
-        """One life, from start to end: its exit code, and whether it was ready once."""
+        """Run a worker ``number`` from start to end; returns its exit code, and whether it had been ready."""
         try:
             process = WorkerProcess(self._command, self._spec(number), self._listener, self._directory.lock)
         except OSError as error:
@@ -220,7 +222,7 @@ class Workers:
         )
 
     def _forget(self, number: int) -> None:
-        """What a dead worker had in hand and whom it was connected to is no more; what it counted stays."""
+        """Drop a dead worker's gauges and connections; its counts stay."""
         from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - seldom needed
 
         self._connections.leave(number)
@@ -233,7 +235,10 @@ class Workers:
         self._stopping.set()
 
     async def _watch(self) -> None:
-        """Kill who has not beaten for too long. Counted in our own passes: had we been frozen, nobody is to blame."""
+        """Kill workers without a heartbeat for too long.
+
+        The time is counted in passes of our own: if the parent itself was frozen, no worker is killed for it.
+        """
         while True:
             await self._clock.sleep(self._pace.heartbeat_s)
             for number, process in list(self._processes.items()):
@@ -243,5 +248,5 @@ class Workers:
                     process.kill()
 
 
-def _told(code: int) -> str:
+def _described(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,8 +1,9 @@
 """One of several worker processes: what the supervisor starts, as ``python -m dynein.server.workers.worker``.
 
-It takes the listening socket and a *lifeline* from its parent: a socket pair, whose other end only the parent holds. On
-it the worker says when it is ready, and then beats each second; and when the parent is gone, even by SIGKILL, it reads
-the end of it, drains, and ends. (The kernel's parent-death signal would do that too, but on Linux alone.)
+It inherits the listening socket and a *lifeline* from its parent: a socket pair, whose other end only the parent holds.
+Over it the worker reports when it is ready, and sends a heartbeat each second. When the parent is gone, even by
+SIGKILL, the worker reads end of file, drains, and exits. (The kernel's parent-death signal would do that too, but only
+on Linux.)
 """
 
 from __future__ import annotations
@@ -61,10 +62,10 @@ def main(argument: str) -> int:
 
 
 def _share_metrics(spec: Spec) -> None:
-    """Have metrics keep their values in files that all workers read (prometheus_client's multiprocess mode).
+    """Keep the values of metrics in files that all workers read (prometheus_client's multiprocess mode).
 
-    Files are named by a worker's number, not by its process id: who is started in the place of one that died goes on
-    from its counts, so that sums never go backwards, and there are as many files as workers.
+    Files are named by a worker's number, not by its process id: the replacement of a dead worker continues from its
+    counts, so that sums never go backwards, and there are only as many files as workers.
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = spec.directory
     from prometheus_client import values  # noqa: PLC0415 - reads the environment on import
@@ -99,11 +100,11 @@ class _Worker:
         self._lifeline.setblocking(False)
         loop.add_reader(self._lifeline, self._on_lifeline, settings.drain_s)
         service = self._service(settings)
-        beating = asyncio.ensure_future(self._heartbeat(service))
+        heartbeat = asyncio.ensure_future(self._heartbeat(service))
         try:
             await service.run(self._stopping)
         finally:
-            beating.cancel()
+            heartbeat.cancel()
             if self._orphaned:
                 self._tidy()
 
@@ -129,25 +130,25 @@ class _Worker:
         self._stopping.set()
 
     def _on_lifeline(self, drain_s: float) -> None:
-        """The parent says nothing on it, so what is there to read is its end."""
+        """The parent never writes to it, so the only thing to read is end of file."""
         with contextlib.suppress(BlockingIOError):
             if not self._lifeline.recv(1):
                 WORKER_ORPHANED.log()
                 asyncio.get_running_loop().remove_reader(self._lifeline)
                 self._orphaned = True
                 self._stopping.set()
-                # Nobody is left to end us if we hang.
+                # No parent is left to end this process if it hangs.
                 signal.setitimer(signal.ITIMER_REAL, drain_s + OVERTIME_S)
 
     async def _heartbeat(self, service: Service) -> None:
         telemetry, label = service.telemetry, str(self._spec.number)
         ready, requests, cpu_s = False, 0, 0.0
         while True:
-            self._say(HEARTBEAT)
+            self._send(HEARTBEAT)
             if service.started.is_set() and not ready:
                 ready = True
                 telemetry.worker_starts.labels(label).inc()
-                self._say(READY)
+                self._send(READY)
             used_s = time.process_time()
             telemetry.worker_cpu.labels(label).inc(used_s - cpu_s)
             cpu_s = used_s
@@ -163,12 +164,12 @@ class _Worker:
             else:
                 await sleep_unless(service.started, self._clock, HEARTBEAT_S)
 
-    def _say(self, what: bytes) -> None:
-        with contextlib.suppress(OSError):  # a frozen parent has not read the last ones, a dead one none
+    def _send(self, what: bytes) -> None:
+        with contextlib.suppress(OSError):  # the parent is frozen and the buffer full, or it is dead
             self._lifeline.send(what)
 
     def _tidy(self) -> None:
-        """The last of the orphans removes the directory, in the parent's place."""
+        """Remove this worker's files; the last of the orphaned workers removes the directory."""
         for file in self._directory.glob(f"*_{self._spec.number}.db"):
             file.unlink(missing_ok=True)
         if not any(self._directory.glob("*.db")):

@@ -43,9 +43,9 @@ def test_every_call_names_only_fields_that_its_event_declares() -> None:
             for event in [EVENTS[node.id] for node in targets if isinstance(node, ast.Name) and node.id in EVENTS]:
                 given = {keyword.arg for keyword in call.keywords} | ({"error"} if call.args else set())
                 assert given <= set(event.fields), f"{path}:{call.lineno}"
-                assert "role" not in given or event.role is None, f"{path}:{call.lineno}: the event says its role"
+                assert "role" not in given or event.role is None, f"{path}:{call.lineno}: the event has its role"
                 checked += 1
-    assert checked >= len(EVENTS) - 3, "those of `ingestion` are passed on"
+    assert checked >= len(EVENTS) - 3, "those of `message_processor` are passed on"
 
 
 def test_every_event_is_logged_somewhere() -> None:
@@ -67,7 +67,7 @@ def test_no_module_logs_past_the_catalogue() -> None:
         assert path.name == "logs.py" or "getLogger" not in names, path
 
 
-def test_the_reference_page_is_what_the_code_says() -> None:
+def test_the_reference_page_is_up_to_date() -> None:
     page = (PACKAGE.parent / "docs/reference/logs.md").read_text()
     assert page == reference_markdown(), "make reference"
     assert all(f"| `{name}` |" in page for name in CATALOGUE)
@@ -77,10 +77,13 @@ def test_an_event_becomes_a_line_with_its_fields(caplog: pytest.LogCaptureFixtur
     LEASE_LOST.log(shard=3, fence=None)
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("dynein.lease.lost", "WARNING")
-    assert record.getMessage() == "another dispatcher owns a shard that was ours role=dispatcher shard=3"
+    assert (
+        record.getMessage()
+        == "this process lost the lease of a shard: another dispatcher owns it role=dispatcher shard=3"
+    )
 
 
-def test_only_an_error_that_nobody_foresaw_brings_its_trace(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_an_unexpected_error_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     PASS_FAILED.log(Unavailable("no answer"), what="layout")
     PASS_FAILED.log(RuntimeError(), what="layout")
     assert [bool(record.exc_info) for record in caplog.records] == [False, True]

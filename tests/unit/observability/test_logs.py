@@ -91,7 +91,7 @@ def test_a_console_line() -> None:
     )
 
 
-def test_each_line_says_which_worker_it_is_from() -> None:
+def test_each_line_has_the_worker_it_is_from() -> None:
     with Output("json", worker="worker 3") as output:
         JOB_CANCELLED.log(token="T")
         logging.getLogger("somebody.else").warning("%s!", "hello")
@@ -169,13 +169,13 @@ def passed(
 
 def test_a_failing_destination_is_one_line_a_minute_with_how_many_were_left_out() -> None:
     sparing = Sparing()
-    told = [passed(sparing, at / 10, role="dispatcher", queue="gone") for at in range(1_200)]
-    assert [at for at, fields in enumerate(told) if fields is not None] == [0, 600]
-    assert told[0] == {"role": "dispatcher", "queue": "gone"}
-    assert told[600] == {"role": "dispatcher", "queue": "gone", "repeats": 599}
+    logged = [passed(sparing, at / 10, role="dispatcher", queue="gone") for at in range(1_200)]
+    assert [at for at, fields in enumerate(logged) if fields is not None] == [0, 600]
+    assert logged[0] == {"role": "dispatcher", "queue": "gone"}
+    assert logged[600] == {"role": "dispatcher", "queue": "gone", "repeats": 599}
 
 
-def test_other_destinations_roles_and_events_are_told_by_themselves() -> None:
+def test_other_destinations_roles_and_events_are_logged_separately() -> None:
     sparing = Sparing()
     for role in ("dispatcher", "ingester"):
         for queue in ("a", "b"):
@@ -201,6 +201,6 @@ def test_what_is_remembered_of_them_is_bounded() -> None:
     sparing = Sparing(keys_max=3)
     for number in range(10):
         assert passed(sparing, 0.0, role="api", queue=number) is not None
-    assert len(sparing._told) == 3
+    assert len(sparing._logged) == 3
     assert passed(sparing, 0.0, role="api", queue=9) is None
     assert KEYS_MAX >= 10_000, "as many as there are lanes"

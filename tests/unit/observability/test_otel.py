@@ -215,7 +215,7 @@ def test_nothing_is_made_unless_asked_for() -> None:
     assert open_tracing(Settings()) is None
 
 
-def test_what_is_not_installed_is_told_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_is_reported_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     monkeypatch.delitem(sys.modules, "dynein.observability.otel", raising=False)
     with pytest.raises(InvalidSettings, match=r"DYNEIN_OTEL is set.*pip install 'dynein\[otel\]'"):
