@@ -20,18 +20,23 @@ from tests.acceptance.fleet import QUICK, now_ms
 FIFO_QUEUE = "ordered.fifo"
 GONE_QUEUE = "gone"
 """Deleted as soon as its jobs are accepted: they are dead-lettered, and nothing else is."""
-TAKEN_IN_MS = int(float(QUICK["DYNEIN_HOLD_WINDOW_S"]) * 1000) + 2_500
-"""From its answer on, how long a job may be in the inbound queue or an ingester's hand. An inbound message is deleted
-once the last near job in it is sent: the hold window, the API's margin on it, and what a busy machine adds."""
-SENT_MS = 1_500
+BUSY_MS = 30_000
+"""What a machine that has much else to do may add to anything. That a job which was submitted, or due, after a fault was
+not met by it, holds on every machine."""
+TAKEN_IN_MS = int(float(QUICK["DYNEIN_HOLD_WINDOW_S"]) * 1000) + BUSY_MS
+"""From its response on, how long a job may be in the inbound queue or held by an ingester. An inbound message is
+deleted once the last near job in it is sent: within the hold window and the API's margin on it."""
+SENT_MS = BUSY_MS
 """From its first arrival on, how long a job's trigger may be there still."""
 RECOVERY_S = 9.0
-"""After the last fault: the visibility timeout or lease that it left behind, and what a busy machine adds."""
-LATE_MAX_MS = 3_000
-"""How late a job may be that is due after that."""
+"""After the last fault: the visibility timeout or lease that it left behind."""
+LATE_MAX_MS = 60_000
+"""How late a job may be that is due after that: it must not be stuck. How late jobs are is measured by ``benchmarks/``
+and, after each fault, checked by the simulation, on a clock of its own."""
 
-STALL = "this machine stood still"
-"""A fault nobody wanted: where the test gets no processor for a while, nor does the proxy in it, nor does a fleet."""
+STALL = "this machine was busy"
+"""A fault that no test made: where the test gets no processor for a while, nor does the proxy in it, nor does a fleet;
+or a process got none for so long that it lost a lease or an inbound message."""
 
 
 class Standing(Enum):
@@ -67,7 +72,7 @@ class Fault(NamedTuple):
     from_ms: int
     until_ms: int
     strikes_s: float = math.inf
-    """For how long it explains any: a process that stands still does nothing twice but what it was doing."""
+    """For how long it explains any: a process that is frozen does nothing twice but what it was doing."""
 
     @property
     def struck_until_ms(self) -> int:

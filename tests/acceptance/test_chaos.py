@@ -37,10 +37,10 @@ PAUSE_S = 0.15
 BEFORE_S = 1.5
 AFTER_S = 2.5
 """How long the load goes on after the last fault: some of its jobs are due when all is well again."""
-PAST_LEASE_S = 6.0
-"""Longer than a lease, and than a member's beat."""
-PAST_CALL_TIMEOUT_S = 3.0
-PAST_VISIBILITY_S = 7.5
+PAST_LEASE_S = 10.0
+"""Longer than a lease, and than a member's heartbeat."""
+PAST_CALL_TIMEOUT_S = 6.0
+PAST_VISIBILITY_S = 11.0
 """Longer than an inbound message's visibility timeout."""
 
 LOSSY = Weather(reset=0.1)
@@ -56,7 +56,7 @@ async def kills(disturbed: Chaos) -> None:
 
 
 async def freezes(disturbed: Chaos) -> None:
-    await disturbed.clients.post_ahead(150, from_s=4, until_s=7)  # to be in hand when the dispatcher is frozen
+    await disturbed.clients.post_ahead(150, from_s=6, until_s=11)  # to be buffered when the dispatcher is frozen
     await pause(0.1)
     await disturbed.freeze("api-0", PAST_CALL_TIMEOUT_S)
     await pause(1.4)
@@ -79,7 +79,7 @@ async def network(disturbed: Chaos) -> None:
     await disturbed.weather("answers lost", ANSWERS_LOST, 3)
     await disturbed.weather("delays", SLOW, 2, Way.NONE)
     await disturbed.reset_all()
-    await disturbed.weather("black hole", BLACK_HOLE, 5)
+    await disturbed.weather("black hole", BLACK_HOLE, PAST_CALL_TIMEOUT_S + 1)
     await pause(1.5)
     await disturbed.refuse(1.5)
 

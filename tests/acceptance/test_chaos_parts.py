@@ -11,14 +11,23 @@ import pytest
 
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
-from tests.acceptance.chaos_accounts import GONE_QUEUE, STALL, Account, Fault, Sighting, Standing, Way
-from tests.acceptance.fleet import SECRET
+from tests.acceptance.chaos_accounts import (
+    GONE_QUEUE,
+    LATE_MAX_MS,
+    SENT_MS,
+    STALL,
+    Account,
+    Fault,
+    Sighting,
+    Standing,
+    Way,
+)
+from tests.acceptance.fleet import HANG_S, SECRET
 from tests.acceptance.proxy import FAIR, Proxy, Weather
 
 # --- the proxy --------------------------------------------------------------------------------------------------------
 
 ANSWER_BYTES = 100
-PATIENCE_S = 5.0
 
 
 class Upstream(NamedTuple):
@@ -34,7 +43,7 @@ class Upstream(NamedTuple):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(line)
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(HANG_S):
                 return await reader.readexactly(ANSWER_BYTES)
         finally:
             writer.transport.abort()
@@ -91,7 +100,7 @@ async def test_a_black_hole_delivers_late_what_nobody_waits_for_any_more() -> No
             await asyncio.wait_for(asking, 0.3)
         assert far.heard == []
         far.proxy.weather = FAIR
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(HANG_S):
             await far.news.wait()
         assert far.heard == [b"hello\n"]
 
@@ -107,9 +116,9 @@ async def test_refused_connections_are_refused_until_it_listens_again() -> None:
 
 async def test_every_open_connection_is_reset_at_once() -> None:
     async with upstream() as far:
-        far.proxy.weather = Weather(answer_delay_s=PATIENCE_S)
+        far.proxy.weather = Weather(answer_delay_s=HANG_S)
         asking = [asyncio.ensure_future(far.ask(b"%d\n" % i)) for i in range(3)]
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(HANG_S):
             while len(far.heard) < len(asking):
                 far.news.clear()
                 await far.news.wait()
@@ -133,6 +142,7 @@ def token(number: int = 1) -> str:
 
 SENT = Sighting(token(), DUE_MS + 10)
 AGAIN = Sighting(token(), DUE_MS + 5_000)
+MUCH_LATER = Sighting(token(), DUE_MS + LATE_MAX_MS + 1)
 
 
 def account(
@@ -184,7 +194,7 @@ def test_a_job_is_in_one_place_as_promised(fine: Account) -> None:
         (account(Standing.DOUBTFUL, SENT, Sighting(token(2), DUE_MS + 10)), "made twice"),
         (account(Standing.ACCEPTED, Sighting(token(2), DUE_MS + 10)), "there under a foreign token"),
         (account(Standing.ACCEPTED, Sighting(token(), DUE_MS - 1)), "EARLY"),
-        (account(Standing.ACCEPTED, AGAIN), "LATE"),
+        (account(Standing.ACCEPTED, MUCH_LATER), "LATE"),
         (account(letters=(SENT,)), "wrongly dead-lettered"),
         (account(Standing.ACCEPTED, SENT, queue=GONE_QUEUE), "wrongly dead-lettered"),
     ],
@@ -198,7 +208,7 @@ def test_anything_else_is_wrong(broken: Account, verdict: str) -> None:
     [
         (fault(Way.DISPATCHER, DUE_MS + 5), True),
         (fault(Way.DISPATCHER, DUE_MS - 5), False),
-        (fault(Way.DISPATCHER, DUE_MS + 3_000), False),
+        (fault(Way.DISPATCHER, DUE_MS + 10 + SENT_MS + 1), False),
         (fault(Way.INGESTER, ASKED_MS + 1_000), True),
         (fault(Way.INGESTER, DUE_MS + 5), False),
         (fault(Way.API, ASKED_MS + 5), True),
@@ -213,11 +223,11 @@ def test_a_duplicate_is_excused_by_what_happened_where_and_when_the_job_was(happ
 
 
 def test_a_job_may_be_late_when_nothing_runs_at_all() -> None:
-    late = account(Standing.ACCEPTED, AGAIN)
+    late = account(Standing.ACCEPTED, MUCH_LATER)
     assert late.wrong([Fault(STALL, Way.ANY, DUE_MS - 1_000, DUE_MS + 4_000)], CALM_FROM_MS) == []
 
 
-def test_a_process_that_stands_still_repeats_only_what_it_was_doing() -> None:
+def test_a_process_that_is_frozen_repeats_only_what_it_was_doing() -> None:
     again = account(Standing.ACCEPTED, SENT, AGAIN)
     frozen = Fault("SIGSTOP", Way.DISPATCHER, DUE_MS - 1_000, DUE_MS + 4_000, strikes_s=0.05)
     assert again.wrong([frozen], CALM_FROM_MS) != []

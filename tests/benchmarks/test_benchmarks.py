@@ -15,8 +15,8 @@ import pytest
 from benchmarks.report import BENCHMARKS, markdown
 from benchmarks.targets import TARGETS
 
-WITHIN_S = 240.0
-"""Only a hang takes so long, or a machine that has much else to do."""
+WITHIN_S = 900.0
+"""Only a hang takes so long, however much else the machine has to do: all of them run at once."""
 
 
 class Run:
