@@ -21,8 +21,8 @@ FIFO_QUEUE = "ordered.fifo"
 GONE_QUEUE = "gone"
 """Deleted as soon as its jobs are accepted: they are dead-lettered, and nothing else is."""
 BUSY_MS = 30_000
-"""What a machine that has much else to do may add to anything. That a job which was submitted, or due, after a fault was
-not met by it, holds on every machine."""
+"""What a machine that has much else to do may add to anything. A job that was submitted, or due, only after a fault was
+not met by it, on any machine."""
 TAKEN_IN_MS = int(float(QUICK["DYNEIN_HOLD_WINDOW_S"]) * 1000) + BUSY_MS
 """From its response on, how long a job may be in the inbound queue or held by an ingester. An inbound message is
 deleted once the last near job in it is sent: within the hold window and the API's margin on it."""
@@ -103,7 +103,7 @@ class Account:
     move_in_doubt: bool = False
     """A move without a clear answer was given up: it may have happened."""
     deliveries: list[Sighting] = field(default_factory=list)
-    letters: list[Sighting] = field(default_factory=list)
+    dead_letters: list[Sighting] = field(default_factory=list)
     stored: list[Sighting] = field(default_factory=list)
 
     @property
@@ -114,7 +114,7 @@ class Account:
     @property
     def sightings(self) -> list[Sighting]:
         """Everywhere it was seen."""
-        return self.deliveries + self.letters + self.stored
+        return self.deliveries + self.dead_letters + self.stored
 
     @property
     def accounted(self) -> bool:
@@ -134,7 +134,7 @@ class Account:
             spans.append((self.asked_at_ms, self.answered_at_ms))
         if Way.INGESTER in fault.way:
             spans.append((self.asked_at_ms, self.answered_at_ms + TAKEN_IN_MS))
-        sent = self.deliveries + self.letters
+        sent = self.deliveries + self.dead_letters
         if Way.DISPATCHER in fault.way and sent:
             first = min(sent, key=lambda sighting: sighting.at_ms)
             spans.append((parse(first.token).key.due_at_ms, first.at_ms + SENT_MS))
@@ -153,7 +153,7 @@ class Account:
             (len(tokens) > 1, "made twice: there under two tokens"),
             (said and not tokens <= {self.token} and not self._moved_in_doubt(tokens), "there under a foreign token"),
             (any(at < parse(token).key.due_at_ms for token, at in self.deliveries), "EARLY"),
-            (bool(self.letters) != (self.queue == GONE_QUEUE and bool(seen)), "wrongly dead-lettered or not"),
+            (bool(self.dead_letters) != (self.queue == GONE_QUEUE and bool(seen)), "wrongly dead-lettered or not"),
             (len(seen) > 1 and not self._excused(faults), "DUPLICATE that no fault explains"),
             (
                 bool(self.deliveries)
@@ -218,7 +218,7 @@ class Accounts:
         assert not self.unknown, self.unknown[:20]
         accepted = {a.token for a in accounts if a.standing is Standing.ACCEPTED and not a.move_in_doubt}
         delivered = {s.token for a in accounts for s in a.deliveries} & accepted
-        dead = {s.token for a in accounts for s in a.letters} & accepted
+        dead = {s.token for a in accounts for s in a.dead_letters} & accepted
         stored = {s.token for a in accounts for s in a.stored} & accepted
         cancelled = {a.token for a in accounts if a.cancelled} & accepted
         assert accepted == delivered | cancelled | dead | stored

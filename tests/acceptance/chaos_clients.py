@@ -98,7 +98,7 @@ class Clients:
             case 1:
                 await self.post(queue, policy="SQS_DELAYED", delay=rng.randint(1, 3))
             case 2:
-                await self.post(queue, **scheduled, delay=rng.uniform(0.5, 3.4))  # held in hand
+                await self.post(queue, **scheduled, delay=rng.uniform(0.5, 3.4))  # held by an ingester
             case 3:
                 await self.post(queue, **scheduled, delay=rng.uniform(4, 11))  # stored
             case 4:
@@ -138,9 +138,9 @@ class Clients:
 
     async def post_prepared(self, queue: str, *, delay: float) -> Account:
         """Submit a job under a token made first, until it is accepted: however often, it is one job."""
-        token = str((await self._insist("POST", "/v1/tokens", {"delay": delay})).said["token"])
+        token = str((await self._retry("POST", "/v1/tokens", {"delay": delay})).said["token"])
         account = self._accounts.open(queue, "SCHEDULED")
-        answer = await self._insist("POST", "/v1/jobs", {"queue": queue, "body": account.body, "token": token})
+        answer = await self._retry("POST", "/v1/jobs", {"queue": queue, "body": account.body, "token": token})
         assert answer.said["token"] == token
         _note(account, answer)
         return account
@@ -179,10 +179,10 @@ class Clients:
                 await self._cancel(account)
 
     async def _cancel(self, account: Account) -> None:
-        answer = await self._insist("DELETE", f"/v1/jobs/{account.token}")
+        answer = await self._retry("DELETE", f"/v1/jobs/{account.token}")
         if answer.code == "moved":  # by a move that had no clear answer
             account.token = str(answer.said["moved_to"])
-            answer = await self._insist("DELETE", f"/v1/jobs/{account.token}")
+            answer = await self._retry("DELETE", f"/v1/jobs/{account.token}")
         assert answer.status == 200 or answer.code == "too-late", answer
         account.cancelled = answer.status == 200
 
@@ -203,7 +203,7 @@ class Clients:
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    async def _insist(self, method: str, path: str, body: Any = None) -> Answer:
+    async def _retry(self, method: str, path: str, body: Any = None) -> Answer:
         """Ask what may be asked again, until there is a clear answer."""
         deadline = monotonic() + HANG_S
         while True:
@@ -258,7 +258,7 @@ async def consuming(sqs: SQSClient, urls: list[str], dead_letters_url: str, acco
         assert "does not exist" in _attribute(message, REASON_ATTRIBUTE), message
         sighting = Sighting(_attribute(message, TOKEN_ATTRIBUTE), at_ms)
         body = decode_job(message["Body"].encode()).body
-        accounts.seen(lambda account: account.letters, body, sighting, message["MessageId"])
+        accounts.seen(lambda account: account.dead_letters, body, sighting, message["MessageId"])
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_consume(sqs, url, delivered)) for url in urls]

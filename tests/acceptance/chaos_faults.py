@@ -16,7 +16,7 @@ from tests.acceptance.chaos_accounts import GONE_QUEUE, STALL, Accounts, Fault, 
 from tests.acceptance.chaos_clients import Clients, consuming
 from tests.acceptance.chaos_engine import BUCKET_WIDTH_S, QUEUES, Aws, age, open_aws
 from tests.acceptance.fleet import HANG_S, QUICK, Fleet, Process, fleet, monotonic, now_ms, pause
-from tests.acceptance.proxy import FAIR, Proxy, Weather
+from tests.acceptance.proxy import NO_FAULTS, LinkFaults, Proxy
 
 ROLES = ("api", "ingester", "dispatcher")
 SETTINGS = {
@@ -142,14 +142,14 @@ class Chaos:
 
     # --- network ----------------------------------------------------------------------------------------------------
 
-    async def weather(self, what: str, weather: Weather, seconds: float, way: Way = Way.ANY) -> None:
+    async def link_faults(self, what: str, faults: LinkFaults, seconds: float, way: Way = Way.ANY) -> None:
         """Interfere with what passes for a while."""
         with self.fault(what, way):
-            self.proxy.weather = weather
+            self.proxy.faults = faults
             try:
                 await pause(seconds)
             finally:
-                self.proxy.weather = FAIR
+                self.proxy.faults = NO_FAULTS
 
     async def reset_all(self) -> None:
         """RST on every connection at once."""

@@ -67,7 +67,7 @@ class Damage:
         self.spoilt.append({"pk": item["pk"], "sk": item["sk"]})
 
     async def mend(self) -> None:
-        """What a person does about those."""
+        """What an operator does about those."""
         for key in self.spoilt:
             await self._dynamodb.delete_item(TableName=TABLE, Key=key)
 
@@ -145,15 +145,15 @@ async def test_each_kind_of_damage_is_found_and_what_can_be_repaired_is_delivere
         # Repaired: what is stranded, and nothing else. No dispatcher is there yet, so what comes is the repair's doing.
         front = await running.start("api", "ingester")
         result, report = await audited(running, "--repair")
-        assert result.code == 1, "there are records left that only a person can judge"
+        assert result.code == 1, "there are records left that only an operator can deal with"
         assert {finding["token"] for finding in report["findings"] if finding["repaired"]} == lost
         delivered = await receive(running, QUEUE, 2)
         assert attributes(delivered, "dynein-token") == sorted([stranded.token, prepared.token])
         redriven = json.loads((await running.run("redrive", "--json")).out)
         assert (redriven["redriven"], redriven["failed"]) == (0, {NOT_DUE: 1}), "dead, but not due: it is never early"
-        letters = await receive(running, "dynein-dead-letter", 1)
-        assert attributes(letters, "dynein-token") == [shardless.token], "no dispatcher will ever own its shard"
-        assert attributes(letters, "dynein-reason") == [f"shard {NO_SHARD} does not exist in the table"]
+        dead_letters = await receive(running, "dynein-dead-letter", 1)
+        assert attributes(dead_letters, "dynein-token") == [shardless.token], "no dispatcher will ever own its shard"
+        assert attributes(dead_letters, "dynein-reason") == [f"shard {NO_SHARD} does not exist in the table"]
         result, report = await audited(running)
         assert report["counts"] == {STRANDED: 0, OVERDUE: 1, UNDECODABLE: 5}
         assert result.code == 1
@@ -163,7 +163,7 @@ async def test_each_kind_of_damage_is_found_and_what_can_be_repaired_is_delivere
         delivered = await receive(running, QUEUE, 1)
         assert attributes(delivered, "dynein-token") == [overdue.token]
 
-        # What is undecodable needs a person.
+        # What is undecodable needs an operator.
         await damage.mend()
 
         async def clean() -> bool:

@@ -1,4 +1,4 @@
-"""What the chaos tests are made of does what they believe: the proxy its damage, the accounts their verdicts."""
+"""What the chaos tests are made of does what they believe: the proxy its damage, the accounts their findings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.acceptance.chaos_accounts import (
     Way,
 )
 from tests.acceptance.fleet import HANG_S, SECRET
-from tests.acceptance.proxy import FAIR, Proxy, Weather
+from tests.acceptance.proxy import NO_FAULTS, LinkFaults, Proxy
 
 # --- the proxy --------------------------------------------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ async def upstream() -> AsyncIterator[Upstream]:
         yield Upstream(proxy, heard, news)
 
 
-async def test_fair_weather_passes_everything() -> None:
+async def test_without_faults_everything_passes() -> None:
     async with upstream() as far:
         assert await far.ask(b"hello\n") == b"x" * ANSWER_BYTES
         assert far.heard == [b"hello\n"]
@@ -76,7 +76,7 @@ async def test_fair_weather_passes_everything() -> None:
 
 async def test_a_reset_request_is_not_delivered() -> None:
     async with upstream() as far:
-        far.proxy.weather = Weather(reset=1)
+        far.proxy.faults = LinkFaults(reset=1)
         with pytest.raises(ConnectionResetError):
             await far.ask(b"hello\n")
         assert (far.heard, far.proxy.counts.reset) == ([], 1)
@@ -84,7 +84,7 @@ async def test_a_reset_request_is_not_delivered() -> None:
 
 async def test_a_lost_answer_is_cut_off_and_its_request_was_delivered() -> None:
     async with upstream() as far:
-        far.proxy.weather = Weather(lose_answer=1)
+        far.proxy.faults = LinkFaults(lose_answer=1)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)) as cut_off:
             await far.ask(b"hello\n")
         if isinstance(cut_off.value, asyncio.IncompleteReadError):
@@ -94,12 +94,12 @@ async def test_a_lost_answer_is_cut_off_and_its_request_was_delivered() -> None:
 
 async def test_a_black_hole_delivers_late_what_nobody_waits_for_any_more() -> None:
     async with upstream() as far:
-        far.proxy.weather = Weather(black_hole=True)
+        far.proxy.faults = LinkFaults(black_hole=True)
         asking = asyncio.ensure_future(far.ask(b"hello\n"))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asking, 0.3)
         assert far.heard == []
-        far.proxy.weather = FAIR
+        far.proxy.faults = NO_FAULTS
         async with asyncio.timeout(HANG_S):
             await far.news.wait()
         assert far.heard == [b"hello\n"]
@@ -116,7 +116,7 @@ async def test_refused_connections_are_refused_until_it_listens_again() -> None:
 
 async def test_every_open_connection_is_reset_at_once() -> None:
     async with upstream() as far:
-        far.proxy.weather = Weather(answer_delay_s=HANG_S)
+        far.proxy.faults = LinkFaults(answer_delay_s=HANG_S)
         asking = [asyncio.ensure_future(far.ask(b"%d\n" % i)) for i in range(3)]
         async with asyncio.timeout(HANG_S):
             while len(far.heard) < len(asking):
@@ -150,13 +150,13 @@ def account(
     *deliveries: Sighting,
     policy: str = "SCHEDULED",
     queue: str = "work",
-    letters: tuple[Sighting, ...] = (),
+    dead_letters: tuple[Sighting, ...] = (),
     stored: tuple[Sighting, ...] = (),
     cancelled: bool = False,
 ) -> Account:
     return Account(
         "1", queue, policy, ASKED_MS, ASKED_MS + 10, standing, token() if standing is Standing.ACCEPTED else "",
-        cancelled=cancelled, deliveries=list(deliveries), letters=list(letters), stored=list(stored),
+        cancelled=cancelled, deliveries=list(deliveries), dead_letters=list(dead_letters), stored=list(stored),
     )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def fault(way: Way, at_ms: int) -> Fault:
         account(Standing.ACCEPTED, SENT),
         account(stored=(SENT,)),
         account(cancelled=True),
-        account(queue=GONE_QUEUE, letters=(SENT,)),
+        account(queue=GONE_QUEUE, dead_letters=(SENT,)),
         account(Standing.REFUSED),
         account(Standing.DOUBTFUL),
         account(Standing.DOUBTFUL, SENT),
@@ -181,7 +181,7 @@ def test_a_job_is_in_one_place_as_promised(fine: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "verdict"),
+    ("broken", "finding"),
     [
         (account(), "LOST"),
         (account(Standing.ACCEPTED, SENT, cancelled=True), "CANCELLED"),
@@ -195,12 +195,12 @@ def test_a_job_is_in_one_place_as_promised(fine: Account) -> None:
         (account(Standing.ACCEPTED, Sighting(token(2), DUE_MS + 10)), "there under a foreign token"),
         (account(Standing.ACCEPTED, Sighting(token(), DUE_MS - 1)), "EARLY"),
         (account(Standing.ACCEPTED, MUCH_LATER), "LATE"),
-        (account(letters=(SENT,)), "wrongly dead-lettered"),
+        (account(dead_letters=(SENT,)), "wrongly dead-lettered"),
         (account(Standing.ACCEPTED, SENT, queue=GONE_QUEUE), "wrongly dead-lettered"),
     ],
 )
-def test_anything_else_is_wrong(broken: Account, verdict: str) -> None:
-    assert any(sentence.startswith(verdict) for sentence in broken.wrong([], CALM_FROM_MS))
+def test_anything_else_is_wrong(broken: Account, finding: str) -> None:
+    assert any(sentence.startswith(finding) for sentence in broken.wrong([], CALM_FROM_MS))
 
 
 @pytest.mark.parametrize(

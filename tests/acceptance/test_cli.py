@@ -194,9 +194,9 @@ async def test_tail_shows_what_arrives_and_how_late(running: Fleet) -> None:
         assert (shown["token"], shown["name"], shown["body"]) == (due.token, "shown", "0")
         assert shown["due_at_ms"] == due.due_at_ms
         assert 0 <= shown["late_ms"] <= now_ms() - due.due_at_ms
-        await sqs.send_message(QueueUrl=url, MessageBody="somebody else's")
+        await sqs.send_message(QueueUrl=url, MessageBody="another program's")
         shown = json.loads(await _line(tailing.stdout))
-        assert (shown["token"], shown["late_ms"], shown["body"]) == (None, None, "somebody else's")
+        assert (shown["token"], shown["late_ms"], shown["body"]) == (None, None, "another program's")
         tailing.send_signal(signal.SIGINT)
         assert await tailing.wait() == 0
         answer = await sqs.receive_message(QueueUrl=url)
@@ -247,7 +247,7 @@ async def test_jobs_whose_queue_was_deleted_go_to_the_dead_letter_queue_and_come
             answer = await sqs.receive_message(
                 QueueUrl=dead_letters, MaxNumberOfMessages=10, VisibilityTimeout=0, MessageAttributeNames=["All"]
             )
-        reasons = {attribute(dict(letter), "dynein-reason") for letter in answer["Messages"]}
+        reasons = {attribute(dict(message), "dynein-reason") for message in answer["Messages"]}
         assert all("gone" in reason and "does not exist" in reason for reason in reasons), reasons
         await healthy.settled()
 
@@ -312,7 +312,7 @@ async def test_audit_of_a_healthy_fleet_is_clean(running: Fleet) -> None:
 
 
 async def plant(running: Fleet, *, queue: str) -> str:
-    """Put a trigger where no dispatcher will look again: an hour back, in a bucket that is retired. Its token."""
+    """Put a trigger where no dispatcher will read again: an hour back, in a bucket that is retired. Its token."""
     key = TriggerKey(now_ms() - 3_600_000, b"\x07" * JOB_ID_BYTES, 3)
     token = TokenSigner([SECRET.encode()]).sign(JobRef(TokenKind.SCHEDULED, key))
     opened = get_session().create_client(

@@ -15,12 +15,12 @@ import pytest_asyncio
 
 from dynein.client import Accepted, AsyncClient, Client, Delivery, Job, NotDone, Policy, Refused, Unanswered
 from tests.acceptance.fleet import HANG_S, QUICK, Fleet, Process, fleet, until
-from tests.acceptance.proxy import Proxy, Weather
+from tests.acceptance.proxy import LinkFaults, Proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-LOSES_ANSWERS = Weather(lose_answer=1.0)
+LOSES_ANSWERS = LinkFaults(lose_answer=1.0)
 Do = Callable[..., Awaitable[Any]]
 PATIENT = {"timeout_s": HANG_S, "patience_s": HANG_S}
 
@@ -149,7 +149,7 @@ async def test_when_answers_are_lost_a_job_is_submitted_once_or_in_doubt(service
     await service.create(queue)
     async with client(service.proxy.url) as do:
         prepared = await do("prepare", delay=1)
-        service.proxy.weather = LOSES_ANSWERS
+        service.proxy.faults = LOSES_ANSWERS
         with pytest.raises(Unanswered, match="did not answer"):
             await do("submit", Job(queue, body="in doubt"))
         lost = service.proxy.counts.answers_lost
@@ -159,7 +159,7 @@ async def test_when_answers_are_lost_a_job_is_submitted_once_or_in_doubt(service
             return service.proxy.counts.answers_lost >= lost + 3
 
         await until(has_been_repeated, "the submit is repeated")
-        service.proxy.weather = Weather()
+        service.proxy.faults = LinkFaults()
         assert (await submitting).token == prepared.token
     bodies = Counter(message["Body"] for message in await service.received(queue, 2))
     assert bodies == {"in doubt": 1, "once": 1}
@@ -168,14 +168,14 @@ async def test_when_answers_are_lost_a_job_is_submitted_once_or_in_doubt(service
 @both
 async def test_an_answer_is_waited_for_as_long_as_asked_and_then_in_doubt(service: Service, client: Any) -> None:
     async with client(service.proxy.url, timeout_s=1, patience_s=1) as do:
-        service.proxy.weather = Weather(black_hole=True)
+        service.proxy.faults = LinkFaults(black_hole=True)
         try:
             with pytest.raises(Unanswered):
                 await do("submit", Job("never", body="x"))
             with pytest.raises(Unanswered):
                 await do("get", "token")
         finally:
-            service.proxy.weather = Weather()
+            service.proxy.faults = LinkFaults()
 
 
 @both

@@ -51,7 +51,7 @@ def shards_of(process: Process, event: str) -> list[str]:
 async def start_with_two_dispatchers(running: Fleet) -> tuple[Process, Process, Process]:
     """A process that takes jobs in, and two dispatchers that share the shards."""
     front, one, other = await asyncio.gather(
-        running.start("api", "ingester"), running.start("dispatcher"), running.start("dispatcher")
+        running.start("api", "ingester", **QUICK), running.start("dispatcher"), running.start("dispatcher")
     )
     await until_all_owned(running, one, other)
     return front, one, other

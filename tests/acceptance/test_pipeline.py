@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from dynein.core.job_token import parse
-from tests.acceptance.fleet import Fleet, Process, fleet, now_ms, until
+from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, now_ms, until
 from tests.engines import NotInstalled
 from tests.engines import running as engine_running
 
@@ -36,10 +36,12 @@ SMALL_LOAD = Load(1200, 10.0)
 """On engines other than the embedded one: the point is what they answer, not how many they take."""
 OTHER_ENGINES = [("elasticmq", "ministack"), ("fauxqs", "dynalite")]
 """For SQS and for DynamoDB, two processes. Nothing here cancels a job, so dynalite serves (see `tests.engines`)."""
+PATIENT = {name: QUICK[name] for name in QUICK if name.endswith(("TIMEOUT_S", "TTL_S", "GRACE_S"))}
+"""Of an API, which holds no lease and receives nothing: it waits longer for AWS."""
 CLIENTS = 64
 QUEUES = 10
-TOLD = {"DYNEIN_LOG_FORMAT": "json", "DYNEIN_LOG_LEVEL": "DEBUG"}
-"""Of each job, who had it, and when."""
+LOG_JOBS = {"DYNEIN_LOG_FORMAT": "json", "DYNEIN_LOG_LEVEL": "DEBUG"}
+"""Each process logs which jobs it had, and when."""
 
 
 @dataclass
@@ -109,7 +111,7 @@ def make_jobs(rng: random.Random, start_ms: int, load: Load) -> list[dict[str, o
     return jobs
 
 
-class Told(NamedTuple):
+class Logged(NamedTuple):
     """What the processes that were not killed have logged of the jobs."""
 
     delivered: Counter[str]
@@ -121,19 +123,21 @@ class Told(NamedTuple):
     """A process was starved for so long that others got what it had. It knows of which shards."""
 
     @classmethod
-    def by(cls, processes: list[Process]) -> Told:
+    def by(cls, processes: list[Process]) -> Logged:
         """Read their logs."""
-        told = cls(Counter(), {}, set(), any(process.log.read_text().count('"inbound.lost"') for process in processes))
+        logged = cls(
+            Counter(), {}, set(), any(process.log.read_text().count('"inbound.lost"') for process in processes)
+        )
         for line in (json.loads(text) for process in processes for text in process.log.read_text().splitlines()):
             match line["event"]:
                 case "job.delivered":
-                    told.delivered[line["token"]] += 1
+                    logged.delivered[line["token"]] += 1
                 case "job.held" | "job.stored":
                     at_ms = int(dt.datetime.fromisoformat(line["time"]).timestamp() * 1000)
-                    told.ingested_at_ms[line["token"]] = min(at_ms, told.ingested_at_ms.get(line["token"], at_ms))
+                    logged.ingested_at_ms[line["token"]] = min(at_ms, logged.ingested_at_ms.get(line["token"], at_ms))
                 case "lease.lost":
-                    told.lost_shards.add(line["shard"])
-        return told
+                    logged.lost_shards.add(line["shard"])
+        return logged
 
     def explains(self, token: str, killed_at_ms: int) -> bool:
         """May the kill, or a lack of processor, have caused this job's duplicate?
@@ -174,7 +178,8 @@ async def check_every_job(running: Fleet, load: Load) -> None:
     async with running.sqs() as sqs:
         urls = [(await sqs.create_queue(QueueName=f"work-{number}"))["QueueUrl"] for number in range(QUEUES)]
     api, dispatcher, _, ingester, _ = [
-        await running.start(role, **TOLD) for role in ("api", "dispatcher", "dispatcher", "ingester", "ingester")
+        await running.start(role, **LOG_JOBS, **(PATIENT if role == "api" else {}))
+        for role in ("api", "dispatcher", "dispatcher", "ingester", "ingester")
     ]
     ledger = Ledger()
     consumers = [asyncio.create_task(consume(running, url, ledger)) for url in urls]
@@ -206,11 +211,11 @@ async def check_every_job(running: Fleet, load: Load) -> None:
     assert len(ledger.accepted) == load.jobs
     assert not ledger.early()
     report(ledger, killed_at_ms)
-    told = Told.by(survivors)
+    logged = Logged.by(survivors)
     for token, times in ledger.duplicated().items():
         assert ledger.accepted[token]["policy"] == "SCHEDULED", (token, times)
         assert ledger.asked_at_ms[token] <= killed_by_ms, (token, times)
-        assert told.explains(token, killed_at_ms), (token, killed_at_ms, ledger.asked_at_ms[token], times)
+        assert logged.explains(token, killed_at_ms), (token, killed_at_ms, ledger.asked_at_ms[token], times)
 
 
 def report(ledger: Ledger, killed_at_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks do not rot: each runs, small, and what it counts at the wire is what it submitted. No figure is judged."""
+"""Benchmarks do not rot: each runs, small, and counts at the wire what it submitted. No figure is checked."""
 
 from __future__ import annotations
 

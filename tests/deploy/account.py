@@ -33,7 +33,7 @@ SERVICE: dict[str, Any] = {
 }
 HELD_S, STORED_S = 5, 3600
 """Delays of jobs that an ingester holds and sends itself, and of those that it stores for a dispatcher."""
-LOOK_EVERY_S = 0.3
+POLL_EVERY_S = 0.3
 EXPECTED = {f"{who} by {how}" for who in ("api", "ingester", "dispatcher") for how in ("name", "URL")}
 PROCESSES = ("Api", "Ingester", "Dispatcher")
 """Roles that are processes, by the names that the template has for them."""
@@ -71,9 +71,9 @@ class Account(NamedTuple):
             "TimeToLive": ttl,
         }
 
-    async def made(self, inbound: str, letters: str, table: str) -> list[Any]:
-        """All that `dynein bootstrap` looks at."""
-        return [await self.attributes(inbound), await self.attributes(letters), await self.table(table)]
+    async def made(self, inbound: str, dead_letters: str, table: str) -> list[Any]:
+        """All that `dynein bootstrap` verifies."""
+        return [await self.attributes(inbound), await self.attributes(dead_letters), await self.table(table)]
 
     @contextlib.asynccontextmanager
     async def guard(self, policy: Policy) -> AsyncIterator[Guard]:
@@ -165,7 +165,7 @@ async def submissions(account: Account, api: Process) -> tuple[int, Any]:
 
     async def all_stored() -> bool:
         states = {(await ask("GET", f"/v1/jobs/{token}", 200))["state"] for token in (*stored, cancelled)}
-        await pause(LOOK_EVERY_S)
+        await pause(POLL_EVERY_S)
         return states == {"scheduled"}
 
     await until(all_stored, "the ingester has stored what is due later")
@@ -182,14 +182,16 @@ async def deliveries(account: Account, guards: Sequence[Guard]) -> set[str]:
     Fails at once if something was refused on the way there.
     """
     bodies: set[str] = set()
-    url, letters = await account.url("orders-a"), await account.url("dynein-dead-letter")
+    url, dead_letters = await account.url("orders-a"), await account.url("dynein-dead-letter")
     async with account.fleet.sqs() as sqs:
 
         async def all_there() -> bool:
             answer = await sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
             bodies.update(message["Body"] for message in answer.get("Messages", []))
-            counted = await sqs.get_queue_attributes(QueueUrl=letters, AttributeNames=["ApproximateNumberOfMessages"])
-            await pause(LOOK_EVERY_S)
+            counted = await sqs.get_queue_attributes(
+                QueueUrl=dead_letters, AttributeNames=["ApproximateNumberOfMessages"]
+            )
+            await pause(POLL_EVERY_S)
             assert [guard.seen.refused for guard in guards] == [set(), set()]
             return len(bodies) == len(EXPECTED) and int(counted["Attributes"]["ApproximateNumberOfMessages"]) >= 3
 
