@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-REAL_PROCESSES = {"acceptance", "benchmarks", "deploy", "http", "monitoring"}
+REAL_PROCESSES = {"acceptance", "benchmarks", "deploy", "monitoring"}
 REAL_PROCESSES_TIMEOUT_S = 1200
 """Several waits, each of which fails by itself, and says for what, when it takes as long as only a hang does."""
 

@@ -55,7 +55,7 @@ def by_token(process: Process) -> dict[str, list[dict[str, Any]]]:
     lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for text in process.log.read_text().splitlines():
         line = json.loads(text)
-        if line["event"].startswith("job."):
+        if "token" in line and line["event"].startswith("job."):
             lines[line["token"]].append(line)
     return lines
 
