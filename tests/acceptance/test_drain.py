@@ -34,11 +34,11 @@ def mixed(number: int) -> dict[str, Any]:
 
 
 async def until_all_owned(running: Fleet, *dispatchers: Process) -> None:
-    """Return once these own all shards between them, each of them some."""
+    """Return once these own all shards between them, each of them its share."""
 
     async def owned() -> bool:
         held = [await running.metric(process, "dynein_leases_held") for process in dispatchers]
-        return sum(held) == SHARDS and min(held) > 0
+        return held == [SHARDS / len(dispatchers)] * len(dispatchers)
 
     await until(owned, f"{SHARDS} shards owned by {len(dispatchers)} dispatchers")
 
