@@ -20,18 +20,23 @@ from tests.acceptance.fleet import QUICK, now_ms
 FIFO_QUEUE = "ordered.fifo"
 GONE_QUEUE = "gone"
 """Deleted as soon as its jobs are accepted: they are dead-lettered, and nothing else is."""
-TAKEN_IN_MS = int(float(QUICK["DYNEIN_HOLD_WINDOW_S"]) * 1000) + 2_500
-"""From its answer on, how long a job may be in the inbound queue or an ingester's hand. An inbound message is deleted
-once the last near job in it is sent: the hold window, the API's margin on it, and what a busy machine adds."""
-SENT_MS = 1_500
+BUSY_MS = 30_000
+"""What a machine that has much else to do may add to anything. A job that was submitted, or due, only after a fault was
+not met by it, on any machine."""
+TAKEN_IN_MS = int(float(QUICK["DYNEIN_HOLD_WINDOW_S"]) * 1000) + BUSY_MS
+"""From its response on, how long a job may be in the inbound queue or held by an ingester. An inbound message is
+deleted once the last near job in it is sent: within the hold window and the API's margin on it."""
+SENT_MS = BUSY_MS
 """From its first arrival on, how long a job's trigger may be there still."""
 RECOVERY_S = 9.0
-"""After the last fault: the visibility timeout or lease that it left behind, and what a busy machine adds."""
-LATE_MAX_MS = 3_000
-"""How late a job may be that is due after that."""
+"""After the last fault: the visibility timeout or lease that it left behind."""
+LATE_MAX_MS = 60_000
+"""How late a job may be that is due after that: it must not be stuck. How late jobs are is measured by ``benchmarks/``
+and, after each fault, checked by the simulation, on a clock of its own."""
 
-STALL = "this machine stood still"
-"""A fault nobody wanted: where the test gets no processor for a while, nor does the proxy in it, nor does a fleet."""
+STALL = "this machine was busy"
+"""A fault that no test made: where the test gets no processor for a while, nor does the proxy in it, nor does a fleet;
+or a process got none for so long that it lost a lease or an inbound message."""
 
 
 class Standing(Enum):
@@ -67,7 +72,7 @@ class Fault(NamedTuple):
     from_ms: int
     until_ms: int
     strikes_s: float = math.inf
-    """For how long it explains any: a process that stands still does nothing twice but what it was doing."""
+    """For how long it explains any: a process that is frozen does nothing twice but what it was doing."""
 
     @property
     def struck_until_ms(self) -> int:
@@ -98,7 +103,7 @@ class Account:
     move_in_doubt: bool = False
     """A move without a clear answer was given up: it may have happened."""
     deliveries: list[Sighting] = field(default_factory=list)
-    letters: list[Sighting] = field(default_factory=list)
+    dead_letters: list[Sighting] = field(default_factory=list)
     stored: list[Sighting] = field(default_factory=list)
 
     @property
@@ -109,7 +114,7 @@ class Account:
     @property
     def sightings(self) -> list[Sighting]:
         """Everywhere it was seen."""
-        return self.deliveries + self.letters + self.stored
+        return self.deliveries + self.dead_letters + self.stored
 
     @property
     def accounted(self) -> bool:
@@ -129,7 +134,7 @@ class Account:
             spans.append((self.asked_at_ms, self.answered_at_ms))
         if Way.INGESTER in fault.way:
             spans.append((self.asked_at_ms, self.answered_at_ms + TAKEN_IN_MS))
-        sent = self.deliveries + self.letters
+        sent = self.deliveries + self.dead_letters
         if Way.DISPATCHER in fault.way and sent:
             first = min(sent, key=lambda sighting: sighting.at_ms)
             spans.append((parse(first.token).key.due_at_ms, first.at_ms + SENT_MS))
@@ -148,7 +153,7 @@ class Account:
             (len(tokens) > 1, "made twice: there under two tokens"),
             (said and not tokens <= {self.token} and not self._moved_in_doubt(tokens), "there under a foreign token"),
             (any(at < parse(token).key.due_at_ms for token, at in self.deliveries), "EARLY"),
-            (bool(self.letters) != (self.queue == GONE_QUEUE and bool(seen)), "wrongly dead-lettered or not"),
+            (bool(self.dead_letters) != (self.queue == GONE_QUEUE and bool(seen)), "wrongly dead-lettered or not"),
             (len(seen) > 1 and not self._excused(faults), "DUPLICATE that no fault explains"),
             (
                 bool(self.deliveries)
@@ -213,7 +218,7 @@ class Accounts:
         assert not self.unknown, self.unknown[:20]
         accepted = {a.token for a in accounts if a.standing is Standing.ACCEPTED and not a.move_in_doubt}
         delivered = {s.token for a in accounts for s in a.deliveries} & accepted
-        dead = {s.token for a in accounts for s in a.letters} & accepted
+        dead = {s.token for a in accounts for s in a.dead_letters} & accepted
         stored = {s.token for a in accounts for s in a.stored} & accepted
         cancelled = {a.token for a in accounts if a.cancelled} & accepted
         assert accepted == delivered | cancelled | dead | stored

@@ -17,22 +17,20 @@ from dynein.core.delivered_message import TOKEN_ATTRIBUTE
 from dynein.core.job import decode_job
 from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
 from tests.acceptance.chaos_accounts import FIFO_QUEUE, Account, Accounts, Sighting, Standing
-from tests.acceptance.fleet import Fleet, monotonic, now_ms, pause
+from tests.acceptance.fleet import HANG_S, Fleet, monotonic, now_ms, pause
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
 
-PATIENCE_S = 40.0
-"""How long a client repeats what may be repeated."""
 REPEAT_S = 0.1
-ANSWER_S = 8.0
+ANSWER_S = 30.0
 """How long it waits for an answer: longer than the API takes to give up on AWS."""
 NOTHING_ACCEPTED = frozenset({"overloaded", "draining", "throttled"})
 """The problems that promise so. ``unavailable`` does not."""
 DAY_S = 86_400
 VISIBILITY_TIMEOUT_S = 3
 POLL_S = 0.08
-ONE_TRY = AioConfig(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=4)
+ONE_TRY = AioConfig(retries={"total_max_attempts": 1}, connect_timeout=60, read_timeout=60)
 
 
 class Answer(NamedTuple):
@@ -100,7 +98,7 @@ class Clients:
             case 1:
                 await self.post(queue, policy="SQS_DELAYED", delay=rng.randint(1, 3))
             case 2:
-                await self.post(queue, **scheduled, delay=rng.uniform(0.5, 3.4))  # held in hand
+                await self.post(queue, **scheduled, delay=rng.uniform(0.5, 3.4))  # held by an ingester
             case 3:
                 await self.post(queue, **scheduled, delay=rng.uniform(4, 11))  # stored
             case 4:
@@ -130,7 +128,7 @@ class Clients:
     async def post(self, queue: str, **job: Any) -> Account:
         """Submit a job, again only where nothing was accepted."""
         account = self._accounts.open(queue, job["policy"])
-        deadline = monotonic() + PATIENCE_S
+        deadline = monotonic() + HANG_S
         while True:
             answer = await self._ask("POST", "/v1/jobs", {"queue": queue, "body": account.body, **job})
             _note(account, answer)
@@ -140,9 +138,9 @@ class Clients:
 
     async def post_prepared(self, queue: str, *, delay: float) -> Account:
         """Submit a job under a token made first, until it is accepted: however often, it is one job."""
-        token = str((await self._insist("POST", "/v1/tokens", {"delay": delay})).said["token"])
+        token = str((await self._retry("POST", "/v1/tokens", {"delay": delay})).said["token"])
         account = self._accounts.open(queue, "SCHEDULED")
-        answer = await self._insist("POST", "/v1/jobs", {"queue": queue, "body": account.body, "token": token})
+        answer = await self._retry("POST", "/v1/jobs", {"queue": queue, "body": account.body, "token": token})
         assert answer.said["token"] == token
         _note(account, answer)
         return account
@@ -164,6 +162,11 @@ class Clients:
         dues = [{"policy": "SCHEDULED", "delay": from_s + i * step_s} for i in range(jobs)]
         await self.post_batch(self._queues[0], dues)
 
+    async def post_and_cancel_one_of_each(self, queue: str) -> None:
+        """One job that stays in the store, and one that is cancelled there, whatever else clients find time for."""
+        await self.post(queue, policy="SCHEDULED", delay=DAY_S)
+        await self._think_again(await self.post(queue, policy="SCHEDULED", delay=DAY_S), 0, cancel=True)
+
     # --- thinking again ---------------------------------------------------------------------------------------------
 
     async def _think_again(self, account: Account, after_s: float, *, move_by_s: float = 0, cancel: bool) -> None:
@@ -176,16 +179,16 @@ class Clients:
                 await self._cancel(account)
 
     async def _cancel(self, account: Account) -> None:
-        answer = await self._insist("DELETE", f"/v1/jobs/{account.token}")
+        answer = await self._retry("DELETE", f"/v1/jobs/{account.token}")
         if answer.code == "moved":  # by a move that had no clear answer
             account.token = str(answer.said["moved_to"])
-            answer = await self._insist("DELETE", f"/v1/jobs/{account.token}")
+            answer = await self._retry("DELETE", f"/v1/jobs/{account.token}")
         assert answer.status == 200 or answer.code == "too-late", answer
         account.cancelled = answer.status == 200
 
     async def _move(self, account: Account, run_at_ms: int) -> None:
         in_doubt = False
-        deadline = monotonic() + PATIENCE_S
+        deadline = monotonic() + HANG_S
         while True:
             answer = await self._ask("PATCH", f"/v1/jobs/{account.token}", {"run_at": run_at_ms})
             if answer.status == 200 or answer.code == "moved":
@@ -200,9 +203,9 @@ class Clients:
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    async def _insist(self, method: str, path: str, body: Any = None) -> Answer:
+    async def _retry(self, method: str, path: str, body: Any = None) -> Answer:
         """Ask what may be asked again, until there is a clear answer."""
-        deadline = monotonic() + PATIENCE_S
+        deadline = monotonic() + HANG_S
         while True:
             answer = await self._ask(method, path, body)
             if answer.status > 0 and answer.status not in {429, 503}:
@@ -255,7 +258,7 @@ async def consuming(sqs: SQSClient, urls: list[str], dead_letters_url: str, acco
         assert "does not exist" in _attribute(message, REASON_ATTRIBUTE), message
         sighting = Sighting(_attribute(message, TOKEN_ATTRIBUTE), at_ms)
         body = decode_job(message["Body"].encode()).body
-        accounts.seen(lambda account: account.letters, body, sighting, message["MessageId"])
+        accounts.seen(lambda account: account.dead_letters, body, sighting, message["MessageId"])
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_consume(sqs, url, delivered)) for url in urls]

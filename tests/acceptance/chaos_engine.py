@@ -97,7 +97,7 @@ async def open_aws(running: Fleet) -> AsyncIterator[Aws]:
 
 
 async def age(aws: Aws) -> None:
-    """Make the table look as if it had been in use up to now: of a new one, the last hour is looked through first."""
+    """Make the table look as if it had been in use up to now: of a new one, the last hour is read first."""
     shards = DynamoShardRecords(DynamoTable(aws.dynamodb, TABLE, command_context()))
     retired_before = bucket_of(now_ms() - RETIRED_MS, BUCKET_WIDTH_S * 1000)
     for record in await shards.all():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
-import math
 import resource
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -15,21 +15,29 @@ from dynein.core.job import decode_job
 from tests.acceptance.chaos_accounts import GONE_QUEUE, STALL, Accounts, Fault, Sighting, Way
 from tests.acceptance.chaos_clients import Clients, consuming
 from tests.acceptance.chaos_engine import BUCKET_WIDTH_S, QUEUES, Aws, age, open_aws
-from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, monotonic, now_ms, pause
-from tests.acceptance.proxy import FAIR, Proxy, Weather
+from tests.acceptance.fleet import HANG_S, QUICK, Fleet, Process, fleet, monotonic, now_ms, pause
+from tests.acceptance.proxy import NO_FAULTS, LinkFaults, Proxy
 
 ROLES = ("api", "ingester", "dispatcher")
 SETTINGS = {
     **QUICK,
+    # What a process had, others get while the test runs.
+    "DYNEIN_CALL_TIMEOUT_S": "5",
+    "DYNEIN_LEASE_TTL_S": "8",
+    "DYNEIN_RETIRE_GRACE_S": "32",
+    "DYNEIN_VISIBILITY_TIMEOUT_S": "9",
     "DYNEIN_BUCKET_WIDTH_S": str(BUCKET_WIDTH_S),
-    "DYNEIN_RETRY_BUDGET_S": "7",  # longer than any outage here: only the queue that is gone uses it up
+    "DYNEIN_RETRY_BUDGET_S": "20",  # longer than any outage here: only the queue that is gone uses it up
     "DYNEIN_BACKOFF_MAX_S": "1",
-    "DYNEIN_DRAIN_S": "15",
 }
+LOST = {"lease.lost": Way.DISPATCHER, "inbound.lost": Way.INGESTER}
+"""What a process logs that has been frozen or starved for too long."""
+LOST_MS = 20_000
+"""From the last renewal that was in time to that line, with much to spare."""
 MOMENT_S = 0.05
-HEARD_S = 1.5
-"""What comes into a frozen ingester's sockets for so long (the rest of a long poll) is news to it when it runs on, and
-visible to others again by then."""
+HEARD_S = 6.0
+"""What comes into a frozen ingester's sockets for so long (the rest of a long poll, on a machine that has much else to
+do) is new to it when it runs on, and may be visible to others again by then."""
 KILLED = {"api": Way.NONE, "ingester": Way.INGESTER, "dispatcher": Way.DISPATCHER}
 """A dead API process sends nothing; whoever repeats a create to another needs a prepared token."""
 FROZEN = {**KILLED, "api": Way.API}
@@ -37,8 +45,6 @@ FROZEN = {**KILLED, "api": Way.API}
 LOOK_S = 0.1
 STALL_S = 0.4
 """A stall of less than this no call notices, but the renewal of a lease that has little time left."""
-SETTLE_S = 45.0
-DRAIN_S = 20.0
 
 
 class Chaos:
@@ -56,20 +62,20 @@ class Chaos:
         return [process.url for name, process in self.processes.items() if name.startswith("api")]
 
     @contextlib.contextmanager
-    def fault(self, what: str, way: Way = Way.ANY, *, strikes_s: float = math.inf) -> Iterator[None]:
+    def fault(self, what: str, way: Way = Way.ANY) -> Iterator[None]:
         """Note that something is done, from now until the block is left."""
         from_ms = now_ms()
         try:
             yield
         finally:
-            self.accounts.faults.append(Fault(what, way, from_ms, now_ms(), strikes_s))
+            self.accounts.faults.append(Fault(what, way, from_ms, now_ms()))
 
     # --- processes --------------------------------------------------------------------------------------------------
 
     async def start(self, name: str) -> None:
         """Start a process, again if it ends while the engine is out of reach, as an orchestrator would."""
         role = name.partition("-")[0]
-        deadline = monotonic() + 30
+        deadline = monotonic() + HANG_S
         while True:
             try:
                 self.processes[name] = await self.fleet.start(role)
@@ -91,20 +97,21 @@ class Chaos:
     async def freeze(self, name: str, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
         process, role = self.processes[name], name[:-2]
+        from_ms = now_ms()
+        process.signal(signal.SIGSTOP)
         # Only an ingester can be given work while it is frozen that others are given too.
-        strikes_s = HEARD_S if role == "ingester" else MOMENT_S
-        with self.fault(f"SIGSTOP {role}", FROZEN[role], strikes_s=strikes_s):
-            process.signal(signal.SIGSTOP)
-            try:
-                await pause(seconds)
-            finally:
-                process.signal(signal.SIGCONT)
+        strikes_s = (now_ms() - from_ms) / 1000 + (HEARD_S if role == "ingester" else MOMENT_S)
+        try:
+            await pause(seconds)
+        finally:
+            process.signal(signal.SIGCONT)
+            self.accounts.faults.append(Fault(f"SIGSTOP {role}", FROZEN[role], from_ms, now_ms(), strikes_s))
 
     async def restart(self, name: str) -> None:
         """SIGTERM, and start its successor. Nothing is excused by that."""
         with self.fault(f"SIGTERM {name[:-2]}", Way.NONE):
             old = self.processes.pop(name)
-            assert await old.terminate(within_s=DRAIN_S) == 0, old.log.read_text()
+            assert await old.terminate() == 0, old.log.read_text()
         await self.start(name)
 
     # --- engine -----------------------------------------------------------------------------------------------------
@@ -135,14 +142,14 @@ class Chaos:
 
     # --- network ----------------------------------------------------------------------------------------------------
 
-    async def weather(self, what: str, weather: Weather, seconds: float, way: Way = Way.ANY) -> None:
-        """Bad weather for a while."""
+    async def link_faults(self, what: str, faults: LinkFaults, seconds: float, way: Way = Way.ANY) -> None:
+        """Interfere with what passes for a while."""
         with self.fault(what, way):
-            self.proxy.weather = weather
+            self.proxy.faults = faults
             try:
                 await pause(seconds)
             finally:
-                self.proxy.weather = FAIR
+                self.proxy.faults = NO_FAULTS
 
     async def reset_all(self) -> None:
         """RST on every connection at once."""
@@ -163,14 +170,15 @@ class Chaos:
     async def finish(self) -> str:
         """Wait until all is at rest, end every process as an operator would, and check the accounts. Their sum."""
         await self._rest()
-        audit = await self.fleet.run("audit", "--json", DYNEIN_ENDPOINT_URL=self.fleet.endpoint)
+        audit = await self.fleet.run("audit", "--json", **{**QUICK, "DYNEIN_ENDPOINT_URL": self.fleet.endpoint})
         assert audit.code == 0, audit
         for name, process in self.processes.items():
             assert process.process.returncode is None, f"{name} ended by itself: {process.log.read_text()}"
             await process.ready(self.fleet.http)
-        ends = await asyncio.gather(*(process.terminate(within_s=DRAIN_S) for process in self.processes.values()))
+        ends = await asyncio.gather(*(process.terminate() for process in self.processes.values()))
         assert ends == [0] * len(self.processes), ends
         await self._rest()
+        self._note_starved_processes()
         stored = await self.aws.stored()
         assert json.loads(audit.out)["triggers"] == stored.records
         for trigger in stored.triggers:
@@ -181,10 +189,19 @@ class Chaos:
 
     async def _rest(self) -> None:
         """Return once nothing is on its way: no message anywhere, and no trigger but for those due much later."""
-        deadline = monotonic() + SETTLE_S
+        deadline = monotonic() + HANG_S
         while unrest := await self.aws.under_way() or await self._not_seen():
-            assert monotonic() < deadline, f"no rest within {SETTLE_S} s: {unrest}"
+            assert monotonic() < deadline, f"no rest within {HANG_S} s: {unrest}"
             await pause(0.3)
+
+    def _note_starved_processes(self) -> None:
+        """What a process lost by its own account, though no fault of the test had met its role shortly before."""
+        made = list(self.accounts.faults)
+        for event, way in LOST.items():
+            for line in [line for process in self.fleet.processes for line in process.logged(event)]:
+                at_ms = int(dt.datetime.fromisoformat(line.split(" ", 1)[0]).timestamp() * 1000)
+                if not any(way in f.way and f.from_ms <= at_ms <= f.until_ms + LOST_MS for f in made):
+                    self.accounts.faults.append(Fault(STALL, way, at_ms - LOST_MS, at_ms))
 
     async def _not_seen(self) -> str:
         """Jobs that were accepted and are nowhere; nothing if there are none."""
@@ -208,6 +225,7 @@ async def chaos(directory: Path, *, seed: int) -> AsyncIterator[Chaos]:
             try:
                 async with consuming(aws.sqs, aws.destinations, aws.dead_letters, made.accounts):
                     await _lose_a_queue(made)
+                    await made.clients.post_and_cancel_one_of_each(QUEUES[0])
                     yield made
             finally:
                 watching.cancel()

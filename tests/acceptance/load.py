@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from tests.acceptance.fleet import Fleet, now_ms, pause, until
+from tests.acceptance.fleet import HANG_S, Fleet, monotonic, now_ms, pause, until
 
 RETRY_PAUSE_S = 0.05
-RETRIES_MAX = 400
 
 
 class Accepted(NamedTuple):
@@ -44,20 +43,32 @@ class Load:
     async def post(self, **job: Any) -> Accepted:
         """Post one job until it is accepted."""
         body = str(next(self._numbers))
-        for tries in range(RETRIES_MAX):
-            api = self.apis[tries % len(self.apis)]
-            with contextlib.suppress(aiohttp.ClientConnectionError):
-                async with self.fleet.http.post(
-                    f"{api}/v1/jobs", json={"queue": self.queue, "body": body, **job}
-                ) as answer:
-                    if answer.status == 202:
-                        said = await answer.json()
-                        self.accepted[body] = Accepted(said["token"], said["policy"], said["due_at_ms"])
-                        return self.accepted[body]
-                    assert answer.status == 503, await answer.text()
+        give_up_at = monotonic() + HANG_S
+        tries = 0
+        while True:
+            accepted = await self._try(self.apis[tries % len(self.apis)], body, **job)
+            if accepted is not None:
+                return accepted
+            assert monotonic() < give_up_at, f"job {body} was not accepted by any of {self.apis}"
+            tries += 1
             self.retries += 1
             await pause(RETRY_PAUSE_S)
-        raise AssertionError(f"job {body} was not accepted by any of {self.apis}")
+
+    async def post_once(self, api: str, **job: Any) -> Accepted | None:
+        """Post one job, once; ``None`` if it was not accepted."""
+        return await self._try(api, str(next(self._numbers)), **job)
+
+    async def _try(self, api: str, body: str, **job: Any) -> Accepted | None:
+        with contextlib.suppress(aiohttp.ClientConnectionError):
+            async with self.fleet.http.post(
+                f"{api}/v1/jobs", json={"queue": self.queue, "body": body, **job}
+            ) as response:
+                if response.status == 202:
+                    said = await response.json()
+                    self.accepted[body] = Accepted(said["token"], said["policy"], said["due_at_ms"])
+                    return self.accepted[body]
+                assert response.status == 503, await response.text()
+        return None
 
     @contextlib.asynccontextmanager
     async def running(
@@ -112,18 +123,29 @@ class Load:
                 else:
                     await pause(0.02)
 
-    # --- verdicts ---------------------------------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------------------------
 
-    async def settled(self, within_s: float) -> None:
+    async def settled(self) -> None:
         """Return once everything accepted has arrived; nothing was early, and nothing came that was not accepted."""
 
         async def nothing_missing() -> bool:
             return not self.missing()
 
-        await until(nothing_missing, f"{self.queue}: every accepted job arrives", within_s)
+        await until(nothing_missing, f"{self.queue}: every accepted job arrives")
         early = {body: at[0] for body, at in self.arrivals.items() if at[0] < self.accepted[body].due_at_ms}
         assert not early
         assert self.arrivals.keys() == self.accepted.keys()
+
+    async def until_queue_is_empty(self) -> None:
+        """Return once all that was sent has been consumed."""
+        async with self.fleet.sqs() as sqs:
+            url = (await sqs.get_queue_url(QueueName=self.queue))["QueueUrl"]
+
+            async def empty() -> bool:
+                found = (await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
+                return all(count == "0" for name, count in found.items() if "NumberOfMessages" in name)
+
+            await until(empty, f"{self.queue} is empty")
 
     def missing(self) -> set[str]:
         """Accepted, and not arrived."""

@@ -17,13 +17,13 @@ from typing import NamedTuple, Self
 from tests.acceptance.fleet import pause
 
 CHUNK_BYTES = 64 * 1024
-LAST_REQUEST_S = 0.2
+LAST_REQUEST_S = 2.0
 """How long the engine has for what a caller sent before it hung up."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with a time of 0: closing sends RST in place of FIN, and throws away what was not sent yet."""
 
 
-class Weather(NamedTuple):
+class LinkFaults(NamedTuple):
     """What happens to what passes, on connections that are open already too. Chances are those of each chunk."""
 
     request_delay_s: float = 0.0
@@ -38,7 +38,7 @@ class Weather(NamedTuple):
     one who sent it has given up by then."""
 
 
-FAIR = Weather()
+NO_FAULTS = LinkFaults()
 
 
 @dataclass
@@ -55,13 +55,13 @@ class Counts:
 class Proxy:
     """Listens on a free port, while its context is open, and passes everything on to ``upstream_port``.
 
-    Set `weather` at any time. The same seed and the same traffic meet the same fate (real traffic is never the same).
+    Set `faults` at any time. The same seed and the same traffic meet the same fate (real traffic is never the same).
     """
 
     def __init__(self, upstream_port: int, *, seed: int) -> None:
         self._upstream_port = upstream_port
         self._rng = random.Random(seed)
-        self._weather = FAIR
+        self._faults = NO_FAULTS
         self._passable = asyncio.Event()
         self._passable.set()
         self._server: asyncio.Server | None = None
@@ -75,14 +75,14 @@ class Proxy:
         return f"http://127.0.0.1:{self._port}"
 
     @property
-    def weather(self) -> Weather:
+    def faults(self) -> LinkFaults:
         """What happens to what passes."""
-        return self._weather
+        return self._faults
 
-    @weather.setter
-    def weather(self, weather: Weather) -> None:
-        self._weather = weather
-        (self._passable.clear if weather.black_hole else self._passable.set)()
+    @faults.setter
+    def faults(self, faults: LinkFaults) -> None:
+        self._faults = faults
+        (self._passable.clear if faults.black_hole else self._passable.set)()
 
     async def __aenter__(self) -> Self:
         await self.listen()
@@ -139,8 +139,8 @@ class Proxy:
     async def _pass_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(CHUNK_BYTES):
             self.counts.requests += 1
-            await self._delay(self._weather.request_delay_s)
-            if self._rng.random() < self._weather.reset:
+            await self._delay(self._faults.request_delay_s)
+            if self._rng.random() < self._faults.reset:
                 self.counts.reset += 1
                 _reset(writer)
                 return
@@ -152,8 +152,8 @@ class Proxy:
 
     async def _pass_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(CHUNK_BYTES):
-            await self._delay(self._weather.answer_delay_s)
-            lost = self._rng.random() < self._weather.lose_answer
+            await self._delay(self._faults.answer_delay_s)
+            lost = self._rng.random() < self._faults.lose_answer
             await self._passable.wait()
             writer.write(chunk[: len(chunk) // 2] if lost else chunk)
             await writer.drain()

@@ -18,7 +18,7 @@ from dynein.core.keys import Kind, TriggerKey, bucket_of, partition_key, sort_ke
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Tombstone
 from dynein.runtime.context import command_context
-from tests.acceptance.fleet import QUICK, SECRET, Fleet, Result, fleet, now_ms, pause, until
+from tests.acceptance.fleet import QUICK, SECRET, Fleet, Result, fleet, now_ms, until
 
 TABLE = "dynein"
 WIDTH_MS = 60_000
@@ -67,7 +67,7 @@ class Damage:
         self.spoilt.append({"pk": item["pk"], "sk": item["sk"]})
 
     async def mend(self) -> None:
-        """What a person does about those."""
+        """What an operator does about those."""
         for key in self.spoilt:
             await self._dynamodb.delete_item(TableName=TABLE, Key=key)
 
@@ -96,7 +96,7 @@ def found(report: dict[str, Any], kind: str) -> set[str]:
     return {finding["token"] for finding in report["findings"] if finding["kind"] == kind}
 
 
-async def receive(running: Fleet, queue: str, number: int, within_s: float) -> list[dict[str, Any]]:
+async def receive(running: Fleet, queue: str, number: int) -> list[dict[str, Any]]:
     """So many messages of a queue, consumed; fails unless they come."""
     messages: list[Any] = []
     async with running.sqs() as sqs:
@@ -109,7 +109,7 @@ async def receive(running: Fleet, queue: str, number: int, within_s: float) -> l
                 await sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
             return len(messages) >= number
 
-        await until(all_there, f"{number} messages on {queue}", within_s)
+        await until(all_there, f"{number} messages on {queue}")
     return messages
 
 
@@ -143,38 +143,38 @@ async def test_each_kind_of_damage_is_found_and_what_can_be_repaired_is_delivere
             assert (report["triggers"], report["tombstones"], report["repaired"]) == (6, 1, 0)
 
         # Repaired: what is stranded, and nothing else. No dispatcher is there yet, so what comes is the repair's doing.
-        await running.start("api", "ingester")
+        front = await running.start("api", "ingester")
         result, report = await audited(running, "--repair")
-        assert result.code == 1, "there are records left that only a person can judge"
+        assert result.code == 1, "there are records left that only an operator can deal with"
         assert {finding["token"] for finding in report["findings"] if finding["repaired"]} == lost
-        delivered = await receive(running, QUEUE, 2, within_s=10)
+        delivered = await receive(running, QUEUE, 2)
         assert attributes(delivered, "dynein-token") == sorted([stranded.token, prepared.token])
         redriven = json.loads((await running.run("redrive", "--json")).out)
         assert (redriven["redriven"], redriven["failed"]) == (0, {NOT_DUE: 1}), "dead, but not due: it is never early"
-        letters = await receive(running, "dynein-dead-letter", 1, within_s=10)
-        assert attributes(letters, "dynein-token") == [shardless.token], "no dispatcher will ever own its shard"
-        assert attributes(letters, "dynein-reason") == [f"shard {NO_SHARD} does not exist in the table"]
+        dead_letters = await receive(running, "dynein-dead-letter", 1)
+        assert attributes(dead_letters, "dynein-token") == [shardless.token], "no dispatcher will ever own its shard"
+        assert attributes(dead_letters, "dynein-reason") == [f"shard {NO_SHARD} does not exist in the table"]
         result, report = await audited(running)
         assert report["counts"] == {STRANDED: 0, OVERDUE: 1, UNDECODABLE: 5}
         assert result.code == 1
 
         # What is overdue needs no repair, only a dispatcher.
-        await running.start("dispatcher")
-        delivered = await receive(running, QUEUE, 1, within_s=20)
+        dispatcher = await running.start("dispatcher")
+        delivered = await receive(running, QUEUE, 1)
         assert attributes(delivered, "dynein-token") == [overdue.token]
 
-        # What is undecodable needs a person.
+        # What is undecodable needs an operator.
         await damage.mend()
 
         async def clean() -> bool:
             return (await running.run("audit")).code == 0
 
-        await until(clean, "a clean audit", 10)
+        await until(clean, "a clean audit")
         _, report = await audited(running)
         assert (report["counts"], report["findings"]) == ({STRANDED: 0, OVERDUE: 0, UNDECODABLE: 0}, [])
         assert report["triggers"] == 2, (healthy, cancelled)
 
-        # Everything has come once, and what was cancelled has not.
-        await pause(1)
+        # Everything has come once, and what was cancelled has not: they end when nothing is on its way any more.
+        assert [await process.terminate() for process in (dispatcher, front)] == [0, 0]
         answer = await sqs.receive_message(QueueUrl=(await sqs.get_queue_url(QueueName=QUEUE))["QueueUrl"])
         assert "Messages" not in answer

@@ -27,7 +27,7 @@ import pytest
 from tests.acceptance.chaos_accounts import RECOVERY_S, Way
 from tests.acceptance.chaos_faults import ROLES, Chaos, chaos
 from tests.acceptance.fleet import monotonic, pause
-from tests.acceptance.proxy import Weather
+from tests.acceptance.proxy import LinkFaults
 
 LINUX = sys.platform == "linux"
 STORM_S = float(os.environ.get("CHAOS_STORM_S", "12"))
@@ -37,16 +37,16 @@ PAUSE_S = 0.15
 BEFORE_S = 1.5
 AFTER_S = 2.5
 """How long the load goes on after the last fault: some of its jobs are due when all is well again."""
-PAST_LEASE_S = 6.0
-"""Longer than a lease, and than a member's beat."""
-PAST_CALL_TIMEOUT_S = 3.0
-PAST_VISIBILITY_S = 7.5
+PAST_LEASE_S = 10.0
+"""Longer than a lease, and than a member's heartbeat."""
+PAST_CALL_TIMEOUT_S = 6.0
+PAST_VISIBILITY_S = 11.0
 """Longer than an inbound message's visibility timeout."""
 
-LOSSY = Weather(reset=0.1)
-ANSWERS_LOST = Weather(lose_answer=0.15)
-SLOW = Weather(request_delay_s=0.1, answer_delay_s=0.1)
-BLACK_HOLE = Weather(black_hole=True)
+LOSSY = LinkFaults(reset=0.1)
+ANSWERS_LOST = LinkFaults(lose_answer=0.15)
+SLOW = LinkFaults(request_delay_s=0.1, answer_delay_s=0.1)
+BLACK_HOLE = LinkFaults(black_hole=True)
 
 
 async def kills(disturbed: Chaos) -> None:
@@ -56,7 +56,7 @@ async def kills(disturbed: Chaos) -> None:
 
 
 async def freezes(disturbed: Chaos) -> None:
-    await disturbed.clients.post_ahead(150, from_s=4, until_s=7)  # to be in hand when the dispatcher is frozen
+    await disturbed.clients.post_ahead(150, from_s=6, until_s=11)  # to be buffered when the dispatcher is frozen
     await pause(0.1)
     await disturbed.freeze("api-0", PAST_CALL_TIMEOUT_S)
     await pause(1.4)
@@ -75,11 +75,11 @@ async def full_disk(disturbed: Chaos) -> None:
 
 
 async def network(disturbed: Chaos) -> None:
-    await disturbed.weather("resets", LOSSY, 3)
-    await disturbed.weather("answers lost", ANSWERS_LOST, 3)
-    await disturbed.weather("delays", SLOW, 2, Way.NONE)
+    await disturbed.link_faults("resets", LOSSY, 3)
+    await disturbed.link_faults("answers lost", ANSWERS_LOST, 3)
+    await disturbed.link_faults("delays", SLOW, 2, Way.NONE)
     await disturbed.reset_all()
-    await disturbed.weather("black hole", BLACK_HOLE, 5)
+    await disturbed.link_faults("black hole", BLACK_HOLE, PAST_CALL_TIMEOUT_S + 1)
     await pause(1.5)
     await disturbed.refuse(1.5)
 
@@ -134,10 +134,10 @@ async def storm(disturbed: Chaos) -> None:
         blow(
             random.Random(f"{SEED} network"),
             lambda rng: disturbed.engine_restart(kill=rng.random() < 0.5, down_s=rng.uniform(0, 2)),
-            lambda rng: disturbed.weather("resets", LOSSY, rng.uniform(1, 4)),
-            lambda rng: disturbed.weather("answers lost", ANSWERS_LOST, rng.uniform(1, 4)),
-            lambda rng: disturbed.weather("delays", SLOW, rng.uniform(1, 4), Way.NONE),
-            lambda rng: disturbed.weather("black hole", BLACK_HOLE, rng.uniform(1, 4)),
+            lambda rng: disturbed.link_faults("resets", LOSSY, rng.uniform(1, 4)),
+            lambda rng: disturbed.link_faults("answers lost", ANSWERS_LOST, rng.uniform(1, 4)),
+            lambda rng: disturbed.link_faults("delays", SLOW, rng.uniform(1, 4), Way.NONE),
+            lambda rng: disturbed.link_faults("black hole", BLACK_HOLE, rng.uniform(1, 4)),
             lambda rng: disturbed.refuse(rng.uniform(0, 2)),
             *([lambda rng: disturbed.disk_full(rng.uniform(1, 4))] if LINUX else []),
         ),

@@ -1,4 +1,4 @@
-"""What the chaos tests are made of does what they believe: the proxy its damage, the accounts their verdicts."""
+"""What the chaos tests are made of does what they believe: the proxy its damage, the accounts their findings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ import pytest
 
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
-from tests.acceptance.chaos_accounts import GONE_QUEUE, STALL, Account, Fault, Sighting, Standing, Way
-from tests.acceptance.fleet import SECRET
-from tests.acceptance.proxy import FAIR, Proxy, Weather
+from tests.acceptance.chaos_accounts import (
+    GONE_QUEUE,
+    LATE_MAX_MS,
+    SENT_MS,
+    STALL,
+    Account,
+    Fault,
+    Sighting,
+    Standing,
+    Way,
+)
+from tests.acceptance.fleet import HANG_S, SECRET
+from tests.acceptance.proxy import NO_FAULTS, LinkFaults, Proxy
 
 # --- the proxy --------------------------------------------------------------------------------------------------------
 
 ANSWER_BYTES = 100
-PATIENCE_S = 5.0
 
 
 class Upstream(NamedTuple):
@@ -34,7 +43,7 @@ class Upstream(NamedTuple):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(line)
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(HANG_S):
                 return await reader.readexactly(ANSWER_BYTES)
         finally:
             writer.transport.abort()
@@ -59,7 +68,7 @@ async def upstream() -> AsyncIterator[Upstream]:
         yield Upstream(proxy, heard, news)
 
 
-async def test_fair_weather_passes_everything() -> None:
+async def test_without_faults_everything_passes() -> None:
     async with upstream() as far:
         assert await far.ask(b"hello\n") == b"x" * ANSWER_BYTES
         assert far.heard == [b"hello\n"]
@@ -67,7 +76,7 @@ async def test_fair_weather_passes_everything() -> None:
 
 async def test_a_reset_request_is_not_delivered() -> None:
     async with upstream() as far:
-        far.proxy.weather = Weather(reset=1)
+        far.proxy.faults = LinkFaults(reset=1)
         with pytest.raises(ConnectionResetError):
             await far.ask(b"hello\n")
         assert (far.heard, far.proxy.counts.reset) == ([], 1)
@@ -75,7 +84,7 @@ async def test_a_reset_request_is_not_delivered() -> None:
 
 async def test_a_lost_answer_is_cut_off_and_its_request_was_delivered() -> None:
     async with upstream() as far:
-        far.proxy.weather = Weather(lose_answer=1)
+        far.proxy.faults = LinkFaults(lose_answer=1)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)) as cut_off:
             await far.ask(b"hello\n")
         if isinstance(cut_off.value, asyncio.IncompleteReadError):
@@ -85,13 +94,13 @@ async def test_a_lost_answer_is_cut_off_and_its_request_was_delivered() -> None:
 
 async def test_a_black_hole_delivers_late_what_nobody_waits_for_any_more() -> None:
     async with upstream() as far:
-        far.proxy.weather = Weather(black_hole=True)
+        far.proxy.faults = LinkFaults(black_hole=True)
         asking = asyncio.ensure_future(far.ask(b"hello\n"))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asking, 0.3)
         assert far.heard == []
-        far.proxy.weather = FAIR
-        async with asyncio.timeout(PATIENCE_S):
+        far.proxy.faults = NO_FAULTS
+        async with asyncio.timeout(HANG_S):
             await far.news.wait()
         assert far.heard == [b"hello\n"]
 
@@ -107,9 +116,9 @@ async def test_refused_connections_are_refused_until_it_listens_again() -> None:
 
 async def test_every_open_connection_is_reset_at_once() -> None:
     async with upstream() as far:
-        far.proxy.weather = Weather(answer_delay_s=PATIENCE_S)
+        far.proxy.faults = LinkFaults(answer_delay_s=HANG_S)
         asking = [asyncio.ensure_future(far.ask(b"%d\n" % i)) for i in range(3)]
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(HANG_S):
             while len(far.heard) < len(asking):
                 far.news.clear()
                 await far.news.wait()
@@ -133,6 +142,7 @@ def token(number: int = 1) -> str:
 
 SENT = Sighting(token(), DUE_MS + 10)
 AGAIN = Sighting(token(), DUE_MS + 5_000)
+MUCH_LATER = Sighting(token(), DUE_MS + LATE_MAX_MS + 1)
 
 
 def account(
@@ -140,13 +150,13 @@ def account(
     *deliveries: Sighting,
     policy: str = "SCHEDULED",
     queue: str = "work",
-    letters: tuple[Sighting, ...] = (),
+    dead_letters: tuple[Sighting, ...] = (),
     stored: tuple[Sighting, ...] = (),
     cancelled: bool = False,
 ) -> Account:
     return Account(
         "1", queue, policy, ASKED_MS, ASKED_MS + 10, standing, token() if standing is Standing.ACCEPTED else "",
-        cancelled=cancelled, deliveries=list(deliveries), letters=list(letters), stored=list(stored),
+        cancelled=cancelled, deliveries=list(deliveries), dead_letters=list(dead_letters), stored=list(stored),
     )  # fmt: skip
 
 
@@ -160,7 +170,7 @@ def fault(way: Way, at_ms: int) -> Fault:
         account(Standing.ACCEPTED, SENT),
         account(stored=(SENT,)),
         account(cancelled=True),
-        account(queue=GONE_QUEUE, letters=(SENT,)),
+        account(queue=GONE_QUEUE, dead_letters=(SENT,)),
         account(Standing.REFUSED),
         account(Standing.DOUBTFUL),
         account(Standing.DOUBTFUL, SENT),
@@ -171,7 +181,7 @@ def test_a_job_is_in_one_place_as_promised(fine: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "verdict"),
+    ("broken", "finding"),
     [
         (account(), "LOST"),
         (account(Standing.ACCEPTED, SENT, cancelled=True), "CANCELLED"),
@@ -184,13 +194,13 @@ def test_a_job_is_in_one_place_as_promised(fine: Account) -> None:
         (account(Standing.DOUBTFUL, SENT, Sighting(token(2), DUE_MS + 10)), "made twice"),
         (account(Standing.ACCEPTED, Sighting(token(2), DUE_MS + 10)), "there under a foreign token"),
         (account(Standing.ACCEPTED, Sighting(token(), DUE_MS - 1)), "EARLY"),
-        (account(Standing.ACCEPTED, AGAIN), "LATE"),
-        (account(letters=(SENT,)), "wrongly dead-lettered"),
+        (account(Standing.ACCEPTED, MUCH_LATER), "LATE"),
+        (account(dead_letters=(SENT,)), "wrongly dead-lettered"),
         (account(Standing.ACCEPTED, SENT, queue=GONE_QUEUE), "wrongly dead-lettered"),
     ],
 )
-def test_anything_else_is_wrong(broken: Account, verdict: str) -> None:
-    assert any(sentence.startswith(verdict) for sentence in broken.wrong([], CALM_FROM_MS))
+def test_anything_else_is_wrong(broken: Account, finding: str) -> None:
+    assert any(sentence.startswith(finding) for sentence in broken.wrong([], CALM_FROM_MS))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +208,7 @@ def test_anything_else_is_wrong(broken: Account, verdict: str) -> None:
     [
         (fault(Way.DISPATCHER, DUE_MS + 5), True),
         (fault(Way.DISPATCHER, DUE_MS - 5), False),
-        (fault(Way.DISPATCHER, DUE_MS + 3_000), False),
+        (fault(Way.DISPATCHER, DUE_MS + 10 + SENT_MS + 1), False),
         (fault(Way.INGESTER, ASKED_MS + 1_000), True),
         (fault(Way.INGESTER, DUE_MS + 5), False),
         (fault(Way.API, ASKED_MS + 5), True),
@@ -213,11 +223,11 @@ def test_a_duplicate_is_excused_by_what_happened_where_and_when_the_job_was(happ
 
 
 def test_a_job_may_be_late_when_nothing_runs_at_all() -> None:
-    late = account(Standing.ACCEPTED, AGAIN)
+    late = account(Standing.ACCEPTED, MUCH_LATER)
     assert late.wrong([Fault(STALL, Way.ANY, DUE_MS - 1_000, DUE_MS + 4_000)], CALM_FROM_MS) == []
 
 
-def test_a_process_that_stands_still_repeats_only_what_it_was_doing() -> None:
+def test_a_process_that_is_frozen_repeats_only_what_it_was_doing() -> None:
     again = account(Standing.ACCEPTED, SENT, AGAIN)
     frozen = Fault("SIGSTOP", Way.DISPATCHER, DUE_MS - 1_000, DUE_MS + 4_000, strikes_s=0.05)
     assert again.wrong([frozen], CALM_FROM_MS) != []

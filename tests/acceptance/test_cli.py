@@ -23,7 +23,7 @@ from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import JOB_ID_BYTES, TriggerKey, bucket_of
 from dynein.core.trigger import Trigger
 from dynein.runtime.context import command_context
-from tests.acceptance.fleet import QUICK, REGION, SECRET, Fleet, Result, fleet, monotonic, now_ms, until
+from tests.acceptance.fleet import HANG_S, QUICK, REGION, SECRET, Fleet, Result, fleet, now_ms, until
 from tests.acceptance.load import Load
 from tests.acceptance.test_bootstrap import refusal
 
@@ -50,7 +50,7 @@ async def make_queue(running: Fleet, name: str) -> str:
         return (await sqs.create_queue(QueueName=name))["QueueUrl"]
 
 
-async def receive(running: Fleet, url: str, within_s: float) -> dict[str, Any]:
+async def receive(running: Fleet, url: str) -> dict[str, Any]:
     """The next message of a queue, consumed."""
     async with running.sqs() as sqs:
 
@@ -59,7 +59,7 @@ async def receive(running: Fleet, url: str, within_s: float) -> dict[str, Any]:
             messages: list[Any] = list(response.get("Messages", []))
             return messages[0] if messages else None
 
-        message = await until(received, f"a message on {url}", within_s)
+        message = await until(received, f"a message on {url}")
         assert message is not None
         await sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     return message
@@ -102,15 +102,16 @@ async def test_settings_hide_secrets_and_their_reference_page_is_up_to_date(runn
 async def test_a_jobs_whole_life_for_programs(running: Fleet) -> None:
     url = await make_queue(running, "programs")
     options = ["--delay", "1h", "--policy", "scheduled", "--name", "a name", "--attribute", "trace=abc=1"]
+    before_ms = now_ms()
     submitted = json.loads(await running.command("submit", "programs", "the body", *options, "--json"))
     assert submitted["policy"] == "SCHEDULED"
-    assert abs(submitted["due_at_ms"] - now_ms() - 3_600_000) < 30_000
+    assert before_ms <= submitted["due_at_ms"] - 3_600_000 <= now_ms()
 
     async def stored() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(await running.command("get", submitted["token"], "--json"))
         return found if found["state"] == "scheduled" else {}
 
-    found = await until(stored, "the job is stored", 10)
+    found = await until(stored, "the job is stored")
     assert (found["queue"], found["name"], found["cancellable"]) == ("programs", "a name", True)
 
     moved = json.loads(await running.command("move", submitted["token"], "--delay", "2h", "--json"))
@@ -121,12 +122,12 @@ async def test_a_jobs_whole_life_for_programs(running: Fleet) -> None:
     assert (problem["code"], problem["moved_to"]) == ("moved", moved["token"])
 
     moved = json.loads(await running.command("move", moved["token"], "--at", str(now_ms() + 2_000), "--json"))
-    message = await receive(running, url, within_s=10)
+    message = await receive(running, url)
     assert message["Body"] == "the body"
     assert attribute(message, "dynein-token") == moved["token"]
     assert attribute(message, "dynein-name") == "a name"
     assert attribute(message, "trace") == "abc=1"
-    assert now_ms() - moved["due_at_ms"] < 2_000
+    assert now_ms() >= moved["due_at_ms"], "not early"
 
 
 async def test_a_jobs_whole_life_for_people(running: Fleet) -> None:
@@ -151,7 +152,7 @@ async def test_the_body_can_come_from_standard_input_and_binary_safe_text_arrive
     url = await make_queue(running, "stdin")
     text = 'tabs\tand "quotes"\nand more lines — ✓\n'
     assert (await running.run("submit", "stdin", "-", given=text)).code == 0
-    assert (await receive(running, url, within_s=30))["Body"] == text
+    assert (await receive(running, url))["Body"] == text
 
 
 async def test_refusals_say_what_is_wrong_and_what_to_send(running: Fleet) -> None:
@@ -194,14 +195,12 @@ async def test_tail_shows_what_arrives_and_how_late(running: Fleet) -> None:
         shown = json.loads(await _line(tailing.stdout))
         assert (shown["token"], shown["name"], shown["body"]) == (due.token, "shown", "0")
         assert shown["due_at_ms"] == due.due_at_ms
-        assert 0 <= shown["late_ms"] < 1_500
-        await sqs.send_message(QueueUrl=url, MessageBody="not a job")
+        assert 0 <= shown["late_ms"] <= now_ms() - due.due_at_ms
+        await sqs.send_message(QueueUrl=url, MessageBody="another program's")
         shown = json.loads(await _line(tailing.stdout))
-        assert (shown["token"], shown["late_ms"], shown["body"]) == (None, None, "not a job")
-        began = monotonic()
+        assert (shown["token"], shown["late_ms"], shown["body"]) == (None, None, "another program's")
         tailing.send_signal(signal.SIGINT)
         assert await tailing.wait() == 0
-        assert monotonic() - began < 3
         response = await sqs.receive_message(QueueUrl=url)
         assert "Messages" not in response, "what was shown was consumed"
 
@@ -215,7 +214,7 @@ async def test_tail_can_give_back_what_it_shows(running: Fleet) -> None:
         assert (await _line(tailing.stdout)).rstrip().endswith("kept   not a job  -                      still here")
         tailing.send_signal(signal.SIGINT)
         assert await tailing.wait() == 0
-    assert (await receive(running, url, within_s=30))["Body"] == "still here"
+    assert (await receive(running, url))["Body"] == "still here"
 
 
 async def test_tail_of_no_queue_says_so(running: Fleet) -> None:
@@ -223,7 +222,7 @@ async def test_tail_of_no_queue_says_so(running: Fleet) -> None:
 
 
 async def _line(stream: asyncio.StreamReader) -> str:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG_S):
         return (await stream.readline()).decode()
 
 
@@ -235,10 +234,8 @@ async def test_jobs_whose_queue_was_deleted_go_to_the_dead_letter_queue_and_come
     gone.apis = healthy.apis = [running.environment["DYNEIN_URL"]]
     gone_url, dead_letters = await make_queue(running, "gone"), await make_queue(running, "dynein-dead-letter")
     async with healthy.consumed():
-        for number in range(6):
-            delay = 4 + number / 4  # past the hold window: stored
-            await gone.post(policy="SCHEDULED", delay=delay)
-            await healthy.post(policy="SCHEDULED", delay=delay)
+        delays = [6 + number / 4 for number in range(6)]  # past the hold window: stored
+        await asyncio.gather(*(load.post(policy="SCHEDULED", delay=s) for s in delays for load in (gone, healthy)))
         async with running.sqs() as sqs:
             await sqs.delete_queue(QueueUrl=gone_url)
 
@@ -248,14 +245,13 @@ async def test_jobs_whose_queue_was_deleted_go_to_the_dead_letter_queue_and_come
                 )
                 return response["Attributes"]["ApproximateNumberOfMessages"] == "6"
 
-            await until(all_dead_lettered, "six dead letters", 20)
+            await until(all_dead_lettered, "six dead letters")
             response = await sqs.receive_message(
                 QueueUrl=dead_letters, MaxNumberOfMessages=10, VisibilityTimeout=0, MessageAttributeNames=["All"]
             )
         reasons = {attribute(dict(letter), "dynein-reason") for letter in response["Messages"]}
         assert all("gone" in reason and "does not exist" in reason for reason in reasons), reasons
-        await healthy.settled(within_s=10)
-    assert healthy.latest() < 1_000, "a destination that fails delays no other"
+        await healthy.settled()
 
     too_soon = await running.run("redrive")
     assert too_soon.code == 1
@@ -266,7 +262,7 @@ async def test_jobs_whose_queue_was_deleted_go_to_the_dead_letter_queue_and_come
     assert first == "2 redriven, 0 failed. Stopped at --max: there may be more, run it again\n"
     rest = json.loads(await running.command("redrive", "--queue", "gone", "--json"))
     assert (rest["redriven"], rest["failed"]) == (4, {})
-    came = [await receive(running, gone_url, within_s=30) for _ in range(6)]
+    came = [await receive(running, gone_url) for _ in range(6)]
     assert {attribute(message, "dynein-token") for message in came} == {job.token for job in gone.accepted.values()}
     assert {message["Body"] for message in came} == gone.accepted.keys()
 
@@ -301,7 +297,7 @@ async def test_audit_finds_a_stranded_trigger_and_its_repair_delivers_it(running
     assert "\nnot clean: 1 stranded, 0 overdue, 0 undecodable of 1 trigger and " in audits.found.out
     repaired = json.loads(await audits.repairing)
     assert [(finding["token"], finding["repaired"]) for finding in repaired["findings"]] == [(token, True)]
-    message = await receive(running, await make_queue(running, "audited"), within_s=10)
+    message = await receive(running, await make_queue(running, "audited"))
     assert (message["Body"], attribute(message, "dynein-token")) == ("stranded", token)
 
 
@@ -314,7 +310,7 @@ async def test_audit_of_a_healthy_fleet_is_clean(running: Fleet) -> None:
         seen = r"clean: 0 stranded, 0 overdue, 0 undecodable of [1-9]\d* triggers? and \d+ tombstones? in \d+ buckets?"
         return result.code == 0 and re.fullmatch(seen, result.out.strip()) is not None
 
-    await until(clean_with_a_trigger, "a clean audit that sees a trigger", 15)
+    await until(clean_with_a_trigger, "a clean audit that sees a trigger")
 
 
 async def plant(running: Fleet, *, queue: str) -> str:
@@ -332,6 +328,6 @@ async def plant(running: Fleet, *, queue: str) -> str:
             (record,) = await shards.get([key.shard])
             return record.retired_before > bucket_of(key.due_at_ms, BUCKET_WIDTH_MS)
 
-        await until(retired, "the dispatcher is past that bucket", 15)
+        await until(retired, "the dispatcher is past that bucket")
         assert await store.add([Trigger(key, token, encode_job(Job(queue, "stranded")))]) == []
     return token

@@ -14,14 +14,15 @@ import pytest
 import pytest_asyncio
 
 from dynein.client import Accepted, AsyncClient, Client, Delivery, Job, NotDone, Policy, Refused, Unanswered
-from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, until
-from tests.acceptance.proxy import Proxy, Weather
+from tests.acceptance.fleet import HANG_S, QUICK, Fleet, Process, fleet, until
+from tests.acceptance.proxy import LinkFaults, Proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-LOSES_ANSWERS = Weather(lose_answer=1.0)
+LOSES_ANSWERS = LinkFaults(lose_answer=1.0)
 Do = Callable[..., Awaitable[Any]]
+PATIENT = {"timeout_s": HANG_S, "patience_s": HANG_S}
 
 
 class Service:
@@ -47,7 +48,7 @@ class Service:
                     found.extend(dict(message) for message in messages)
                 return len(found) >= count
 
-            await until(enough, f"{count} messages on {queue}", within_s=30)
+            await until(enough, f"{count} messages on {queue}")
         return found
 
     async def create(self, queue: str) -> None:
@@ -65,7 +66,7 @@ async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
 
 @asynccontextmanager
 async def blocking(url: str, **options: Any) -> AsyncIterator[Do]:
-    with Client(url, **options) as client:
+    with Client(url, **{**PATIENT, **options}) as client:
 
         async def do(method: str, *arguments: Any, **more: Any) -> Any:
             return await asyncio.to_thread(partial(getattr(client, method), *arguments, **more))
@@ -75,7 +76,7 @@ async def blocking(url: str, **options: Any) -> AsyncIterator[Do]:
 
 @asynccontextmanager
 async def awaited(url: str, **options: Any) -> AsyncIterator[Do]:
-    async with AsyncClient(url, **options) as client:
+    async with AsyncClient(url, **{**PATIENT, **options}) as client:
 
         async def do(method: str, *arguments: Any, **more: Any) -> Any:
             return await getattr(client, method)(*arguments, **more)
@@ -146,9 +147,9 @@ async def test_many_jobs_take_few_requests_and_each_has_its_outcome(service: Ser
 async def test_when_answers_are_lost_a_job_is_submitted_once_or_in_doubt(service: Service, client: Any) -> None:
     queue = f"once-{client.__name__}"
     await service.create(queue)
-    async with client(service.proxy.url, patience_s=60) as do:
+    async with client(service.proxy.url) as do:
         prepared = await do("prepare", delay=1)
-        service.proxy.weather = LOSES_ANSWERS
+        service.proxy.faults = LOSES_ANSWERS
         with pytest.raises(Unanswered, match="did not respond"):
             await do("submit", Job(queue, body="in doubt"))
         lost = service.proxy.counts.answers_lost
@@ -157,8 +158,8 @@ async def test_when_answers_are_lost_a_job_is_submitted_once_or_in_doubt(service
         async def has_been_repeated() -> bool:
             return service.proxy.counts.answers_lost >= lost + 3
 
-        await until(has_been_repeated, "the submit is repeated", within_s=20)
-        service.proxy.weather = Weather()
+        await until(has_been_repeated, "the submit is repeated")
+        service.proxy.faults = LinkFaults()
         assert (await submitting).token == prepared.token
     bodies = Counter(message["Body"] for message in await service.received(queue, 2))
     assert bodies == {"in doubt": 1, "once": 1}
@@ -166,15 +167,15 @@ async def test_when_answers_are_lost_a_job_is_submitted_once_or_in_doubt(service
 
 @both
 async def test_an_answer_is_waited_for_as_long_as_asked_and_then_in_doubt(service: Service, client: Any) -> None:
-    async with client(service.proxy.url, timeout_s=0.3, patience_s=1) as do:
-        service.proxy.weather = Weather(black_hole=True)
+    async with client(service.proxy.url, timeout_s=1, patience_s=1) as do:
+        service.proxy.faults = LinkFaults(black_hole=True)
         try:
             with pytest.raises(Unanswered):
                 await do("submit", Job("never", body="x"))
             with pytest.raises(Unanswered):
                 await do("get", "token")
         finally:
-            service.proxy.weather = Weather()
+            service.proxy.faults = LinkFaults()
 
 
 @both
@@ -185,7 +186,7 @@ async def test_a_service_that_is_away_is_waited_for_and_not_for_ever(service: Se
     async with client(service.proxy.url, patience_s=0.5) as do:
         with pytest.raises(NotDone, match="cannot be reached"):
             await do("submit", Job(queue, body="x"))
-    async with client(service.proxy.url, patience_s=60) as do:
+    async with client(service.proxy.url) as do:
         submitting = asyncio.ensure_future(do("submit", Job(queue, body="x")))
         await asyncio.wait([submitting], timeout=0.3)
         assert not submitting.done()

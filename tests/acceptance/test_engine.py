@@ -14,12 +14,14 @@ import pytest
 
 from dynein.aws.clients import sqs_client
 from dynein.aws.sqs import SqsQueues
+from dynein.cli import engine as engine_module
 from dynein.cli.engine import EmbeddedEngine
 from dynein.core.queues import OutgoingMessage
 from dynein.errors import FatalError
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import SystemClock
 from dynein.settings import Settings, load_settings
+from tests.acceptance.fleet import HANG_S
 
 ENGINES = ["roto", "moto"]
 
@@ -129,13 +131,16 @@ def start_owner(data_dir: Path) -> tuple[subprocess.Popen[str], int, int]:
 
 async def until_free(port: int) -> None:
     clock = SystemClock()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not port_is_free(port):
             await clock.sleep(0.02)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tie a child to its parent's death")
-async def test_the_engine_does_not_outlive_an_owner_that_is_killed(tmp_path: Path) -> None:
+async def test_the_engine_does_not_outlive_an_owner_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "TAKEOVER_TIMEOUT_S", HANG_S)
     owner, port, _ = start_owner(tmp_path)
     try:
         owner.kill()

@@ -1,4 +1,4 @@
-"""Benchmarks do not rot: each runs, small, and what it counts at the wire is what it submitted. No figure is judged."""
+"""Benchmarks do not rot: each runs, small, and counts at the wire what it submitted. No figure is checked."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from benchmarks.report import BENCHMARKS, markdown
 from benchmarks.targets import TARGETS
 
-WITHIN_S = 240.0
-"""Only a hang takes so long, or a machine that has much else to do."""
+WITHIN_S = 900.0
+"""Only a hang takes so long, however much else the machine has to do: all of them run at once."""
 
 
 class Run:

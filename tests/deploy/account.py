@@ -15,18 +15,17 @@ from tests.deploy.guard import Engine, Guard
 from tests.deploy.iam import Grant, Policy
 
 ACCOUNT = "123456789012"
-PARAMETERS = {"DestinationQueueArns": f"arn:aws:sqs:{REGION}:{ACCOUNT}:orders-*", "VisibilityTimeoutSeconds": "8"}
+PARAMETERS = {"DestinationQueueArns": f"arn:aws:sqs:{REGION}:{ACCOUNT}:orders-*", "VisibilityTimeoutSeconds": "14"}
 SERVICE: dict[str, Any] = {
     **QUICK,
     # Fewer calls than there: moto is slow.
     "DYNEIN_INGEST_RECEIVERS": "1",
     "DYNEIN_TICK_S": "1",
     "DYNEIN_READ_AHEAD_S": "3",
-    "DYNEIN_LEASE_TTL_S": "6",
-    "DYNEIN_RETIRE_GRACE_S": "24",
+    "DYNEIN_CALL_TIMEOUT_S": "8",
     # Jobs for a queue that is gone are dead letters soon; but until then the ingester holds one for more than half of
     # the visibility timeout, however late it came to it, and has to extend that.
-    "DYNEIN_RETRY_BUDGET_S": "6",
+    "DYNEIN_RETRY_BUDGET_S": "8",
     "DYNEIN_BACKOFF_MAX_S": "0.5",
     "DYNEIN_HOLD_WINDOW_S": "5.5",
     "DYNEIN_VISIBILITY_TIMEOUT_S": PARAMETERS["VisibilityTimeoutSeconds"],
@@ -34,7 +33,7 @@ SERVICE: dict[str, Any] = {
 }
 HELD_S, STORED_S = 5, 3600
 """Delays of jobs that an ingester holds and sends itself, and of those that it stores for a dispatcher."""
-LOOK_EVERY_S = 0.3
+POLL_EVERY_S = 0.3
 EXPECTED = {f"{who} by {how}" for who in ("api", "ingester", "dispatcher") for how in ("name", "URL")}
 PROCESSES = ("Api", "Ingester", "Dispatcher")
 """Roles that are processes, by the names that the template has for them."""
@@ -72,9 +71,9 @@ class Account(NamedTuple):
             "TimeToLive": ttl,
         }
 
-    async def made(self, inbound: str, letters: str, table: str) -> list[Any]:
-        """All that `dynein bootstrap` looks at."""
-        return [await self.attributes(inbound), await self.attributes(letters), await self.table(table)]
+    async def made(self, inbound: str, dead_letters: str, table: str) -> list[Any]:
+        """All that `dynein bootstrap` verifies."""
+        return [await self.attributes(inbound), await self.attributes(dead_letters), await self.table(table)]
 
     @contextlib.asynccontextmanager
     async def guard(self, policy: Policy) -> AsyncIterator[Guard]:
@@ -131,7 +130,7 @@ async def everything(account: Account, policies: Mapping[str, Policy]) -> Story:
             await account.url(queue)
         redriven = json.loads((await account.fleet.run("redrive", "--json", **operator)).out)
         await account.fleet.command("bootstrap", **{**operator, "DYNEIN_SHARD_COUNT": "6"})
-        assert await asyncio.gather(*(process.terminate(30) for process in processes)) == [0, 0, 0]
+        assert await asyncio.gather(*(process.terminate() for process in processes)) == [0, 0, 0]
         return Story(bootstrapped, unchanged, outside, delivered, json.loads(repairing.result()), redriven, guards)
 
 
@@ -154,11 +153,11 @@ async def submissions(account: Account, api: Process) -> tuple[int, Any]:
         await submit(f"api by {how}", queue)
         await submit(f"ingester by {how}", queue, delay=HELD_S, policy="SCHEDULED")
         stored.append(await submit(f"dispatcher by {how}", queue, delay=STORED_S))
-    await submit("held for nobody", gone[0], delay=HELD_S, policy="SCHEDULED")
     stored.append(await submit("stored for nobody", "orders-left", delay=STORED_S))
     cancelled = await submit("cancelled", "orders-a", delay=STORED_S)
     prepared = (await ask("POST", "/v1/tokens", 200, delay=STORED_S))["token"]
     await submit("prepared", "orders-a", token=prepared)
+    await submit("held for nobody", gone[0], delay=HELD_S, policy="SCHEDULED")  # last: its queue goes before it is due
     async with account.fleet.sqs() as sqs:
         for queue_url in gone:
             await sqs.delete_queue(QueueUrl=queue_url)
@@ -166,10 +165,10 @@ async def submissions(account: Account, api: Process) -> tuple[int, Any]:
 
     async def all_stored() -> bool:
         states = {(await ask("GET", f"/v1/jobs/{token}", 200))["state"] for token in (*stored, cancelled)}
-        await pause(LOOK_EVERY_S)
+        await pause(POLL_EVERY_S)
         return states == {"scheduled"}
 
-    await until(all_stored, "the ingester has stored what is due later", 30)
+    await until(all_stored, "the ingester has stored what is due later")
     await ask("DELETE", f"/v1/jobs/{cancelled}", 200)
     for token in stored:  # to now, which is behind what the dispatcher has read
         await ask("PATCH", f"/v1/jobs/{token}", 200, delay=0)
@@ -183,16 +182,18 @@ async def deliveries(account: Account, guards: Sequence[Guard]) -> set[str]:
     Fails at once if something was refused on the way there.
     """
     bodies: set[str] = set()
-    url, letters = await account.url("orders-a"), await account.url("dynein-dead-letter")
+    url, dead_letters = await account.url("orders-a"), await account.url("dynein-dead-letter")
     async with account.fleet.sqs() as sqs:
 
         async def all_there() -> bool:
             answer = await sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
             bodies.update(message["Body"] for message in answer.get("Messages", []))
-            counted = await sqs.get_queue_attributes(QueueUrl=letters, AttributeNames=["ApproximateNumberOfMessages"])
-            await pause(LOOK_EVERY_S)
+            counted = await sqs.get_queue_attributes(
+                QueueUrl=dead_letters, AttributeNames=["ApproximateNumberOfMessages"]
+            )
+            await pause(POLL_EVERY_S)
             assert [guard.seen.refused for guard in guards] == [set(), set()]
             return len(bodies) == len(EXPECTED) and int(counted["Attributes"]["ApproximateNumberOfMessages"]) >= 3
 
-        await until(all_there, "every job is delivered or dead-lettered", 40)
+        await until(all_there, "every job is delivered or dead-lettered")
     return bodies

@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from tests.acceptance.fleet import HANG_S
+
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 WORKLOADS = ("base", "overlays/split-roles", "overlays/keda", "overlays/monitoring")
@@ -50,7 +52,7 @@ def _builder() -> list[str]:
 
 @cache
 def _build(directory: Path) -> str:
-    done = subprocess.run([*_builder(), str(directory)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*_builder(), str(directory)], capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "kustomize warns of what it will refuse one day"
     return done.stdout

@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from dynein.cli.engine import EmbeddedEngine
 from dynein.settings import Settings
-from tests.acceptance.fleet import REGION, Fleet, free_port
+from tests.acceptance.fleet import HANG_S, REGION, Fleet, free_port
 from tests.acceptance.test_bootstrap import outcomes, refusal
 from tests.deploy.account import ACCOUNT, EXPECTED, PARAMETERS, PROCESSES, SERVICE, Account, Story, everything
 from tests.deploy.guard import Engine
@@ -80,7 +80,7 @@ async def story(account: Account, stack: Stack) -> Story:
 async def test_cfn_lint_has_nothing_to_say() -> None:
     program = str(Path(sys.executable).with_name("cfn-lint"))
     command = [program, "--include-checks", "I", "--", str(TEMPLATE)]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

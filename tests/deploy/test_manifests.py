@@ -290,7 +290,7 @@ def test_keda_looks_at_the_queue_of_the_settings() -> None:
     assert queue["metadata"]["awsRegion"] == config["data"]["DYNEIN_REGION"]
     assert cpu["type"] == "cpu"
     named(manifests, "TriggerAuthentication", queue["authenticationRef"]["name"])
-    assert scaled["spec"]["minReplicaCount"] > 0, "somebody has to notice the first message"
+    assert scaled["spec"]["minReplicaCount"] > 0, "some process has to notice the first message"
 
 
 def test_keda_looks_at_the_forecast_of_this_deployment() -> None:

@@ -38,7 +38,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 """Engines take any; the SDK insists on some."""
 REGION = "us-east-1"
 
-_START_PATIENCE_S = 30.0
+_START_PATIENCE_S = 240.0
 _STOP_PATIENCE_S = 5.0
 
 

@@ -13,10 +13,9 @@ from typing import Any
 import aiohttp
 import yaml  # type: ignore[import-untyped]
 
-from tests.acceptance.fleet import free_port, until
+from tests.acceptance.fleet import HANG_S, free_port, until
 from tests.deploy.rendering import ROOT, missing
 
-START_S = 20.0
 UNPACKED = ROOT / ".engines" / "prometheus" / "usr" / "bin"
 """Where ``make engines`` puts it; one that is installed is taken first."""
 
@@ -32,7 +31,7 @@ def program(name: str) -> str:
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the checker to its end."""
     command = [program("promtool"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 class Prometheus:
@@ -94,7 +93,7 @@ async def prometheus(directory: Path, config: Mapping[str, Any]) -> AsyncIterato
                         return answer.status == 200
                 return False
 
-            await until(ready, "Prometheus is ready", START_S)
+            await until(ready, "Prometheus is ready")
             yield server
     finally:
         if process.returncode is None:

@@ -78,11 +78,11 @@ def test_a_rule_that_does_otherwise_would_be_found(tmp_path: Path) -> None:
 def test_every_alert_is_seen_firing_and_quiet() -> None:
     firing, quiet = set(), set()
     for test in parse(RULE_TESTS)["tests"]:
-        for look in test["alert_rule_test"]:
-            if not look["exp_alerts"]:
-                quiet.add(look["alertname"])
-            for alert in look["exp_alerts"]:
-                firing.add((look["alertname"], alert["exp_labels"]["severity"]))
+        for expected in test["alert_rule_test"]:
+            if not expected["exp_alerts"]:
+                quiet.add(expected["alertname"])
+            for alert in expected["exp_alerts"]:
+                firing.add((expected["alertname"], alert["exp_labels"]["severity"]))
     assert firing == {(rule["alert"], rule["labels"]["severity"]) for rule in alerts()}
     assert quiet == {rule["alert"] for rule in alerts()}
 
