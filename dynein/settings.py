@@ -38,6 +38,7 @@ def _auto_as_zero(value: object) -> object:
     return 0 if value == "auto" else value
 
 
+# One field a setting: they are set, printed and documented one by one.
 class Settings(BaseSettings):
     """One process's settings."""
 

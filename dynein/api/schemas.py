@@ -43,6 +43,7 @@ class AttributeRequest(Struct, forbid_unknown_fields=True, frozen=True):
     value: Annotated[str, Meta(description="The value; base64 for Binary.")]
 
 
+# One field for each that a user may send.
 class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, gc=False):
     """A job to submit. Exactly one of `body`, `json` and `body_base64` is needed."""
 

@@ -23,6 +23,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)
 
 
+# One field for each that a user may send.
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job to submit: ``Job("emails", json={"to": 42}, delay="15m")``. The fields are those of ``POST /v1/jobs``.

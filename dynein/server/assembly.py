@@ -36,6 +36,7 @@ PortsOf = Callable[[str], Ports]
 """The ports of one part of the process, by its name above. In a real process all parts have the same ports."""
 
 
+# As many fields as a process has parts: this is the one place that knows them all.
 class Assembly:
     """One process. The ``roles`` are built at once; `agents` are the parts that run. A role not asked for is ``None``.
 

@@ -105,7 +105,9 @@ def _forget(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 BUGS = (
     Mutation("ignore `Failed` of SendMessageBatch", WiredQueues, "send", result(lambda all_: [None] * len(all_))),
-    Mutation("match the answers of a batch to the wrong entries", WiredQueues, "send", result(lambda all_: all_[::-1])),
+    Mutation(
+        "match the responses of a batch to the wrong entries", WiredQueues, "send", result(lambda all_: all_[::-1])
+    ),
     Mutation(
         "remove the trigger when it is due, not when its send is acknowledged", Sender, "_submit", _remove_when_due
     ),

@@ -6,17 +6,17 @@ from typing import Any
 
 from dynein.api.stored_jobs import StoredJobs
 from dynein.core.ledger import Closing, Counts, Flow, Tally
-from dynein.delivery.lane import Lane
+from dynein.delivery.delivery_record import DeliveryRecord
 from dynein.errors import Unavailable
 from dynein.ledger.poster import LedgerPoster
 from tests.simulation.mutation import Mutation, answer
 
 
 def _each_try(original: Any) -> Any:
-    def count(self: Lane, due_jobs: Any, failures: Any, sent_at_ms: int) -> None:  # noqa: ARG001
+    def tried(self: DeliveryRecord, due_jobs: Any, failures: Any, sent_at_ms: int) -> None:  # noqa: ARG001
         original(self, due_jobs, [None] * len(due_jobs), sent_at_ms)
 
-    return count
+    return tried
 
 
 def _without(flow: Flow) -> Any:
@@ -85,7 +85,7 @@ def _no_grace(original: Any) -> Any:
 
 
 BUGS = (
-    Mutation("count a delivery at each try", Lane, "_count", _each_try),
+    Mutation("count a delivery at each try", DeliveryRecord, "tried", _each_try),
     Mutation("do not count a cancel", Tally, "add", _without(Flow.CANCELLED)),
     Mutation("count a move where the job goes, and not where it leaves", Tally, "add", _without(Flow.MOVED_OUT)),
     Mutation("do not count a dead letter", Tally, "add", _without(Flow.DEAD_LETTERED)),

@@ -115,7 +115,7 @@ def _half(original: Any) -> Any:
 BUGS = (
     Mutation("trust a lease for ever", Lease, "valid", returns(value=True)),
     Mutation("trust a lease to its end, as if a send took no time", LeaseTimes, "send_timeout_s", instead(0.0)),
-    Mutation("take a shard without looking whether its owner still beats", WiredTable, "take", _take_healthy),
+    Mutation("take a shard without checking whether its owner still renews", WiredTable, "take", _take_healthy),
     Mutation("no fencing: renew whoever owns the shard", TableState, "_still_owned", returns(value=True)),
     Mutation("never release a shard", LeaseKeeper, "_release", answer(None)),
     Mutation("release a shard while sends are under way", ShardBuffer, "settled", returns(value=True)),

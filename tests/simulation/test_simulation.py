@@ -66,7 +66,7 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
         ("read without raising the read mark", ()),
         ("read up to a mark that has just been raised", ()),
         ("retire buckets without looking whether they are empty", ("slow", "crash")),
-        ("match the answers of a batch to the wrong entries", ("partial",)),
+        ("match the responses of a batch to the wrong entries", ("partial",)),
         ("dead-letter without an acknowledgement", ("poison", "partial")),
         ("send 300 ms early", ()),
         ("count a delivery at each try", ("partial",)),

@@ -72,6 +72,7 @@ class Pace(NamedTuple):
 DEFAULT_PACE = Pace()
 
 
+# What all workers share (port, directory, counts) and what is known of each; apart, they would be handed around.
 class Workers:
     """Worker processes 0 to ``workers`` - 1 of these roles. ``overrides``: settings from the command line."""
 
