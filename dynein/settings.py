@@ -91,6 +91,11 @@ class Settings(BaseSettings):
         "destination queue has been raised to it.",
     )
     request_bytes_max: Count = Field(16 * 1024 * 1024, description="Largest HTTP request body.")
+    http_connections_max: Count = Field(
+        10_000,
+        description="Most HTTP connections open at once to one process, or what `ulimit -n` leaves room for. Past it, "
+        "idle ones are closed for new ones, and if none is idle, new ones wait.",
+    )
     batch_jobs_max: Count = Field(1000, description="Most jobs in one POST /v1/jobs/batch.")
     delay_max_days: Count = Field(3660, description="How far ahead a job may be scheduled.")
     destination_cache_s: Seconds = Field(300.0, description="How long a destination look-up is trusted.")

@@ -41,7 +41,7 @@ _TRACEPARENT = {
     "schema": {"type": "string"},
     "example": TRACEPARENT_EXAMPLE,
 }
-_ALWAYS = ("internal",)
+_ALWAYS = ("malformed-http", "request-timeout", "headers-too-large", "internal")
 _WITH_BODY = ("malformed-json", "request-too-large", "unsupported-media-type", "overloaded", *_ALWAYS)
 _AWS = ("throttled", "unavailable")
 _ACCEPTED_EXAMPLE = {

@@ -74,6 +74,15 @@ REQUEST_FAILED = Event(
     "A bug: report it with the trace in `exception`.",
     role=ROLE,
 )
+CONNECTIONS_FULL = Event(
+    "connections.full",
+    WARNING,
+    "no further HTTP connection is accepted for the moment: as many as may be are open, and none is idle",
+    "role connections repeats",
+    "See who holds them. Raise `http_connections_max` and `ulimit -n`, or run more API processes.",
+    role=ROLE,
+    once_by=(),
+)
 SEND_FAILED = Event(
     "send.failed",
     ERROR,
