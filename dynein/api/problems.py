@@ -104,6 +104,9 @@ CATALOGUE: Mapping[str, Kind] = {
     ),
     "refused-by-sqs": Kind(422, "SQS refused the message", "`detail` has its code and words. A retry fails alike."),
     "headers-too-large": Kind(431, "Headers too large", "Send fewer or shorter headers. The connection is closed."),
+    "rate-limited": Kind(
+        429, "Too many requests from one caller", "Send more slowly: try again after `Retry-After` seconds."
+    ),
     "throttled": Kind(
         429,
         "AWS asks to slow down",

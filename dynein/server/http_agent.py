@@ -15,6 +15,7 @@ from dynein.runtime.tasks import cancel_all, first_of
 from dynein.server.http_protocol import GuardedProtocol
 from dynein.server.http_server import Server, SharingServer, connections_that_fit
 from dynein.server.listener import LISTEN_BACKLOG
+from dynein.server.load_gate import LoadGate
 from dynein.server.workers.connections import Connections
 from dynein.settings import Settings
 
@@ -46,6 +47,7 @@ class HttpAgent:
         settings: Settings,
         *,
         sharing: Sharing | None,
+        gate: LoadGate,
         started: asyncio.Event,
     ) -> None:
         config = uvicorn.Config(
@@ -67,9 +69,9 @@ class HttpAgent:
         # Two services, each with a pool of connections of its own.
         connections_max = connections_that_fit(settings.http_connections_max, 2 * settings.connections_max)
         self.server: Server = (
-            Server(config, listener, connections_max=connections_max)
+            Server(config, listener, connections_max=connections_max, gate=gate)
             if sharing is None
-            else SharingServer(config, *sharing, connections_max=connections_max)
+            else SharingServer(config, *sharing, connections_max=connections_max, gate=gate)
         )
 
     async def run(self, stopping: asyncio.Event) -> None:

@@ -15,6 +15,7 @@ sends a body in crumbs                  400 and closed: chunk framing may take `
 pipelines requests                      no more is read while `PIPELINED_MAX` requests wait for their turn
 does not read its responses             closed, `RESPONSE_STALLED_S` after the first that it did not take
 has half a body sent at SIGTERM         503 ``draining`` and closed, at once
+is refused for want of room             not read from for a while, longer each time in a row (`dynein.server.load_gate`)
 is idle                                 closed after uvicorn's keep-alive time-out, sooner where room is short
 ======================================  ==============================================================================
 
@@ -23,9 +24,12 @@ Time counts against a client only while we were reading from it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+from collections.abc import Iterable
 from enum import Enum, auto
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
 import msgspec
@@ -46,10 +50,32 @@ RESPONSE_STALLED_S = 30.0
 PIPELINED_MAX = 8
 CLOSE_LINGER_S = 1.0
 """After a refusal, how long what still comes is read and dropped: closed at once, the refusal might never be seen."""
+REST_FIRST_S = 0.05
+REST_MAX_S = 1.0
+"""How long nothing is read from a connection after a request of it was refused for want of room: the first time, and at
+the most."""
+_SKIPPED_BYTES_MAX = 65_536
+"""A longer body of a refused request is not worth reading to its end: the connection is closed."""
+_LENGTH_DIGITS_MAX = 20
 _HEAD_PIECE_BYTES = 2_048
 """Parsed at once while heads may come: it holds a hundred pipelined requests at the most."""
 _BODY_PIECE_BYTES = 8_192
 """The same within a body, whose end may come at any byte."""
+
+
+class Refusal(NamedTuple):
+    """A response, whole, but for ``connection``."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+
+class Gate(Protocol):
+    """Decides by its head whether a request is served."""
+
+    def admit(self, path: bytes, peer: str, headers: Iterable[tuple[bytes, bytes]], body_bytes: int) -> Refusal | None:
+        """``None`` if it is."""
 
 
 class Phase(Enum):
@@ -73,14 +99,19 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-# Its fields are uvicorn's, and eight more: what one request has cost so far, and since when.
+# Beside uvicorn's fields: what one request has cost so far and since when, and what keeps us from reading on.
 class GuardedProtocol(HttpToolsProtocol):
     """One connection."""
 
     flow: _Flow
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as uvicorn calls it
+    def __init__(self, *args: Any, gate: Gate | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - as uvicorn's
         super().__init__(*args, **kwargs)
+        self._gate = gate
+        self._skipping = False
+        """The body of a request that was refused is read and dropped."""
+        self._refusals = 0
+        self._resting: asyncio.TimerHandle | None = None
         self.phase = Phase.IDLE
         self.since = self.loop.time()
         """When ``phase`` began, by the event loop's time."""
@@ -111,6 +142,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unparsed = b""
+        if self._resting is not None:
+            self._resting.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -127,7 +160,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Parse piece by piece, so that a bound is noticed before much more than it has been taken in."""
         start = 0
         while start < len(data):
-            if len(self.pipeline) >= PIPELINED_MAX:
+            if len(self.pipeline) >= PIPELINED_MAX or self._resting is not None:
                 break
             end = start + (_BODY_PIECE_BYTES if self.phase is Phase.BODY else _HEAD_PIECE_BYTES)
             piece = data if start == 0 and end >= len(data) else data[start:end]
@@ -169,15 +202,28 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._enter(Phase.BODY)
         self._wire_bytes = self._body_bytes = 0
+        # Behind a response under way a refusal would have to wait for its turn, and cost as much as an acceptance.
+        cycle = self._cycle
+        if self._gate is not None and (cycle is None or cycle.response_complete):
+            body_bytes = self._declared_bytes()
+            refusal = self._gate.admit(self.url, self.client[0] if self.client else "", self.headers, body_bytes)
+            if refusal is not None:
+                self._shed(refusal, body_bytes)
+                return
+            self._refusals = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        super().on_body(body)
+        if not self._skipping:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._enter(Phase.IDLE)
-        super().on_message_complete()
+        if self._skipping:
+            self._skipping = False
+        else:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -193,7 +239,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def _hold(self) -> None:
         """Read no more while there is enough to do: requests that wait, or the body of one whose turn is to come."""
         waiting_body = bool(self.pipeline) and len(self.cycle.body) > HIGH_WATER_LIMIT
-        self.flow.held = bool(self._unparsed) or len(self.pipeline) >= PIPELINED_MAX or waiting_body
+        waiting = bool(self._unparsed) or len(self.pipeline) >= PIPELINED_MAX or waiting_body
+        self.flow.held = waiting or self._resting is not None
         if self.flow.held:
             self.flow.pause_reading()
 
@@ -225,7 +272,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._not_reading_s += passed_s
             return
         took_s = now - self.since - self._not_reading_s
-        if self.phase is Phase.IDLE and self._cycle is None and took_s > HEAD_WITHIN_S:
+        if (self.phase is Phase.IDLE and self._cycle is None and took_s > HEAD_WITHIN_S) or (
+            self.idle and took_s > self.timeout_keep_alive
+        ):
             self.transport.close()
         elif self.phase is Phase.HEAD and took_s > HEAD_WITHIN_S:
             self.refuse("request-timeout", f"The request's headers did not come within {HEAD_WITHIN_S:.0f} s.")
@@ -247,6 +296,40 @@ class GuardedProtocol(HttpToolsProtocol):
             self.refuse("draining", "This process is shutting down; nothing was accepted.")
         else:
             super().shutdown()
+
+    # --- overload ---------------------------------------------------------------------------------------------------
+
+    def _declared_bytes(self) -> int:
+        for name, value in self.headers:
+            if name == b"content-length":
+                return int(value) if value.isdigit() and len(value) < _LENGTH_DIGITS_MAX else 0
+        return 0
+
+    def _shed(self, refusal: Refusal, body_bytes: int) -> None:
+        """Refuse one request, and read no more from this connection for a while, longer each time in a row.
+
+        So a flood waits at its sender: a refusal costs little, and a million of them much.
+        """
+        self._skipping = True
+        closing = self.expect_100_continue or body_bytes > _SKIPPED_BYTES_MAX or not self.parser.should_keep_alive()
+        connection = b"connection: close\r\n\r\n" if closing else b"\r\n"
+        self.transport.write(STATUS_LINE[refusal.status] + refusal.head + connection + refusal.body)
+        self.server_state.total_requests += 1
+        if closing:
+            self.phase = Phase.CLOSING
+            self.loop.call_later(CLOSE_LINGER_S, self.transport.close)
+            return
+        rest_s = min(REST_MAX_S, REST_FIRST_S * 2.0**self._refusals)
+        self._refusals += 1
+        self._resting = self.loop.call_later(rest_s, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        if self.transport.is_closing() or self.phase is Phase.CLOSING:
+            return
+        data, self._unparsed = self._unparsed, b""
+        self._parse(data)
+        self.flow.resume_reading()
 
     def refuse(self, code: str, detail: str) -> None:
         """Answer with this problem, unless a response is under way, and close."""
@@ -278,4 +361,5 @@ class GuardedProtocol(HttpToolsProtocol):
             head += "retry-after: 1\r\n"
         self.transport.write(STATUS_LINE[problem.status] + head.encode() + b"\r\n" + body)
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the client has gone
+                self.transport.write_eof()

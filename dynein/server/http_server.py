@@ -26,7 +26,7 @@ from typing import cast
 import uvicorn
 
 from dynein.observability.events.api import CONNECTIONS_FULL
-from dynein.server.http_protocol import GuardedProtocol
+from dynein.server.http_protocol import Gate, GuardedProtocol
 from dynein.server.workers.connections import Connections
 
 HOLD_BACK_S = 0.002
@@ -68,8 +68,11 @@ class Server(uvicorn.Server):
     Signals are the command line's business, not the HTTP server's.
     """
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, *, connections_max: int) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, *, connections_max: int, gate: Gate | None = None
+    ) -> None:
         super().__init__(config)
+        self._gate = gate
         self._listener = listener
         self._connections_max = connections_max
         self._attaching: dict[asyncio.Task[None], None] = {}
@@ -171,7 +174,9 @@ class Server(uvicorn.Server):
 
     def _protocol(self) -> asyncio.Protocol:
         """As uvicorn's own `startup` makes one for each connection."""
-        return GuardedProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return GuardedProtocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, gate=self._gate
+        )
 
 
 class SharingServer(Server):
@@ -185,8 +190,9 @@ class SharingServer(Server):
         worker: int,
         *,
         connections_max: int,
+        gate: Gate | None = None,
     ) -> None:
-        super().__init__(config, listener, connections_max=connections_max)
+        super().__init__(config, listener, connections_max=connections_max, gate=gate)
         self._connections = connections
         self._worker = worker
 

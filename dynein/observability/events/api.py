@@ -83,6 +83,15 @@ CONNECTIONS_FULL = Event(
     role=ROLE,
     once_by=(),
 )
+REQUESTS_SHED = Event(
+    "requests.shed",
+    WARNING,
+    "requests are refused: more is asked than this process can do, or than their caller's rate allows",
+    "role reason caller repeats",
+    "`overload`: run more API processes, or slow the caller down. `caller`: as set by `caller_rate_per_s`.",
+    role=ROLE,
+    once_by=("reason", "caller"),
+)
 SEND_FAILED = Event(
     "send.failed",
     ERROR,

@@ -27,6 +27,7 @@ FIELDS: Mapping[str, str] = {
     "error": "what went wrong, in words",
     "reason": "why, as it is written on the dead letter",
     "jobs": "how many jobs",
+    "caller": "address of whoever sent the request",
     "connections": "how many HTTP connections",
     "messages": "how many messages of the inbound or dead-letter queue",
     "failures": "failures in a row",

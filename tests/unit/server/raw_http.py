@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from dynein.server.http_protocol import GuardedProtocol
+from dynein.server.http_protocol import Gate, GuardedProtocol
 from dynein.server.http_server import Server
 from dynein.server.listener import listen
 
@@ -36,7 +36,7 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
 class Served:
     """A server under test."""
 
-    def __init__(self, app: App, *, connections_max: int) -> None:
+    def __init__(self, app: App, *, connections_max: int, gate: Gate | None) -> None:
         self._listener = listen("127.0.0.1", 0)
         config = uvicorn.Config(
             app,
@@ -48,7 +48,7 @@ class Served:
             timeout_keep_alive=3600,  # else a busy machine closes connections in the middle of a test
             timeout_graceful_shutdown=5,
         )
-        self.server = Server(config, self._listener, connections_max=connections_max)
+        self.server = Server(config, self._listener, connections_max=connections_max, gate=gate)
         self.clients: list[Client] = []
         self.port: int = self._listener.getsockname()[1]
 
@@ -118,9 +118,9 @@ class Client:
 
 
 @asynccontextmanager
-async def served(app: App = echo, *, connections_max: int = 1000) -> AsyncIterator[Served]:
+async def served(app: App = echo, *, connections_max: int = 1000, gate: Gate | None = None) -> AsyncIterator[Served]:
     """A server while the block runs."""
-    under_test = Served(app, connections_max=connections_max)
+    under_test = Served(app, connections_max=connections_max, gate=gate)
     serving = asyncio.create_task(under_test.server.serve(sockets=[]))
     await under_test.until(lambda: under_test.server.started)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from dynein.server.http_protocol import (
     PIPELINED_MAX,
     RESPONSE_STALLED_S,
     Phase,
+    Refusal,
 )
 from tests.unit.server.raw_http import Client, Served, echo, served
 
@@ -263,3 +265,68 @@ async def _abuse(server: Served, parts: list[bytes]) -> None:
     with contextlib.suppress(ConnectionError):
         for part in parts:
             await client.send(part)
+
+
+# --- want of room -----------------------------------------------------------------------------------------------------
+
+
+class Bouncer:
+    """Lets in whom a test says."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.asked: list[tuple[bytes, int]] = []
+
+    def admit(self, path: bytes, peer: str, headers: Iterable[tuple[bytes, bytes]], body_bytes: int) -> Refusal | None:
+        assert peer == "127.0.0.1"
+        assert (b"host", b"x") in headers
+        self.asked.append((path, body_bytes))
+        return None if self.open else Refusal(503, b"content-length: 4\r\nretry-after: 1\r\n", b"full")
+
+
+async def test_a_refused_request_is_answered_at_once_and_its_body_dropped() -> None:
+    async def never(scope: Any, *_: Any) -> None:
+        raise AssertionError(scope)
+
+    bouncer = Bouncer()
+    async with served(never, gate=bouncer) as server:
+        client = await server.connect()
+        for size in (0, 5, 10_000):
+            await client.send(post(b"x" * size))
+            assert await client.response() == (503, b"full")
+    assert bouncer.asked == [(b"/", 0), (b"/", 5), (b"/", 10_000)]
+
+
+async def test_after_a_refusal_the_connection_serves_what_is_let_in() -> None:
+    bouncer = Bouncer()
+    async with served(gate=bouncer) as server:
+        client = await server.connect()
+        await client.send(post(b"hello"))
+        assert await client.response() == (503, b"full")
+        bouncer.open = True
+        await client.send(post(b"hello"))
+        assert await client.response() == (200, b"POST 5")
+
+
+@pytest.mark.parametrize("request_", [post(b"", declared=1_000_000), b"GET / HTTP/1.0\r\nhost: x\r\n\r\n"])
+async def test_where_its_body_is_large_or_it_is_the_last_the_connection_is_closed(request_: bytes) -> None:
+    async with served(gate=Bouncer()) as server:
+        client = await server.connect()
+        await client.send(request_)
+        assert await client.response() == (503, b"full")
+        assert await client.is_closed()
+
+
+async def test_a_flood_of_refused_requests_waits_at_its_sender() -> None:
+    bouncer = Bouncer()
+    async with served(gate=bouncer) as server:
+        client = await server.connect()
+        flood = asyncio.ensure_future(client.send(GET * 500_000))
+        assert await client.response() == (503, b"full")
+        await server.until(lambda: len(bouncer.asked) >= 3)
+        other = await server.connect()
+        bouncer.open = True
+        await other.send(GET)
+        assert await other.response() == (200, b"GET 0")
+        assert len(bouncer.asked) < 1000
+        flood.cancel()
