@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.results import RESULTS, markdown_table, read
 from benchmarks.targets import targets_table
 
-BENCHMARKS = ("submit", "pipeline", "idle", "cost", "lateness", "fleet", "workers", "footprint")
+BENCHMARKS = ("submit", "pipeline", "idle", "cost", "lateness", "fleet", "workers", "footprint", "overload")
 """In the order they are run: `cost` prices what `idle` has counted."""
 
 

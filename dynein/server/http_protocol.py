@@ -51,7 +51,7 @@ PIPELINED_MAX = 8
 CLOSE_LINGER_S = 1.0
 """After a refusal, how long what still comes is read and dropped: closed at once, the refusal might never be seen."""
 REST_FIRST_S = 0.05
-REST_MAX_S = 1.0
+REST_MAX_S = 0.5
 """How long nothing is read from a connection after a request of it was refused for want of room: the first time, and at
 the most."""
 _SKIPPED_BYTES_MAX = 65_536
