@@ -1,4 +1,4 @@
-"""How much at once and how fast: the bound on jobs in memory, and this ingester's share of the rate.
+"""How many jobs at once and how fast: the bound on jobs in memory, and this ingester's share of the fleet's rate.
 
 Room is counted in `dynein.core.trigger.slots`, the rate in jobs.
 """
@@ -9,40 +9,52 @@ import asyncio
 
 from dynein.runtime.clock import Clock, sleep_unless
 from dynein.runtime.token_bucket import TokenBucket
+from dynein.settings import Settings
 
 BURST_S = 1.0
+ENTRY_BYTES_MIN = 60
+"""No job takes less of an inbound message: its token alone has 52 characters."""
 
 
-class Gate:
-    """Lets messages in, in the order they came, as there is room for their jobs and tokens to pay for them.
+def jobs_max(settings: Settings) -> int:
+    """How many jobs can be admitted at a time: ``held_jobs_max``, or one message with more jobs than that.
 
-    A message larger than ``slots_max`` is let in when nothing else is inside.
+    Bounds what may wait anywhere behind `Admission`.
+    """
+    return settings.held_jobs_max + settings.message_bytes_max // ENTRY_BYTES_MIN
+
+
+class Admission:
+    """Admits messages, in the order they came, once there is room for their jobs and tokens to pay for them.
+
+    At most ``held_jobs_max`` slots are taken at a time. A message larger than that is admitted when it would be alone.
     """
 
-    def __init__(self, clock: Clock, *, slots_max: int, rate_per_s: float) -> None:
+    def __init__(self, clock: Clock, settings: Settings) -> None:
         self._clock = clock
-        self._slots_max = slots_max
-        self._tokens = TokenBucket(rate_per_s, clock.monotonic(), burst_s=BURST_S)
+        self._slots_max = settings.held_jobs_max
+        self._tokens = TokenBucket(settings.ingest_rate_per_s, clock.monotonic(), burst_s=BURST_S)
         self._order = asyncio.Lock()
         self._changed = asyncio.Event()
         self._closed = asyncio.Event()
-        self._outside = 0
-        self.rate_per_s = rate_per_s
+        self.rate_per_s = settings.ingest_rate_per_s
         self.slots = 0
-        """What the jobs inside take."""
+        """What the admitted jobs take."""
+        self.waiting = 0
+        """Messages received and neither admitted nor turned away yet."""
 
     def set_rate(self, rate_per_s: float) -> None:
         """Change our share of the rate."""
         self.rate_per_s = rate_per_s
         self._tokens.set_rate(rate_per_s, self._clock.monotonic())
 
-    async def until_inviting(self) -> bool:
-        """Wait until it makes sense to receive: none is outside, and there is room and a token. False once closed.
+    async def until_ready(self) -> bool:
+        """Wait until it makes sense to receive: no message waits, and there is room and a token. False once closed.
 
-        What we cannot take in yet is better off in the queue, where another ingester may get it.
+        What we cannot admit yet is better off in the queue, where another ingester may get it.
         """
         while not self._closed.is_set():
-            if self._outside or self.slots >= self._slots_max:
+            if self.waiting or self.slots >= self._slots_max:
                 await self._change()
             elif (wait_s := self._tokens.wait_s(self._clock.monotonic())) > 0:
                 await sleep_unless(self._closed, self._clock, wait_s)
@@ -51,17 +63,17 @@ class Gate:
         return False
 
     def announce(self) -> None:
-        """A message is received: from now until its `enter` or `turn_away` it counts as being outside."""
-        self._outside += 1
+        """A message is received: from now until its `enter` or `turn_away` it counts as waiting."""
+        self.waiting += 1
 
     def turn_away(self) -> None:
         """An announced message that need not enter."""
-        self._outside -= 1
-        assert self._outside >= 0
+        self.waiting -= 1
+        assert self.waiting >= 0
         self._changed.set()
 
     async def enter(self, jobs: int, slots: int) -> bool:
-        """Wait for one's turn, for room and for tokens. False, with nothing taken, once closed."""
+        """Wait for the message's turn, for room and for tokens. False, with nothing taken, once closed."""
         try:
             async with self._order:
                 while self.slots and self.slots + slots > self._slots_max and not self._closed.is_set():
@@ -80,13 +92,13 @@ class Gate:
             self.turn_away()
 
     def leave(self, slots: int) -> None:
-        """The jobs of a message that got in are done with."""
+        """The jobs of an admitted message are done with."""
         self.slots -= slots
         assert self.slots >= 0
         self._changed.set()
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Admit nothing any more."""
         self._closed.set()
         self._changed.set()
 

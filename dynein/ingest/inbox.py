@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
-from dynein.core.queues import ENTRIES_MAX, Queues, Received, SendFailure, call_failure
-from dynein.errors import Retryable, UnknownQueue
-from dynein.ingest.retrying import Retrying
+from dynein.core.queues import ENTRIES_MAX, Queues, Received, call_failure
+from dynein.errors import Retryable, Unavailable, UnknownQueue
+from dynein.ingest.admission import jobs_max
 from dynein.observability.events.ingest import INBOUND_UNDELETED
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
+from dynein.runtime.context import Context
 from dynein.runtime.group_commit import GroupCommit
+from dynein.runtime.retry import Backoff, Retry
+from dynein.settings import Settings
 
 CALLS_IN_FLIGHT_MAX = 8
 DELETE_TRIES_MAX = 12
-"""Half a minute or so, the message kept invisible meanwhile: coming back it means duplicates of what was sent."""
+"""Half a minute or so, the message kept invisible meanwhile: if it came back, what was sent would be sent twice."""
 
 
 class Inbox:
-    """One inbound queue."""
+    """One inbound queue. Once ``ended`` is set, no delete is repeated (`RetryEnded`)."""
 
     def __init__(
-        self,
-        queues: Queues,
-        url: str,
-        clock: Clock,
-        retrying: Retrying,
-        telemetry: Telemetry,
-        *,
-        wait_s: int,
-        visibility_timeout_s: int,
-        waiting_max: int,
+        self, queues: Queues, url: str, backoff: Backoff, ended: asyncio.Event, context: Context, settings: Settings
     ) -> None:
+        waiting_max = jobs_max(settings)
         self._queues = queues
         self._url = url
-        self._clock = clock
-        self._retrying = retrying
-        self._telemetry = telemetry
-        self._wait_s = wait_s
-        self._visibility_timeout_s = visibility_timeout_s
+        self._context = context
+        self._settings = settings
+        self._delete_retry = Retry(context.clock, context.rng, backoff, ended=ended, tries_max=DELETE_TRIES_MAX)
         self._deletes: GroupCommit[str, bool] = GroupCommit(
             self._delete, entries_max=ENTRIES_MAX, waiting_max=waiting_max, in_flight_max=CALLS_IN_FLIGHT_MAX
         )
@@ -46,17 +39,22 @@ class Inbox:
             self._give_back, entries_max=ENTRIES_MAX, waiting_max=waiting_max, in_flight_max=CALLS_IN_FLIGHT_MAX
         )
 
+    @property
+    def deleting(self) -> int:
+        """Messages whose delete waits or is under way, at most."""
+        return self._deletes.waiting + ENTRIES_MAX * self._deletes.in_flight
+
     async def receive(self) -> list[Received]:
         """Up to 10 messages, after at most the long-poll time."""
         received = await self._queues.receive(
             self._url,
             entries_max=ENTRIES_MAX,
-            wait_s=self._wait_s,
-            visibility_timeout_s=self._visibility_timeout_s,
+            wait_s=self._settings.receive_wait_s,
+            visibility_timeout_s=self._settings.visibility_timeout_s,
         )
         sent_at_ms = min((message.sent_at_ms for message in received if message.sent_at_ms is not None), default=None)
-        age_s = 0.0 if sent_at_ms is None else max(0, self._clock.now_ms() - sent_at_ms) / 1000
-        self._telemetry.inbound_oldest_age.set(age_s)
+        age_s = 0.0 if sent_at_ms is None else max(0, self._context.clock.now_ms() - sent_at_ms) / 1000
+        self._context.telemetry.inbound_oldest_age.set(age_s)
         return received
 
     async def delete(self, receipt: str) -> bool:
@@ -70,26 +68,22 @@ class Inbox:
     async def _delete(self, receipts: list[str]) -> Sequence[bool]:
         deleted = [False] * len(receipts)
         left = list(range(len(receipts)))
-        for tries in range(1, DELETE_TRIES_MAX + 1):
-            failures = await self._try_delete([receipts[i] for i in left])
+
+        async def attempt() -> None:
+            nonlocal left
+            failures = await self._queues.delete(self._url, [receipts[i] for i in left])
             for i, failure in zip(left, failures, strict=True):
                 deleted[i] = failure is None
             left = [i for i, f in zip(left, failures, strict=True) if f is not None and not f.permanent]
-            if not left:
-                break
-            if tries < DELETE_TRIES_MAX:
-                await self._retrying.pause(tries)
+            if left:
+                raise Unavailable(f"{len(left)} inbound messages were not deleted")
+
+        with suppress(Retryable, UnknownQueue):  # given up, counted and logged below
+            await self._delete_retry.call("delete", attempt, retry_on=(Retryable, UnknownQueue))
         if not all(deleted):
-            self._telemetry.inbound_failures.labels("delete").inc(deleted.count(False))
+            self._context.telemetry.inbound_failures.labels("delete").inc(deleted.count(False))
             INBOUND_UNDELETED.log(messages=deleted.count(False))
         return deleted
-
-    async def _try_delete(self, receipts: list[str]) -> list[SendFailure | None]:
-        """One call. A call that failed as a whole is reported as a failure of each entry."""
-        try:
-            return await self._queues.delete(self._url, receipts)
-        except (Retryable, UnknownQueue) as error:
-            return [call_failure(error)] * len(receipts)
 
     async def _give_back(self, receipts: list[str]) -> Sequence[None]:
         try:
@@ -98,5 +92,5 @@ class Inbox:
             failures = [call_failure(error)] * len(receipts)
         failed = sum(failure is not None for failure in failures)
         if failed:
-            self._telemetry.inbound_failures.labels("give_back").inc(failed)
+            self._context.telemetry.inbound_failures.labels("give_back").inc(failed)
         return [None] * len(receipts)

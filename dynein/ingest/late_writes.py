@@ -1,4 +1,4 @@
-"""The check after a write: will a dispatcher come to what was just stored?"""
+"""The check after a write: will a dispatcher read what was just stored?"""
 
 from __future__ import annotations
 
@@ -7,64 +7,60 @@ from collections.abc import Sequence
 from functools import partial
 
 from dynein.core.keys import bucket_of
-from dynein.core.shard_records import ShardRecords
+from dynein.core.shard_records import Layout, ShardRecords
 from dynein.core.trigger import Trigger
-from dynein.ingest.marks_cache import ShardView
-from dynein.ingest.retrying import Retrying
+from dynein.ingest.admission import jobs_max
+from dynein.ingest.marks_cache import MarksCache
 from dynein.ingest.triage import may_be_read
 from dynein.observability.events.ingest import LATE_WRITE
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock
+from dynein.runtime.context import Context
 from dynein.runtime.group_commit import GroupCommit
+from dynein.runtime.retry import Retry
+from dynein.settings import Settings
 
 
 class LateWrites:
     """Finds triggers stored behind their shard's read mark and reports them to its owner.
 
-    ``skew_max_ms``: how far wall clocks may be apart (`Settings.retire_grace_s` is where the fleet promises that).
-    ``waiting_max`` bounds what waits to be reported; the gate keeps it from being reached.
+    What waits to be reported is bounded by `jobs_max`, which `Admission` keeps from being reached.
     """
 
     def __init__(
         self,
         shards: ShardRecords,
-        view: ShardView,
-        clock: Clock,
-        retrying: Retrying,
-        telemetry: Telemetry,
-        *,
-        bucket_width_ms: int,
-        read_ahead_ms: int,
-        skew_max_ms: int,
-        waiting_max: int,
+        marks: MarksCache,
+        layout: Layout,
+        retry: Retry,
+        context: Context,
+        settings: Settings,
     ) -> None:
         self._shards = shards
-        self._view = view
-        self._clock = clock
-        self._retrying = retrying
-        self._telemetry = telemetry
-        self._bucket_width_ms = bucket_width_ms
-        self._read_ahead_ms = read_ahead_ms
-        self._skew_max_ms = skew_max_ms
-        self._waiting_max = waiting_max
+        self._marks = marks
+        self._bucket_width_ms = layout.bucket_width_ms
+        self._retry = retry
+        self._context = context
+        self._read_ahead_ms = round(settings.read_ahead_s * 1000)
+        self._skew_max_ms = round(settings.retire_grace_s * 1000)
+        """How far wall clocks may be apart: `Settings.retire_grace_s` is where the fleet promises that."""
+        self._waiting_max = jobs_max(settings)
         self._reports: dict[int, GroupCommit[int, bool]] = {}
-        """By shard. One report a shard is under way; what asks meanwhile shares the next, which begins after it asked:
+        """By shard. One report a shard is under way; those that come meanwhile share the next, which begins after them:
         in a backlog every message is late, and its reports are writes to one record."""
 
     async def report(self, stored: Sequence[Trigger]) -> list[Trigger]:
-        """Call when the store has acknowledged ``stored``; returns those that no dispatcher will ever come to.
+        """Call when the store has acknowledged ``stored``; returns those that no dispatcher will ever read.
 
-        All others are on time, or their shard's owner has been told to read again.
+        All others are on time, or their shard's owner will see that it has to read again.
         """
         suspects = [trigger for trigger in stored if self._suspect(trigger)]
-        await self._view.fresh(trigger.key.shard for trigger in suspects)
+        await self._marks.refresh(trigger.key.shard for trigger in suspects)
         late: dict[tuple[int, int], list[Trigger]] = {}
         for trigger in suspects:
-            known = self._view.known(trigger.key.shard)
+            known = self._marks.known(trigger.key.shard)
             if known is None or trigger.key.due_at_ms <= known.read_mark_ms:
                 place = (trigger.key.shard, bucket_of(trigger.key.due_at_ms, self._bucket_width_ms))
                 late.setdefault(place, []).append(trigger)
-        self._telemetry.late_writes.inc(sum(map(len, late.values())))
+        self._context.telemetry.late_writes.inc(sum(map(len, late.values())))
         for (shard, bucket), triggers in late.items():
             LATE_WRITE.log(token=triggers[0].token, shard=shard, bucket=bucket, jobs=len(triggers))
         reported = await asyncio.gather(*[self._report(shard, bucket) for shard, bucket in late])
@@ -76,12 +72,12 @@ class LateWrites:
         ]
 
     def _suspect(self, trigger: Trigger) -> bool:
-        known = self._view.known(trigger.key.shard)
+        known = self._marks.known(trigger.key.shard)
         return known is None or may_be_read(
             trigger.key.due_at_ms,
             known,
-            now_ms=self._clock.now_ms(),
-            now=self._clock.monotonic(),
+            now_ms=self._context.clock.now_ms(),
+            now=self._context.clock.monotonic(),
             read_ahead_ms=self._read_ahead_ms,
             skew_max_ms=self._skew_max_ms,
         )
@@ -98,7 +94,7 @@ class LateWrites:
     async def _report_together(self, shard: int, buckets: Sequence[int]) -> list[bool]:
         """Report the first bucket that is not retired: a shard's owner reads all from there on again."""
         for first in sorted(set(buckets)):
-            if await self._retrying.call(
+            if await self._retry.call(
                 f"report a late write in shard {shard}", partial(self._shards.report_late, shard, first)
             ):
                 return [bucket >= first for bucket in buckets]

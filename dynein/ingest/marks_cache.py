@@ -7,33 +7,35 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from dynein.core.keys import SHARDS_MAX
 from dynein.core.shard_records import ShardRecord, ShardRecords
-from dynein.ingest.retrying import Retrying, all_of
 from dynein.ingest.triage import KnownMarks, hold_mark_ms
 from dynein.runtime.clock import Clock
 from dynein.runtime.group_commit import GroupCommit
+from dynein.runtime.retry import Retry
+from dynein.runtime.tasks import all_of
+from dynein.settings import Settings
 
 
-class ShardView:
+class MarksCache:
     """Cached marks of shard records. Marks only rise, so what was read once stays a lower bound."""
 
-    def __init__(self, shards: ShardRecords, clock: Clock, retrying: Retrying, *, hold_window_ms: int) -> None:
+    def __init__(self, shards: ShardRecords, clock: Clock, retry: Retry, settings: Settings) -> None:
         self._shards = shards
         self._clock = clock
-        self._retrying = retrying
-        self._hold_window_ms = hold_window_ms
+        self._retry = retry
+        self._hold_window_ms = round(settings.hold_window_s * 1000)
         self._known: dict[int, KnownMarks] = {}
         self._raising: dict[int, asyncio.Lock] = {}
-        # One read at a time; whoever asks while it flies shares the next one, which is begun after they asked.
+        # One read at a time; calls made while it is under way share the next one, which begins after all of them.
         self._reads: GroupCommit[tuple[int, ...], None] = GroupCommit(
             self._read, entries_max=SHARDS_MAX, waiting_max=SHARDS_MAX, in_flight_max=1
         )
 
     def known(self, shard: int) -> KnownMarks | None:
-        """What is known without asking; ``None`` for a shard that has no record, as far as we know."""
+        """What is known without a call; ``None`` for a shard that has no record, as far as we know."""
         return self._known.get(shard)
 
-    async def fresh(self, shards: Iterable[int]) -> None:
-        """Know what a strongly consistent read *begun after this call* says of ``shards``.
+    async def refresh(self, shards: Iterable[int]) -> None:
+        """Learn the marks of ``shards`` from a strongly consistent read *begun after this call*.
 
         "After" in the order of events, not by a clock, so it holds whatever the clock's resolution.
         """
@@ -43,12 +45,12 @@ class ShardView:
 
     async def ensure_known(self, shards: Iterable[int]) -> None:
         """Read those never seen; what is still unknown afterwards has no record."""
-        await self.fresh(shard for shard in shards if shard not in self._known)
+        await self.refresh(shard for shard in shards if shard not in self._known)
 
     async def cover(self, due_at_ms: Mapping[int, int]) -> None:
         """Make sure that each of these shards has a mark at or past the due time given for it.
 
-        From then on nobody can cancel or move a job due by then. Concurrent callers share one write a shard.
+        From then on no job due by then can be cancelled or moved. Concurrent callers share one write a shard.
         """
         await all_of(
             [self._cover(shard, due) for shard, due in sorted(due_at_ms.items()) if self._short_of(shard, due)]
@@ -59,7 +61,7 @@ class ShardView:
             if self._short_of(shard, due_at_ms):
                 mark_ms = hold_mark_ms(due_at_ms, self._clock.now_ms(), self._hold_window_ms)
                 as_of = self._clock.monotonic()
-                record = await self._retrying.call(
+                record = await self._retry.call(
                     f"raise the hold mark of shard {shard}", lambda: self._shards.raise_hold_mark(shard, mark_ms)
                 )
                 self._learn([record], as_of)
@@ -76,7 +78,7 @@ class ShardView:
             as_of = self._clock.monotonic()
             self._learn(await self._shards.get(shards), as_of)
 
-        await self._retrying.call("read shard records", attempt)
+        await self._retry.call("read shard records", attempt)
         return [None] * len(wanted)
 
     def _learn(self, records: Iterable[ShardRecord], as_of: float) -> None:
@@ -84,7 +86,7 @@ class ShardView:
             before = self._known.get(record.shard)
             marks = KnownMarks(record.read_mark_ms, record.hold_mark_ms, as_of)
             if before is not None:
-                # Answers may overtake one another.
+                # Responses may overtake one another.
                 marks = KnownMarks(
                     max(before.read_mark_ms, marks.read_mark_ms),
                     max(before.hold_mark_ms, marks.hold_mark_ms),

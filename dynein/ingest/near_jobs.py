@@ -1,9 +1,11 @@
-"""Jobs in hand: each is sent at its due millisecond, and not before."""
+"""Near jobs, due within the hold window: kept in memory, their inbound message undeleted, until each is due.
+
+Each is then sent at its due millisecond, not before. What cannot be sent from here is stored after all, by the caller.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -12,46 +14,37 @@ from dynein.core.due_job import DueJob, Outcome
 from dynein.core.job import Job
 from dynein.core.trigger import Trigger
 from dynein.delivery.delivery import Delivery
-from dynein.errors import Overloaded
-from dynein.observability.telemetry import Telemetry
-from dynein.runtime.clock import Clock, sleep_unless
-
-RECHECK_S = 1.0
-"""Longest sleep while something is held: a wall clock may be set forward meanwhile."""
-_IDLE_S = 60.0
-_RELEASED_AT_ONCE_MAX = 500
-"""Then the event loop gets a turn."""
+from dynein.delivery.due_timer import DueTimer
+from dynein.errors import Overloaded, Retryable
+from dynein.runtime.context import Context
+from dynein.settings import Settings
 
 
-class NotSentError(Exception):
-    """The job left the hand unsent, and will not be sent from here: store it."""
+class NotSentError(Retryable):
+    """The job has not been sent, and will not be unless it is put again: store it, or put it again later."""
 
 
-class _Held(NamedTuple):
-    due_at_ms: int
-    order: int
+class _NearJob(NamedTuple):
     trigger: Trigger
     job: Job
     sent: asyncio.Future[None]
 
 
-class Hand:
-    """A heap by due time in front of a `Delivery`.
+class NearJobs:
+    """A `DueTimer` in front of a `Delivery`.
 
-    ``patience_s``: a job not sent this long after it was given to its lane leaves unsent (at its lane's next try), so
-    that a failing destination cannot fill the hand.
+    A job not sent ``hold_window_s`` after it was given to its lane is evicted (at its lane's next try), so that a
+    failing destination cannot fill the memory for near jobs.
     """
 
-    def __init__(self, delivery: Delivery, clock: Clock, telemetry: Telemetry, *, patience_s: float) -> None:
+    def __init__(self, delivery: Delivery, context: Context, settings: Settings) -> None:
         self._delivery = delivery
-        self._clock = clock
-        self._telemetry = telemetry
-        self._patience_s = patience_s
-        self._heap: list[_Held] = []
-        self._order = 0
+        self._clock = context.clock
+        self._held = context.telemetry.held
+        self._in_lane_s_max = settings.hold_window_s
+        self._timer: DueTimer[_NearJob] = DueTimer(context.clock, self._on_due)
         self._jobs = 0
         self._due_max_ms: int | None = None
-        self._wake = asyncio.Event()
 
     @property
     def jobs(self) -> int:
@@ -67,69 +60,50 @@ class Hand:
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._count(1)
         sent.add_done_callback(lambda _: self._count(-1))
-        if self._due_max_ms is not None and trigger.key.due_at_ms > self._due_max_ms:
-            sent.set_exception(NotSentError())
-            return sent
-        self._order += 1
-        held = _Held(trigger.key.due_at_ms, self._order, trigger, job, sent)
-        heapq.heappush(self._heap, held)
-        if self._heap[0] is held:
-            self._wake.set()
+        due_at_ms = trigger.key.due_at_ms
+        if self._due_max_ms is not None and due_at_ms > self._due_max_ms:
+            sent.set_exception(_evicted())
+        else:
+            self._timer.add(due_at_ms, _NearJob(trigger, job, sent))
         return sent
 
-    def let_go_after(self, due_max_ms: int) -> None:
+    def evict_due_after(self, due_max_ms: int) -> None:
         """Keep nothing that is due later than this, from now on."""
         self._due_max_ms = due_max_ms
-        later = sorted(held for held in self._heap if held.due_at_ms > due_max_ms)
-        self._heap = [held for held in self._heap if held.due_at_ms <= due_max_ms]
-        heapq.heapify(self._heap)
-        for held in later:
-            if not held.sent.done():
-                held.sent.set_exception(NotSentError())
+        for near in self._timer.discard(lambda near: near.trigger.key.due_at_ms > due_max_ms):
+            if not near.sent.done():
+                near.sent.set_exception(_evicted())
 
     async def run(self) -> None:
         """Send what becomes due, until cancelled."""
-        while True:
-            self._wake.clear()
-            wait_s = self.run_once()
-            if wait_s > 0:
-                await sleep_unless(self._wake, self._clock, wait_s)
-            else:
-                await self._clock.sleep(0)
+        await self._timer.run()
 
-    def run_once(self) -> float:
-        """Give what is due to its lane; the seconds until the next is, or until it is time to look again."""
-        now_ms = self._clock.now_ms()
-        for _ in range(_RELEASED_AT_ONCE_MAX):
-            if not self._heap:
-                return _IDLE_S
-            if self._heap[0].due_at_ms > now_ms:
-                return min((self._heap[0].due_at_ms - now_ms) / 1000, RECHECK_S)
-            held = heapq.heappop(self._heap)
-            if not held.sent.done():
-                self._send(held)
-        return 0.0
-
-    def _send(self, held: _Held) -> None:
-        due_job = DueJob(held.trigger, held.job, self._may_send(held.sent))
+    def _on_due(self, near: _NearJob) -> None:
+        if near.sent.done():
+            return
+        due_job = DueJob(near.trigger, near.job, self._may_send(near.sent))
         try:
             delivered = self._delivery.submit(due_job)
-        except Overloaded:
-            held.sent.set_exception(NotSentError())
+        except Overloaded as error:
+            near.sent.set_exception(NotSentError(str(error)))
         else:
-            delivered.add_done_callback(partial(_pass_on, held.sent))
+            delivered.add_done_callback(partial(_pass_on, near.sent))
 
     def _may_send(self, sent: asyncio.Future[None]) -> Callable[[], bool]:
-        patient_until = self._clock.monotonic() + self._patience_s
-        return lambda: not sent.done() and self._clock.monotonic() < patient_until
+        until = self._clock.monotonic() + self._in_lane_s_max
+        return lambda: not sent.done() and self._clock.monotonic() < until
 
     def _count(self, jobs: int) -> None:
         self._jobs += jobs
-        self._telemetry.held.set(self._jobs)
+        self._held.set(self._jobs)
+
+
+def _evicted() -> NotSentError:
+    return NotSentError("it is due after this process has shut down")
 
 
 def _pass_on(sent: asyncio.Future[None], delivered: asyncio.Future[Outcome]) -> None:
-    """What became of a delivery, to whoever put the job in hand."""
+    """End ``sent`` as the delivery ended."""
     error = None if delivered.cancelled() else delivered.exception()
     if sent.done():
         return
@@ -138,6 +112,6 @@ def _pass_on(sent: asyncio.Future[None], delivered: asyncio.Future[Outcome]) -> 
     elif error is not None:
         sent.set_exception(error)
     elif delivered.result() is Outcome.ABANDONED:
-        sent.set_exception(NotSentError())
+        sent.set_exception(NotSentError("its destination has failed for too long, or this process is shutting down"))
     else:
         sent.set_result(None)

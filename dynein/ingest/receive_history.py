@@ -15,16 +15,16 @@ class Progress:
     """How far one message got."""
 
     finished: bool = False
-    """Nothing but its delete was left to do."""
+    """Only its delete was left to do."""
     sent: dict[TriggerKey, None] = field(default_factory=dict)
     """Jobs sent from here, while others of the message were not finished."""
 
 
-class Memory:
+class ReceiveHistory:
     """Progress by message id: of the last `MESSAGES_MAX` messages.
 
-    Only saves duplicates: SQS may hand out a message again whose delete failed, or even was acknowledged. A crash
-    forgets, and then at-least-once is what it says.
+    It only saves duplicates: SQS may deliver a message again whose delete failed, or even was acknowledged. A crash
+    loses it, and then jobs may be sent twice, as at-least-once allows.
     """
 
     def __init__(self, messages_max: int = MESSAGES_MAX) -> None:

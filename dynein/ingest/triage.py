@@ -1,4 +1,4 @@
-"""The ingester's decisions. Pure: what comes in is known, what comes out is what to do."""
+"""The ingester's decisions. Pure: what is known comes in, what to do comes out."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import NamedTuple
 from dynein.core.inbound_message import Arrival
 
 HOLD_MARK_EXTRA_MS = 1000
-"""A hold mark is raised this much further than need be, so that a stream of near jobs raises it once a second."""
+"""A hold mark is raised this much further than necessary, so that a stream of near jobs raises it once a second."""
 
 
-class Admitted(NamedTuple):
-    """Arrivals by what becomes of them, in the order they came."""
+class Triage(NamedTuple):
+    """Arrivals by what is done with them, in the order they came."""
 
-    hold: list[Arrival]
-    store: list[Arrival]
+    near: list[Arrival]
+    """Due within the hold window, or already: held in memory until due, then sent."""
+    far: list[Arrival]
+    """Stored."""
 
 
 class KnownMarks(NamedTuple):
@@ -34,17 +36,17 @@ class KnownMarks(NamedTuple):
         return max(self.read_mark_ms, self.hold_mark_ms)
 
 
-def admit(arrivals: Sequence[Arrival], now_ms: int, hold_window_ms: int) -> Admitted:
-    """Hold what is due within the window or already, store the rest.
+def triage(arrivals: Sequence[Arrival], now_ms: int, hold_window_ms: int) -> Triage:
+    """Separate what is due within the window, or already, from the rest.
 
-    Marks play no part: after a dispatcher's clock has been hours ahead, so is its read mark, and holding everything up
-    to it would fill the hand. Such a trigger is stored and reported late.
+    Marks play no part: if a dispatcher's clock has been hours ahead, so is its read mark, and holding everything up to
+    it would fill the memory for near jobs. Such a trigger is stored and reported late.
     """
-    admitted = Admitted([], [])
+    result = Triage([], [])
     for arrival in arrivals:
         due_soon = arrival.key.due_at_ms <= now_ms + hold_window_ms
-        (admitted.hold if due_soon else admitted.store).append(arrival)
-    return admitted
+        (result.near if due_soon else result.far).append(arrival)
+    return result
 
 
 def hold_mark_ms(due_at_ms: int, now_ms: int, hold_window_ms: int) -> int:
@@ -57,8 +59,8 @@ def may_be_read(
 ) -> bool:
     """Could the read mark have reached ``due_at_ms``? If not, there is no need to read it again.
 
-    A read mark keeps pace with its owner's wall clock, ``read_ahead_ms`` ahead. So it is about where it was, plus the
-    time since; or, after nobody owned the shard for a while, near our own clock. ``skew_max_ms`` covers what two wall
+    A read mark follows its owner's wall clock, ``read_ahead_ms`` ahead of it. So it is about where it was, plus the
+    time since; or, if the shard had no owner for a while, near our own clock. ``skew_max_ms`` covers what two wall
     clocks may differ by.
     """
     kept_pace_ms = known.read_mark_ms + int((now - known.as_of) * 1000)

@@ -95,11 +95,14 @@ async def within(seconds: float, clock: Clock, work: Awaitable[ResultT]) -> Resu
     sleeping = asyncio.ensure_future(clock.sleep(seconds))
     try:
         await asyncio.wait((working, sleeping), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise Unavailable(f"no response within {seconds:.1f} s")
-        return working.result()
-    finally:
+    except asyncio.CancelledError:  # no `finally`: a coroutine that is closed unfinished may not wait any more
         await cancel_all((sleeping, working))
+        raise
+    late = not working.done()
+    await cancel_all((sleeping, working))
+    if late:
+        raise Unavailable(f"no response within {seconds:.1f} s")
+    return working.result()
 
 
 async def any_set(*events: asyncio.Event) -> None:

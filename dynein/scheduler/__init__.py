@@ -2,21 +2,36 @@
 
 How it works
 ------------
-A `lease_keeper <dynein.scheduler.leases>` owns this process's fair share of the shards. For each one a `shard reader
-<dynein.scheduler.shard_reader>` reads ahead what is due in the next seconds into a `hand
-<dynein.scheduler.shard_buffer>`. One `sender <dynein.scheduler.sender>` hands each trigger to its destination's lane
-(`dynein.delivery`) at its due millisecond and removes it from the store once the send is acknowledged. What is decided
-is decided by pure functions: who owns which shard in `lease_assignment`, what is read, retired and kept in memory in
-`read_plan`.
+The modules, along the way of a trigger:
+
+`lease_keeper <dynein.scheduler.lease_keeper>`
+    Owns this process's fair share of the shards, which `lease_assignment` works out. A `lease <dynein.scheduler.lease>`
+    says for how long a shard may be used and how far it may be read.
+`shard_reader <dynein.scheduler.shard_reader>`
+    One for each owned shard: reads ahead what is due in the next seconds into its `shard_buffer
+    <dynein.scheduler.shard_buffer>`. What to read next, what to read again and which buckets are finished with is
+    decided by `read_plan`; the `read_pool <dynein.scheduler.read_pool>` lets the shards take turns, and `memory_budget`
+    says how much each may read.
+`sender <dynein.scheduler.sender>`
+    Passes each trigger to its destination's lane (`dynein.delivery`) at its due millisecond. What the lane has no room
+    for waits in the `overflow <dynein.scheduler.overflow>`, or is evicted from memory and read again later.
+`remover <dynein.scheduler.remover>`
+    Removes triggers from the store once their sends are acknowledged, and dead-letters records that cannot be read.
+`lag <dynein.scheduler.lag>`
+    Measures what is late.
+`dispatcher <dynein.scheduler.dispatcher>`
+    Starts all of these, and ends them in order.
+
+`lease_assignment`, `read_plan` and `memory_budget` are pure: they do no I/O and wait for nothing.
 
 What it promises
 ----------------
 * **Nothing is lost.** A trigger leaves the store only after SQS, or the dead-letter queue, has acknowledged its job. A
-  trigger that is forgotten before that (no room, no lease) is known to be, and is read again.
-* **Nothing is early.** A job goes to its lane when the wall clock shows its due millisecond, looked at again after
-  every sleep.
-* **One owner a shard.** Before each try, the lease is asked whether it can still be ours by our own monotonic clock.
-* **Cancelled is not sent.** The read mark is raised, and the answer seen, before anything due by it is read; so a
+  trigger that leaves memory before that (no room, no lease) is still stored, and is read again.
+* **Nothing is early.** A job goes to its lane when the wall clock shows its due millisecond, which is checked again
+  after every sleep.
+* **One owner a shard.** Right before each try, the lease is checked: can it still be ours, by our own monotonic clock?
+* **Cancelled is not sent.** The read mark is raised, and that is acknowledged, before anything due by it is read; so a
   tombstone that matters is there when its range is read.
 * **Nothing is stranded.** A bucket is retired after a read that found it empty, begun a grace after its end, on
   condition that no late write was counted since. After a late write, every open bucket is read again, twice.
@@ -26,22 +41,22 @@ What it promises
 What can go wrong
 -----------------
 =====================================  ================================================================================
-this process crashes                   its beats stand still; after ``lease_ttl_s`` others take its shards and read from
-                                       the first open bucket. What was sent and not yet removed is sent twice.
-it is frozen, then wakes               its monotonic clock says that its leases may be gone: nothing is sent until a
-                                       renewal goes through, which it does only if nobody has taken the shard.
-a renewal is not answered              it is repeated while the lease lasts; then sends wait until one goes through.
-a renewal finds another owner          the shard is dropped at once. Sends on their way end, and their triggers are
+this process crashes                   its heartbeats stop changing; after ``lease_ttl_s`` others take its shards and
+                                       read from the first open bucket. What was sent and not yet removed is sent twice.
+it is frozen, then wakes               by its monotonic clock its leases may have expired: nothing is sent until a
+                                       renewal succeeds, which it does only if nobody has taken the shard.
+a renewal gets no response             it is repeated while the lease lasts; then sends wait until one succeeds.
+a renewal finds another owner          the shard is dropped at once. Sends under way end, and their triggers are
                                        removed, which does no harm.
-a take is not answered                 the next look shows our name under the fence that we tried to set: taken again.
-it is told to stop                     it leaves the roster, lets sends on their way end, removes what they sent, then
-                                       releases its shards: a successor takes them at its next look.
-a dispatcher joins                     the others release what exceeds their share, each shard as soon as nothing of it
-                                       is on its way.
+a take gets no response                the next poll shows our name under the fence that we tried to set: taken again.
+it is told to stop                     it leaves the roster, lets sends under way end, removes what they sent, then
+                                       releases its shards: a successor takes them at its next poll.
+a dispatcher joins                     the others release what exceeds their share, each shard as soon as no call of it
+                                       is under way.
 a read fails                           it is repeated at the next tick, from the same page.
-a removal fails, or part of it         what is left is repeated under backoff, and stays in hand until it succeeds.
-a destination fails                    its lane fills; its further due triggers are let go, and read again from the
-                                       earliest of them when the lane has room. Other destinations do not notice.
+a removal fails, or part of it         what is left is repeated under backoff, and stays in memory until it succeeds.
+a destination fails                    its lane fills; its further due triggers are evicted, and read again from the
+                                       earliest of them on when the lane has room. Other destinations are not affected.
 a destination is slow                  its further due triggers wait in memory, for ten seconds at most; then as above.
 an outage has left a backlog           buckets are read oldest first, page after page, as fast as memory frees up. What
                                        is found empty on the way is retired in one go.

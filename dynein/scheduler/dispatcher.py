@@ -1,25 +1,28 @@
-"""The dispatcher: ties lease keeper, readers and sender together, and ends them in order."""
+"""The dispatcher: ties lease keeper, readers, sender and remover together, and ends them in order."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from functools import partial
 from typing import Any, NamedTuple
 
 from dynein.core.ports import Deployment, Ports
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.delivery import Delivery
-from dynein.errors import DyneinError
+from dynein.errors import DyneinError, Unavailable
 from dynein.fleet.membership import Membership
 from dynein.fleet.staleness import ShardsSeen
 from dynein.observability.events.process import DRAIN_LATE, ROSTER_NOT_LEFT
 from dynein.runtime.context import Context
 from dynein.runtime.periodic import run_periodically
+from dynein.runtime.tasks import Tasks, all_ended, any_set, first_of, until, within
 from dynein.scheduler.lag import export
-from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes, ShardWork
+from dynein.scheduler.lease import Lease
+from dynein.scheduler.lease_keeper import LeaseKeeper, ShardWork
 from dynein.scheduler.memory_budget import MemoryBudget
 from dynein.scheduler.read_pool import ReadPool
-from dynein.scheduler.sender import Backoff, Sender
+from dynein.scheduler.remover import Remover
+from dynein.scheduler.sender import Sender
 from dynein.scheduler.shard_reader import ReadLimits, ShardReader
 from dynein.settings import Settings
 
@@ -56,44 +59,33 @@ class Dispatcher:
         context: Context,
         settings: Settings,
     ) -> None:
-        store, shards, bucket_width_ms = ports.triggers, ports.shards, deployment.layout.bucket_width_ms
-        clock, telemetry, rng, tally = context.clock, context.telemetry, context.rng, context.tally
-        self._store = store
         self._membership = membership
         self._delivery = delivery
-        self._clock = clock
-        self._telemetry = telemetry
-        self._rng = rng
-        self._drain_s = settings.drain_s
-        self._read_limits = ReadLimits(
-            bucket_width_ms=bucket_width_ms,
-            read_ahead_ms=int(settings.read_ahead_s * 1000),
-            retire_grace_ms=int(settings.retire_grace_s * 1000),
-        )
-        self._memory = MemoryBudget(settings.read_ahead_jobs_max, settings.page_jobs_max)
-        backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s)
-        self._sender = Sender(
-            store,
-            delivery,
-            dead_letters,
-            clock,
-            telemetry,
-            self._memory,
-            backoff,
-            rng,
-            has_drained=self._read_for,
-            tally=tally,
-        )
+        self._context = context
+        self._settings = settings
+        memory = MemoryBudget(settings.read_ahead_jobs_max, settings.page_jobs_max)
+        self._remover = Remover(ports.triggers, dead_letters, memory, context, settings)
+        self._sender = Sender(delivery, self._remover, memory, context, has_drained=self._read_for)
         self._readers: dict[int, ShardReader] = {}
-        self._pool = ReadPool(self._memory, self._retire_at_once)
-        times = LeaseTimes(settings.lease_ttl_s, settings.tick_s, settings.call_timeout_s, settings.read_ahead_s)
-        self._keeper = LeaseKeeper(
-            shards, membership.member, lambda: membership.live, clock, telemetry, times, self._open_work
+        self._pool = ReadPool(memory, self._retire_at_once)
+        self._open_reader = partial(
+            ShardReader,
+            store=ports.triggers,
+            sender=self._sender,
+            memory=memory,
+            clock=context.clock,
+            limits=ReadLimits(
+                bucket_width_ms=deployment.layout.bucket_width_ms,
+                read_ahead_ms=int(settings.read_ahead_s * 1000),
+                retire_grace_ms=int(settings.retire_grace_s * 1000),
+            ),
+            turn=asyncio.Lock(),
+            schedule=self._pool.schedule,
+            ended=self._forget,
         )
-        self._turn = asyncio.Lock()
-        self._joined = asyncio.Event()
+        self._keeper = LeaseKeeper(ports.shards, membership, context, settings, self._open_work)
 
-    # --- what is going on -------------------------------------------------------------------------------------------
+    # --- its state --------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
         """The state to show."""
@@ -111,50 +103,51 @@ class Dispatcher:
         return self._keeper.owns(shard)
 
     def shards_seen(self) -> ShardsSeen:
-        """All shards, as of the last look at their records."""
+        """All shards, as of the last poll of their records."""
         return self._keeper.seen
 
     # --- the agent --------------------------------------------------------------------------------------------------
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Dispatch until ``stopping`` is set, then buffer over within ``drain_s``.
+        """Dispatch until ``stopping`` is set, then hand the shards over within ``drain_s``.
 
         Raises `FatalError` when an operator has to act. Cancelling it is a crash: everything ends at once, and the
         leases stay until others see that they are stale.
         """
-        tasks = [
-            _start(run_periodically("membership", self._join, self._clock, stopping, self._rng), "membership"),
-            _start(self._keep_leases(stopping), "lease keeper"),
-        ]
-        workers = [_start(self._pool.run(), f"reader {i}") for i in range(READS_MAX)]
-        workers.append(_start(self._sender.run(), "sender"))
-        stopped = _start(stopping.wait(), "stopping")
+        tasks = Tasks()
+        joined = asyncio.Event()
+        agents = [tasks.start(self._be_member(joined, stopping)), tasks.start(self._keep_leases(joined, stopping))]
+        for _ in range(READS_MAX):
+            tasks.start(self._pool.run())
+        tasks.start(self._sender.run())
+        tasks.start(self._remover.run())
         try:
-            await _until(stopped, tasks + workers)
+            await first_of(tasks.start(stopping.wait()), tasks.failure)
             # The agents end by themselves after the pass they are in: a take cut short would leave a lease to expire.
-            await self._within(self._drain(tasks, workers), self._drain_s)
+            draining = until(tasks.start(self._drain(agents)), [tasks.failure])
+            try:
+                await within(self._settings.drain_s, self._context.clock, draining)
+            except Unavailable:
+                DRAIN_LATE.log(role="dispatcher", within_s=self._settings.drain_s)
         finally:
-            self._sender.kill()
+            self._remover.kill()
             for reader in list(self._readers.values()):
                 reader.close()
             self._measure()
-            await _cancel([stopped, *tasks, *workers])
+            await tasks.cancel_all()
 
-    async def _join(self) -> float:
-        wait_s = await self._membership.run_once()
-        self._joined.set()
-        return wait_s
+    async def _be_member(self, joined: asyncio.Event, stopping: asyncio.Event) -> None:
+        async def run_once() -> float:
+            wait_s = await self._membership.run_once()
+            joined.set()
+            return wait_s
 
-    async def _keep_leases(self, stopping: asyncio.Event) -> None:
+        await run_periodically("membership", run_once, self._context.clock, stopping, self._context.rng)
+
+    async def _keep_leases(self, joined: asyncio.Event, stopping: asyncio.Event) -> None:
         # Not before we know who else is there: we would take every shard, only to give most of them up.
-        joined = _start(self._joined.wait(), "joined")
-        stopped = _start(stopping.wait(), "stopped")
-        try:
-            await asyncio.wait((joined, stopped), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            joined.cancel()
-            stopped.cancel()
-        await run_periodically("lease keeper", self._pass, self._clock, stopping, self._rng)
+        await any_set(joined, stopping)
+        await run_periodically("lease keeper", self._pass, self._context.clock, stopping, self._context.rng)
 
     async def _pass(self) -> float:
         wait_s = await self._keeper.run_once()
@@ -163,51 +156,24 @@ class Dispatcher:
         return wait_s
 
     def _measure(self) -> None:
-        now_ms = self._clock.now_ms()
-        self._telemetry.read_ahead.set(self._jobs_buffered())
-        export([reader.lag(now_ms) for reader in self._readers.values()], now_ms, self._telemetry)
+        now_ms, telemetry = self._context.clock.now_ms(), self._context.telemetry
+        telemetry.read_ahead.set(self._jobs_buffered())
+        export([reader.lag(now_ms) for reader in self._readers.values()], now_ms, telemetry)
 
-    async def _drain(self, tasks: list[asyncio.Task[Any]], workers: list[asyncio.Task[Any]]) -> None:
-        """Leave first, so that the others' shares have grown by the time the shards are released."""
-        await _all(tasks)
+    async def _drain(self, agents: list[asyncio.Task[Any]]) -> None:
+        """Leave the roster first, so that the others' shares have grown by the time the shards are released."""
+        await all_ended(agents)
         self._delivery.stop()
         try:
             await self._membership.leave()
         except DyneinError as error:
             ROSTER_NOT_LEFT.log(error, role="dispatcher")
-        handing_over = _start(self._keeper.hand_over(_HAND_OVER_POLL_S), "handing over")
-        try:
-            await _until(handing_over, workers)
-        finally:
-            await _cancel([handing_over])
-
-    async def _within(self, coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
-        draining = _start(coroutine, "draining")
-        sleeping = _start(self._clock.sleep(seconds), "drain limit")
-        try:
-            await asyncio.wait((draining, sleeping), return_when=asyncio.FIRST_COMPLETED)
-            if draining.done():
-                draining.result()
-            else:
-                DRAIN_LATE.log(role="dispatcher", within_s=seconds)
-        finally:
-            await _cancel([draining, sleeping])
+        await self._keeper.hand_over(_HAND_OVER_POLL_S)
 
     # --- shards -----------------------------------------------------------------------------------------------------
 
     def _open_work(self, lease: Lease) -> ShardWork:
-        reader = ShardReader(
-            lease,
-            self._store,
-            self._sender,
-            self._memory,
-            self._clock,
-            self._read_limits,
-            self._turn,
-            schedule=self._pool.schedule,
-            ended=self._forget,
-        )
-        self._readers[lease.shard] = reader
+        reader = self._readers[lease.shard] = self._open_reader(lease)
         return reader
 
     def _jobs_buffered(self) -> int:
@@ -226,30 +192,3 @@ class Dispatcher:
         """Late writes kept moving between a bucket's empty read and the next tick: do not wait for the tick."""
         if reader.should_retire_at_once():
             await self._keeper.renew(reader.lease, read_on=False)
-
-
-def _start(coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-    return asyncio.get_running_loop().create_task(coroutine, name=name)
-
-
-async def _until(end: asyncio.Task[Any], others: list[asyncio.Task[Any]]) -> None:
-    """Return once ``end`` is done; raise at once if it or one of ``others`` fails."""
-    waiting = [end, *others]
-    while not end.done():
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            if task.done():
-                task.result()
-        waiting = [task for task in waiting if not task.done()]
-    end.result()
-
-
-async def _all(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        await task
-
-
-async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

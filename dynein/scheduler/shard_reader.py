@@ -15,7 +15,7 @@ from dynein.observability.events.delivery import JOB_STOPPED
 from dynein.observability.events.scheduler import RECORD_UNDECODABLE, ROLE
 from dynein.runtime.clock import Clock
 from dynein.scheduler.lag import OVERDUE_AFTER_MS, Lag
-from dynein.scheduler.leases import Lease
+from dynein.scheduler.lease import Lease
 from dynein.scheduler.memory_budget import MemoryBudget
 from dynein.scheduler.read_plan import RangeScan, first_ms_of, last_ms_of, retire_before
 from dynein.scheduler.sender import Sender

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dynein.core.queues import ENTRIES_MAX
 from dynein.scheduler.dispatcher import READS_MAX
-from dynein.scheduler.leases import CALLS_MAX
+from dynein.scheduler.lease_keeper import CALLS_MAX
 from tests.simulation.agents import Innards
 from tests.simulation.process import Process, State, pause
 from tests.simulation.world import World
@@ -72,12 +72,11 @@ class Bounds:
             yield Level("submissions waiting for one queue", max(waiting, default=0), settings.submit_waiting_max)
         if innards.ingester is not None:
             held_max = max(settings.held_jobs_max, self.message_jobs_max)
-            received_max = 10 * settings.ingest_receivers
-            yield Level("jobs held in hand", innards.ingester.hand.jobs, held_max)
-            # Those that only wait to be deleted have left the gate; a bound of their own keeps them.
-            deletes = innards.ingester._inbox._deletes
-            deleting = deletes.waiting + ENTRIES_MAX * deletes.in_flight
-            yield Level("messages kept invisible", len(innards.ingester.visibility), held_max + received_max + deleting)
+            received_max = ENTRIES_MAX * settings.ingest_receivers
+            yield Level("near jobs held", innards.ingester.near_jobs.jobs, held_max)
+            # Those that only wait to be deleted take no room of `Admission`; a bound of their own keeps them.
+            invisible_max = held_max + received_max + innards.ingester.inbox.deleting
+            yield Level("messages kept invisible", len(innards.ingester.visibility), invisible_max)
         if innards.dispatcher is not None:
             snapshot = innards.dispatcher.snapshot()
             yield Level("triggers read ahead", snapshot.read_ahead_jobs, settings.read_ahead_jobs_max)

@@ -15,7 +15,7 @@ from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.due_timer import DueTimer
 from dynein.delivery.lane import Lane
 from dynein.errors import DyneinError
-from dynein.ingest.near_jobs import Hand as IngestHand
+from dynein.ingest.near_jobs import NearJobs
 from dynein.runtime.group_commit import GroupCommit
 from dynein.scheduler.sender import Sender
 from dynein.scheduler.shard_buffer import ShardBuffer
@@ -25,7 +25,7 @@ from tests.simulation.mutation import Mutation, result, returns
 
 def _remove_when_due(original: Any) -> Any:
     def submit(self: Sender, entry: Any) -> None:
-        removing = self._store.remove([entry.trigger.key])
+        removing = self._remover._store.remove([entry.trigger.key])
         asyncio.ensure_future(_quietly(removing))  # noqa: RUF006 - as careless as the bug
         original(self, entry)
 
@@ -42,7 +42,7 @@ def _early(original: Any) -> Any:
 
 
 def _rounded_to_seconds(original: Any) -> Any:
-    def put(self: IngestHand, trigger: Any, job: Any) -> Any:
+    def put(self: NearJobs, trigger: Any, job: Any) -> Any:
         second = trigger.key.due_at_ms // 1000 * 1000
         return original(self, trigger._replace(key=trigger.key._replace(due_at_ms=second)), job)
 
@@ -109,7 +109,7 @@ BUGS = (
         "remove the trigger when it is due, not when its send is acknowledged", Sender, "_submit", _remove_when_due
     ),
     Mutation("send 300 ms early", DueTimer, "is_due", _early),
-    Mutation("what an ingester holds is due by the second", IngestHand, "put", _rounded_to_seconds),
+    Mutation("what an ingester holds is due by the second", NearJobs, "put", _rounded_to_seconds),
     Mutation("round DelaySeconds down", senders, "delay_s", _delay_rounded_down),
     Mutation("take a job for sent once its lane has failed three times", Lane, "_deliver", _gives_up),
     Mutation("dead-letter without an acknowledgement", DeadLetterQueue, "_flush", _without_acknowledgement),

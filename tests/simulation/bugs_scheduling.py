@@ -7,7 +7,8 @@ from typing import Any
 from dynein.core.keys import TriggerKey, bucket_of
 from dynein.core.trigger_store import Cancelled
 from dynein.fleet.staleness import Staleness
-from dynein.scheduler.leases import Lease, LeaseKeeper, LeaseTimes
+from dynein.scheduler.lease import Lease, LeaseTimes
+from dynein.scheduler.lease_keeper import LeaseKeeper
 from dynein.scheduler.memory_budget import MemoryBudget
 from dynein.scheduler.read_plan import RangeScan
 from dynein.scheduler.shard_buffer import ShardBuffer

@@ -10,7 +10,7 @@ from tests.simulation.process import State, pause
 from tests.simulation.world import World
 
 _PASS_BACKOFF_MAX_S = 5.0
-"""Longest pause of an agent that met errors (`dynein.runtime.periodic`, `dynein.ingest.retrying`)."""
+"""Longest pause of an agent that met errors (`dynein.runtime.periodic`, `dynein.ingest.ingester`)."""
 BACKLOG_S = 3.0
 """How long the dispatchers may take, once they own all shards, to read what has become due."""
 _LOOK_EVERY_S = 0.5
@@ -67,7 +67,7 @@ def has_recovered(world: World) -> bool:
 
 def _waits_for_its_rate(innards: Innards) -> bool:
     """Is there an ingester that has received more than it may let in now?"""
-    return innards.ingester is not None and innards.ingester.gate._outside > 0
+    return innards.ingester is not None and innards.ingester.admission.waiting > 0
 
 
 def is_idle(world: World) -> bool:

@@ -57,10 +57,10 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
 @pytest.mark.parametrize(
     ("bug", "mix"),
     [
-        ("202 although the inbound queue did not answer", ("request_lost",)),
-        ("say that nothing was accepted when nobody knows", ("answer_lost",)),
+        ("202 although the inbound queue did not respond", ("request_lost",)),
+        ("report that nothing was accepted when that is unknown", ("answer_lost",)),
         ("delete the inbound message before its jobs are stored", ("crash",)),
-        ("hold a job in hand without raising the hold mark", ()),
+        ("hold a near job without raising the hold mark", ()),
         ("trust a lease to its end, as if a send took no time", ("partition", "slow")),
         ("release a shard while sends are under way", ("slow", "scale")),
         ("read without raising the read mark", ()),

@@ -28,11 +28,11 @@ class Dice(Faults):
     async def before(self, call: Call) -> None:  # noqa: ARG002
         await self._clock.sleep(self._rng.choice([0.001, 0.005, 0.02, 0.3]))
         if self._rng.random() < self.chance:
-            raise self._rng.choice([Throttled("slow down"), Unavailable("no answer")])
+            raise self._rng.choice([Throttled("slow down"), Unavailable("no response")])
 
     async def after(self, call: Call) -> None:
         if call.verb not in self._truthful and self._rng.random() < self.chance:
-            raise Unavailable("no answer")
+            raise Unavailable("no response")
 
     def failed_entries(self, call: Call) -> dict[int, SendFailure]:
         return {
@@ -84,10 +84,10 @@ class Story:
         self.entries: list[Entry] = []
         self.cancelled: set[str] = set()
         self.cut_short = 0
-        """Times a message may have been let go unfinished, or finished and not deleted."""
+        """Times a message may have been given back or lost unfinished, or finished and not deleted."""
 
     def start(self) -> None:
-        # Losing these answers makes duplicates: of a send, and of a write repeated after its trigger was sent.
+        # Losing these responses makes duplicates: of a send, and of a write repeated after its trigger was sent.
         truthful = ("send", "add") if self.clean else ("send",)
         faults = Dice(self.rng, self.world, chance=self.rng.choice([0.0, 0.05, 0.3]), truthful=truthful)
         process = self.world.process(f"i{len(self.world.processes)}", faults=faults)
@@ -150,7 +150,7 @@ async def test_no_job_is_lost_early_or_sent_after_its_cancel(seed: int) -> None:
     due = {entry.token: due_of(entry) for entry in story.entries}
     assert all(at_ms >= due[token] for token, at_ms in sent), "early"
     tokens = {token for token, _ in sent}
-    assert story.cancelled, "a story without a cancel tells too little"
+    assert story.cancelled, "a story without a cancel proves too little"
     assert story.cancelled.isdisjoint(tokens), "cancelled and sent"
     assert due.keys() - story.cancelled == tokens, "lost"
     assert world.inbound() == 0

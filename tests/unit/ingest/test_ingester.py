@@ -1,6 +1,7 @@
 """What the role promises, seen from the queues and the table."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -9,6 +10,8 @@ from dynein.core.ledger import Counts
 from dynein.core.trigger_store import Cancelled
 from dynein.delivery.dead_letter_queue import KIND_INBOUND, KIND_JOB
 from dynein.errors import AccessDenied, Throttled, Unavailable
+from dynein.testing import Faults, ManualClock
+from dynein.testing.faults import Call
 from tests.unit.ingest.world import INBOUND, WIDTH_MS, World, bucket_of_entry, due_of, trigger_of
 
 HOUR_S = 3600.0
@@ -25,7 +28,7 @@ async def test_a_job_due_in_two_seconds_is_sent_at_its_millisecond_and_never_sto
     await world.clock.advance(1.999)
     assert world.delivered == []
     assert world.inbound() == 1, "held with its inbound message undeleted"
-    assert process.ingester.hand.jobs == 1
+    assert process.ingester.near_jobs.jobs == 1
     await world.clock.advance(0.001)
     assert [(d.token, d.at_ms) for d in world.delivered] == [(entry.token, due_of(entry))]
     assert world.inbound() == 0
@@ -163,7 +166,7 @@ async def test_unprocessed_items_are_written_again(world: World) -> None:
     assert [call.entries for call in process.faults.calls if call.verb == "add"] == [10, 3, 1]
 
 
-@pytest.mark.parametrize("error", [Throttled("slow down"), Unavailable("no answer")])
+@pytest.mark.parametrize("error", [Throttled("slow down"), Unavailable("no response")])
 async def test_a_store_outage_is_sat_out_with_the_message_kept_invisible(world: World, error: Exception) -> None:
     entry = world.entry(HOUR_S)
     process = world.process()
@@ -181,10 +184,50 @@ async def test_a_store_outage_is_sat_out_with_the_message_kept_invisible(world: 
     assert world.inbound() == 0
 
 
-async def test_a_write_whose_answer_was_lost_is_repeated_harmlessly(world: World) -> None:
+class Timed(Faults):
+    """Remembers when a verb was called."""
+
+    def __init__(self, clock: ManualClock, verb: str) -> None:
+        super().__init__()
+        self._clock = clock
+        self._verb = verb
+        self.called_at: list[float] = []
+
+    async def before(self, call: Call) -> None:
+        if call.verb == self._verb:
+            self.called_at.append(self._clock.monotonic())
+        await super().before(call)
+
+
+async def test_a_failing_call_is_repeated_with_pauses_of_50_ms_to_5_s(world: World) -> None:
+    faults = Timed(world.clock, "claim")
+    entry = world.entry(HOUR_S, prepared=True)
+    await world.post(entry)
+    faults.fail_next("claim", Throttled("slow down"), times=19)
+    world.process(faults=faults).start()
+    await world.clock.advance(120)
+    assert world.stored() == [entry.token]
+    assert len(faults.called_at) == 20
+    pauses = [later - earlier for earlier, later in itertools.pairwise(faults.called_at)]
+    assert pauses[0] <= 0.05
+    assert 2.5 <= pauses[-1] <= 5.0
+
+
+async def test_what_is_repeated_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    process = world.process()
+    process.faults.fail_next("add", Throttled("slow down"))
+    await world.post(world.entry(HOUR_S))
+    process.start()
+    await world.clock.advance(1)
+    (line,) = [record.message for record in caplog.records if record.name == "dynein.call.retried"]
+    assert "store triggers" in line
+    assert "slow down" in line
+
+
+async def test_a_write_whose_response_was_lost_is_repeated_harmlessly(world: World) -> None:
     entry = world.entry(HOUR_S)
     process = world.process()
-    process.faults.lose_answer_next("add", Unavailable("no answer"))
+    process.faults.lose_answer_next("add", Unavailable("no response"))
     await world.post(entry)
     process.start()
     await world.clock.advance(1)
@@ -193,7 +236,7 @@ async def test_a_write_whose_answer_was_lost_is_repeated_harmlessly(world: World
 
 
 async def test_one_job_in_two_messages_at_once_is_written_once_a_batch(world: World) -> None:
-    """As when SQS hands out a message twice; DynamoDB refuses a batch that names a key twice."""
+    """As when SQS delivers a message twice; DynamoDB refuses a batch that names a key twice."""
     entry = world.entry(HOUR_S)
     process = world.process()
     gate = process.faults.hold_before_next("add")
@@ -270,7 +313,7 @@ async def test_reports_of_many_messages_share_a_call_a_shard(world: World) -> No
     assert world.inbound() == 0
 
 
-async def test_of_reports_that_share_a_call_those_in_retired_buckets_are_told_apart(world: World) -> None:
+async def test_of_reports_that_share_a_call_those_in_retired_buckets_are_kept_apart(world: World) -> None:
     process = world.process()
     write = process.faults.hold_before_next("add")
     entries = [world.entry(20.0 + WIDTH_MS / 1000 * i) for i in range(4)]
@@ -529,7 +572,7 @@ async def test_a_crash_between_store_and_delete_loses_and_doubles_nothing(world:
     assert world.inbound() == 0
 
 
-async def test_a_crash_with_a_job_in_hand_delays_it_by_the_visibility_timeout_at_most(world: World) -> None:
+async def test_a_crash_with_a_near_job_held_delays_it_by_the_visibility_timeout_at_most(world: World) -> None:
     entry = world.entry(3.0)
     crashing = world.process("i1")
     await world.post(entry)
@@ -546,7 +589,7 @@ async def test_a_crash_with_a_job_in_hand_delays_it_by_the_visibility_timeout_at
 async def test_a_failed_delete_is_tried_again(world: World) -> None:
     entry = world.entry(1.0)
     process = world.process()
-    process.faults.fail_next("delete", Unavailable("no answer"))
+    process.faults.fail_next("delete", Unavailable("no response"))
     process.faults.fail_entries_next("delete", [0])
     await world.post(entry)
     process.start()
@@ -559,7 +602,7 @@ async def test_a_failed_delete_is_tried_again(world: World) -> None:
 async def test_a_message_whose_delete_keeps_failing_comes_again_and_is_not_acted_on_twice(world: World) -> None:
     entry = world.entry(1.0)
     process = world.process()
-    process.faults.go_down(Unavailable("no answer"), verb="delete")
+    process.faults.go_down(Unavailable("no response"), verb="delete")
     await world.post(entry)
     process.start()
     await world.clock.advance(60)
@@ -624,7 +667,7 @@ async def test_a_message_received_again_leaves_what_was_stored_to_its_dispatcher
     assert world.stored() == [stored.token]
 
 
-async def test_a_message_handed_out_twice_at_once_is_worked_on_once(world: World) -> None:
+async def test_a_message_received_twice_at_once_is_worked_on_once(world: World) -> None:
     entry = world.entry(5.0)
     process = world.process()
     process.faults.duplicate_next()
@@ -675,16 +718,16 @@ async def test_an_unreadable_message_is_dead_lettered_with_the_reason(world: Wor
     await world.post_body(body)
     process.start()
     await world.clock.settle()
-    (letter,) = world.dead_letters()
-    assert (letter.kind, letter.body) == (KIND_INBOUND, body)
-    assert letter.reason
+    (dead_letter,) = world.dead_letters()
+    assert (dead_letter.kind, dead_letter.body) == (KIND_INBOUND, body)
+    assert dead_letter.reason
     assert world.inbound() == 0
     assert process.counted() == {"poison": 1}
 
 
 async def test_an_unreadable_message_is_left_while_the_dead_letter_queue_fails(world: World) -> None:
     process = world.process()
-    process.faults.fail_next("send", Unavailable("no answer"))
+    process.faults.fail_next("send", Unavailable("no response"))
     await world.post_body("not json")
     process.start()
     await world.clock.advance(1)
@@ -700,10 +743,10 @@ async def test_an_unreadable_job_is_dead_lettered_alone(world: World) -> None:
     await world.post(bad, good)
     process.start()
     await world.clock.advance(2)
-    (letter,) = world.dead_letters()
-    assert (letter.kind, letter.token, letter.due_at_ms) == (KIND_JOB, bad.token, due_of(bad))
-    assert letter.body == '{"nothing":"we know"}'
-    assert "not a job record" in letter.reason
+    (dead_letter,) = world.dead_letters()
+    assert (dead_letter.kind, dead_letter.token, dead_letter.due_at_ms) == (KIND_JOB, bad.token, due_of(bad))
+    assert dead_letter.body == '{"nothing":"we know"}'
+    assert "not a job record" in dead_letter.reason
     assert world.times_delivered() == {good.token: 1}
     assert world.inbound() == 0
 
@@ -731,9 +774,9 @@ async def test_a_job_of_a_shard_that_does_not_exist_is_dead_lettered(world: Worl
     await world.post(entry, other)
     process.start()
     await world.clock.advance(2)
-    (letter,) = world.dead_letters()
-    assert letter.token == entry.token
-    assert "shard 7" in letter.reason
+    (dead_letter,) = world.dead_letters()
+    assert dead_letter.token == entry.token
+    assert "shard 7" in dead_letter.reason
     assert world.inbound() == 0
     assert len(world.stored()) + len(world.delivered) == 1
 
@@ -749,7 +792,7 @@ async def test_a_shard_added_while_we_run_is_learnt_of(world: World) -> None:
     assert world.stored() == [entry.token]
 
 
-async def test_an_error_nobody_foresaw_leaves_the_message_and_spares_the_others(world: World) -> None:
+async def test_an_unexpected_error_leaves_the_message_and_spares_the_others(world: World) -> None:
     broken, near, good = world.entry(HOUR_S), world.entry(1.0), world.entry(HOUR_S, shard=1)
     process = world.process()
     process.faults.fail_next("add", RuntimeError("a bug"), times=2)
@@ -792,10 +835,10 @@ async def test_a_full_lane_s_jobs_are_stored_and_others_are_not_held_up(world: W
     await world.clock.advance(40)
     assert len(world.stored()) == 30, "those in the lane too, after a while"
     assert world.inbound() == 0
-    assert process.ingester.hand.jobs == 0
+    assert process.ingester.near_jobs.jobs == 0
 
 
-async def test_a_job_of_a_full_lane_in_a_retired_bucket_stays_in_hand_until_sent(world: World) -> None:
+async def test_a_job_of_a_full_lane_in_a_retired_bucket_stays_in_memory_until_sent(world: World) -> None:
     entry = world.entry(0.0)
     bucket = bucket_of_entry(entry)
     await world.own(0, read_mark_ms=(bucket + 1) * WIDTH_MS, retired_before=bucket + 1)
@@ -813,7 +856,7 @@ async def test_a_job_of_a_full_lane_in_a_retired_bucket_stays_in_hand_until_sent
     assert world.inbound() == 0
 
 
-async def test_a_late_hand_over_to_the_store_is_reported(world: World) -> None:
+async def test_a_near_job_stored_late_is_reported(world: World) -> None:
     entry = world.entry(1.0)
     await world.own(0, read_mark_ms=due_of(entry) + 10_000)
     process = world.process()
@@ -847,37 +890,37 @@ async def test_the_rate_is_shared_and_follows_joins_and_departures(world: World)
     first = world.process("i1", ingest_rate_per_s=100.0)
     first.start()
     await world.clock.settle()
-    assert first.ingester.gate.rate_per_s == 100
+    assert first.ingester.admission.rate_per_s == 100
     second = world.process("i2", ingest_rate_per_s=100.0)
     second.start()
     await world.clock.advance(2.5)
-    assert (first.ingester.gate.rate_per_s, second.ingester.gate.rate_per_s) == (50, 50)
+    assert (first.ingester.admission.rate_per_s, second.ingester.admission.rate_per_s) == (50, 50)
     await second.stop()
     await world.clock.advance(2.5)
-    assert first.ingester.gate.rate_per_s == 100, "a clean departure counts at the next look"
+    assert first.ingester.admission.rate_per_s == 100, "a clean departure counts at the next poll"
     third = world.process("i3", ingest_rate_per_s=100.0)
     third.start()
     await world.clock.advance(2.5)
     await third.kill()
     await world.clock.advance(5)
-    assert first.ingester.gate.rate_per_s == 50, "not yet known to be dead"
+    assert first.ingester.admission.rate_per_s == 50, "not yet known to be dead"
     await world.clock.advance(6)
-    assert first.ingester.gate.rate_per_s == 100
+    assert first.ingester.admission.rate_per_s == 100
 
 
-async def test_it_stops_receiving_when_its_hand_is_full(world: World) -> None:
+async def test_it_stops_receiving_when_its_memory_for_jobs_is_full(world: World) -> None:
     process = world.process(held_jobs_max=10, ingest_receivers=1)
     for _ in range(50):
         await world.post(*[world.entry(5.0) for _ in range(4)])
     process.start()
     await world.clock.settle()
-    assert process.ingester.hand.jobs == 8
-    assert process.ingester.gate.slots == 8
+    assert process.ingester.near_jobs.jobs == 8
+    assert process.ingester.admission.slots == 8
     assert world.inbound_visible() >= 30, "what cannot be taken in is left to others"
     seen = 0
     for _ in range(100):
         await world.clock.advance(0.1)
-        assert process.ingester.gate.slots <= 10
+        assert process.ingester.admission.slots <= 10
         seen = max(seen, len(process.ingester.visibility))
     assert seen <= 10 + 10, "one receive's worth besides what is inside"
     assert len(world.delivered) == 200
@@ -891,7 +934,7 @@ async def test_a_message_larger_than_the_bound_is_taken_in_alone(world: World) -
     await world.post(*[world.entry(5.0) for _ in range(30)])
     process.start()
     await world.clock.settle()
-    assert process.ingester.hand.jobs in (1, 30)
+    assert process.ingester.near_jobs.jobs in (1, 30)
     await world.clock.advance(10)
     assert len(world.delivered) == 31
     assert world.inbound() == 0
@@ -905,7 +948,7 @@ async def test_idle_short_polling_does_not_spin(world: World) -> None:
 
 
 async def test_what_is_near_is_decided_when_there_are_tokens_for_it(world: World) -> None:
-    """A job that waited at the gate until it was due soon is held, though it was far when it was received."""
+    """A job that waited to be admitted until it was due soon is held, though it was far when it was received."""
     process = world.process(ingest_rate_per_s=1.0, ingest_receivers=1)
     first = [world.entry(HOUR_S) for _ in range(10)]
     entry = world.entry(12.0)
@@ -940,7 +983,7 @@ async def test_a_drain_stores_what_is_due_later_instead_of_sending_it_early(worl
     await world.post(sent, stored)
     process.start()
     await world.clock.advance(1)
-    assert process.ingester.hand.jobs == 2
+    assert process.ingester.near_jobs.jobs == 2
     took_s = await process.stop()
     assert took_s <= process.settings.drain_s
     assert world.times_delivered() == {sent.token: 1}
@@ -967,7 +1010,7 @@ async def test_a_drain_holds_nothing_new_that_is_due_later(world: World) -> None
 async def test_a_drain_gives_back_at_once_what_it_cannot_finish(world: World) -> None:
     entry, near = world.entry(HOUR_S), world.entry(HOUR_S)
     process = world.process()
-    process.faults.go_down(Unavailable("no answer"), verb="add")
+    process.faults.go_down(Unavailable("no response"), verb="add")
     await world.post(entry)
     await world.post(near)
     process.start()
@@ -1003,10 +1046,10 @@ async def test_a_drain_does_not_receive_again_what_it_is_giving_back(world: Worl
     await world.clock.advance(1)
     process.stopping.set()
     await world.clock.settle()
-    answer = process.faults.hold_answer_next("extend")  # visible again, while other receives are still under way
+    response = process.faults.hold_answer_next("extend")  # visible again, while other receives are still under way
     await world.post(world.entry(HOUR_S))
     await world.clock.settle()
-    answer.open()
+    response.open()
     await process.stop()
     assert world.inbound_visible() == world.inbound() == 1
 
@@ -1024,7 +1067,7 @@ async def test_a_drain_stores_the_jobs_of_a_failing_destination(world: World) ->
     assert world.inbound() == 0
 
 
-async def test_a_drain_ends_in_time_even_if_nothing_answers(world: World) -> None:
+async def test_a_drain_ends_in_time_even_if_no_service_responds(world: World) -> None:
     process = world.process()
     await world.post(world.entry(HOUR_S))
     process.faults.hold_before_next("add")

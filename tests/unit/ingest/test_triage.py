@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from dynein.core.inbound_message import Arrival
 from dynein.core.keys import TriggerKey
 from dynein.core.trigger import Trigger
-from dynein.ingest.triage import HOLD_MARK_EXTRA_MS, KnownMarks, admit, hold_mark_ms, may_be_read
+from dynein.ingest.triage import HOLD_MARK_EXTRA_MS, KnownMarks, hold_mark_ms, may_be_read, triage
 
 NOW_MS = 1_750_000_000_000
 TIMES = st.integers(min_value=0, max_value=2 * NOW_MS)
@@ -17,16 +17,16 @@ def arrival(due_at_ms: int) -> Arrival:
 
 def test_the_window_ends_after_its_last_millisecond() -> None:
     at_end, after = arrival(NOW_MS + 6000), arrival(NOW_MS + 6001)
-    assert admit([after, at_end], NOW_MS, 6000) == ([at_end], [after])
+    assert triage([after, at_end], NOW_MS, 6000) == ([at_end], [after])
 
 
 @given(dues=st.lists(TIMES), now_ms=TIMES, window_ms=WINDOWS)
 def test_every_arrival_goes_one_way_in_order_and_what_is_due_is_held(
     dues: list[int], now_ms: int, window_ms: int
 ) -> None:
-    hold, store = admit([arrival(due) for due in dues], now_ms, window_ms)
-    held = [a.key.due_at_ms for a in hold]
-    stored = [a.key.due_at_ms for a in store]
+    near, far = triage([arrival(due) for due in dues], now_ms, window_ms)
+    held = [a.key.due_at_ms for a in near]
+    stored = [a.key.due_at_ms for a in far]
     assert held == [due for due in dues if due <= now_ms + window_ms]
     assert stored == [due for due in dues if due > now_ms + window_ms]
 
@@ -53,7 +53,7 @@ def test_a_mark_that_kept_pace_is_never_overlooked(
     assert may_be_read(due_at_ms, known, now_ms=0, now=50.0 + elapsed_s, read_ahead_ms=0, skew_max_ms=later_mark_ms + 1)
 
 
-def test_a_mark_may_leap_to_the_present_when_a_shard_finds_an_owner() -> None:
+def test_a_mark_may_leap_to_the_present_when_a_shard_gets_an_owner() -> None:
     stale = KnownMarks(NOW_MS - 3_600_000, 0, as_of=50.0)
 
     def suspect(due_at_ms: int) -> bool:

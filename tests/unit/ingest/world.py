@@ -1,4 +1,4 @@
-"""An ingester on in-memory queues and table, under a clock that stands still until told."""
+"""An ingester on in-memory queues and table, under a clock that moves only when a test moves it."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Fair shares: whoever looks, in whatever order, all shards end up owned once and nothing moves without need."""
+"""Fair shares: in whatever order members poll, all shards end up owned once and nothing moves without need."""
 
 import random
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dynein.core.shard_records import ShardRecord
 from dynein.fleet.staleness import ShardsSeen, Staleness, leases_of, shards_seen
-from dynein.scheduler.lease_assignment import fair_share, plan, takeable
+from dynein.scheduler.lease_assignment import PollSchedule, fair_share, plan, takeable
 
 
 def record(shard: int, owner: str | None = None, fence: int = 1, heartbeat: int = 0) -> ShardRecord:
@@ -15,13 +15,13 @@ def record(shard: int, owner: str | None = None, fence: int = 1, heartbeat: int 
 
 
 class Fleet:
-    """Members that look at the records one after another, in any order, and act."""
+    """Members that poll the records one after another, in any order, and act."""
 
     def __init__(self, shard_count: int) -> None:
         self.owners: list[str | None] = [None] * shard_count
 
     def act(self, me: str, live: list[str]) -> int:
-        """One member's pass; how many shards changed hands."""
+        """One member's pass; how many shards changed owners."""
         records = [record(shard, owner) for shard, owner in enumerate(self.owners)]
         gone = [shard for shard, owner in enumerate(self.owners) if owner is not None and owner not in live]
         free = [r for r in records if r.owner is None or r.shard in gone]
@@ -38,7 +38,7 @@ class Fleet:
         return len(wanted.take) + len(wanted.release)
 
     def settle(self, live: list[str], rng: random.Random) -> int:
-        """Passes until nobody acts; how many shards changed hands."""
+        """Passes until no member acts; how many shards changed owners."""
         moves = 0
         for _ in range(20):
             order = list(live)
@@ -84,8 +84,8 @@ def test_joining_moves_no_more_than_the_newcomer_s_share(shard_count: int, live:
 @given(st.integers(1, 70), members, st.randoms(use_true_random=False))
 def test_leaving_moves_only_what_the_leaver_had(shard_count: int, live: list[str], rng: random.Random) -> None:
     fleet = Fleet(shard_count)
-    everybody = sorted([*live, "leaver"])
-    fleet.settle(everybody, rng)
+    all_members = sorted([*live, "leaver"])
+    fleet.settle(all_members, rng)
     orphans = fleet.owners.count("leaver")
     assert fleet.settle(live, rng) == orphans
     fleet.check(live)
@@ -110,14 +110,14 @@ class TestTakeable:
         arguments = {"lease_ttl_s": 10.0, "me": "me", "own_fences": {}, "blocked": (), **more}
         return [r.shard for r in takeable(records, staleness, now=now, **arguments)]  # type: ignore[arg-type]
 
-    def test_a_lease_is_free_when_it_stood_still_for_its_time_and_not_before(self) -> None:
+    def test_a_lease_is_free_once_it_is_unchanged_for_its_time_and_not_before(self) -> None:
         staleness, records = Staleness[int](), [record(0, "other")]
         staleness.observe(leases_of(records), 100.0)
         staleness.observe(leases_of(records), 109.0)
         assert self.free(records, staleness, 109.9) == []
         assert self.free(records, staleness, 110.0) == [0]
 
-    def test_a_beat_or_a_fence_or_an_owner_starts_its_time_anew(self) -> None:
+    def test_a_heartbeat_or_a_fence_or_an_owner_starts_its_time_anew(self) -> None:
         for changed in (record(0, "other", heartbeat=1), record(0, "other", fence=2), record(0, "another")):
             staleness: Staleness[int] = Staleness()
             staleness.observe(leases_of([record(0, "other")]), 100.0)
@@ -135,7 +135,7 @@ class TestTakeable:
         staleness.observe(leases_of(records), 100.0)
         assert self.free(records, staleness, 100.0, blocked={1}) == [0]
 
-    def test_a_take_whose_answer_was_lost_needs_no_waiting_out(self) -> None:
+    def test_a_take_whose_response_was_lost_need_not_expire(self) -> None:
         staleness, records = Staleness[int](), [record(0, "me", fence=7), record(1, "other", fence=7)]
         staleness.observe(leases_of(records), 100.0)
         assert self.free(records, staleness, 100.0, own_fences={0: 7, 1: 7}) == [0], "another's fence may be the same"
@@ -150,3 +150,28 @@ def test_a_shard_counts_as_unowned_without_an_owner_or_once_its_lease_has_run_ou
     renewed = [record(0, "a", heartbeat=1), *records[1:]]
     staleness.observe(leases_of(renewed), 110.0)
     assert shards_seen(renewed, staleness, now=110.0, lease_ttl_s=10) == ShardsSeen(3, 2)
+
+
+class TestPolling:
+    def test_all_records_are_read_at_first_and_then_every_second_tick(self) -> None:
+        polls, live = PollSchedule(), ["me"]
+        assert polls.is_due(100.0, live, 1.0)
+        polls.polled(100.0, live, fast=False)
+        assert not polls.is_due(101.0, live, 1.0)
+        assert polls.is_due(101.9, live, 1.0)
+        assert polls.pause_s(1.0) == 1.0
+
+    def test_a_change_of_the_roster_is_acted_on_at_once(self) -> None:
+        polls = PollSchedule()
+        polls.polled(100.0, ["me"], fast=False)
+        assert polls.is_due(100.1, ["me", "other"], 1.0)
+
+    def test_polls_come_fast_while_shards_change_owners(self) -> None:
+        polls, live = PollSchedule(), ["me"]
+        polls.polled(100.0, live, fast=True)
+        assert polls.is_due(100.1, live, 1.0)
+        assert polls.pause_s(1.0) == 0.5
+        polls.polled(100.1, live, fast=False)
+        assert not polls.is_due(100.2, live, 1.0)
+        polls.hurry()
+        assert polls.is_due(100.2, live, 1.0)

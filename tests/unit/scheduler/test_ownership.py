@@ -1,4 +1,4 @@
-"""Who sends for a shard: joining, leaving, dying, freezing, and what is handed over."""
+"""Who sends for a shard: joining, leaving, dying, freezing, and handing over."""
 
 import asyncio
 from collections import Counter
@@ -49,7 +49,7 @@ class TestSharing:
         assert world.landed[0].at_ms == world.now_ms
         assert sorted(shard for process in processes for shard in process.shards) == list(range(10))
 
-    async def test_jobs_in_a_shard_that_changes_hands_are_sent_once(self, make_world: MakeWorld) -> None:
+    async def test_jobs_in_a_shard_that_changes_owners_are_sent_once(self, make_world: MakeWorld) -> None:
         world = make_world(shard_count=8)
         world.start("p")
         await world.until_owned()
@@ -68,7 +68,7 @@ class TestSharing:
 
 
 class TestDying:
-    async def test_a_dead_dispatcher_s_shards_are_taken_when_its_lease_stood_still(self, world: World) -> None:
+    async def test_a_dead_dispatcher_s_shards_are_taken_once_its_lease_is_stale(self, world: World) -> None:
         p, q = world.start("p", "q")
         await world.clock.advance(10.0)
         dead_shards = p.shards
@@ -88,7 +88,7 @@ class TestDying:
         start = world.now_ms + 8_000
         await world.store(*[world.trigger(start + i, str(i), shard=i % 4) for i in range(3_000)])
         await world.clock.advance(9.5)
-        p.table_faults.go_down(Unavailable("no answer"), verb="remove")
+        p.table_faults.go_down(Unavailable("no response"), verb="remove")
         await world.clock.advance(0.1)
         await p.kill()
         sent_not_removed = Counter(world.bodies()) & Counter(
@@ -137,7 +137,7 @@ class TestDying:
         due = world.now_ms + 8_000
         await world.store(*[world.trigger(due + 10 * i, str(i), shard=i % 4) for i in range(600)])
         await world.clock.advance(6.0)
-        p.table_faults.go_down(Unavailable("no answer"))
+        p.table_faults.go_down(Unavailable("no response"))
         await world.clock.advance(7.0)
         assert len(world.landed) < 400, "sending stopped when the lease could no longer be trusted"
         p.table_faults.come_up()
@@ -158,9 +158,9 @@ class TestDying:
         assert len(world.landed) > 200 - 20
         gate.open()
 
-    async def test_a_take_whose_answer_was_lost_is_taken_again_at_once(self, world: World) -> None:
+    async def test_a_take_whose_response_was_lost_is_taken_again_at_once(self, world: World) -> None:
         (p,) = world.start("p")
-        p.table_faults.lose_answer_next("take", Unavailable("no answer"), times=4)
+        p.table_faults.lose_answer_next("take", Unavailable("no response"), times=4)
         await world.clock.advance(3.0)
         assert p.shards == [0, 1, 2, 3]
 
@@ -188,7 +188,7 @@ class TestStopping:
         await world.until_empty()
         assert Counter(world.bodies()) == Counter(map(str, range(1_000)))
 
-    async def test_sends_on_their_way_end_and_are_removed_first(self, world: World) -> None:
+    async def test_sends_under_way_end_and_are_removed_first(self, world: World) -> None:
         (p,) = world.start("p")
         trigger = await world.add(world.now_ms + 5_000)
         other = await world.add(world.now_ms + 7_000)
@@ -212,13 +212,13 @@ class TestStopping:
         await world.add(world.now_ms + 5_000)
         p.queue_faults.hold_answer_next("send")
         await world.clock.advance(5.5)
-        p.table_faults.go_down(Unavailable("no answer"))
+        p.table_faults.go_down(Unavailable("no response"))
         assert await self.stop(world, p) <= 4.0
 
     async def test_a_failing_destination_does_not_hold_up_the_end(self, make_world: MakeWorld) -> None:
         world = make_world(backoff_max_s=5.0)
         (p,) = world.start("p")
-        p.queue_faults.take_down("a", Unavailable("no answer"))
+        p.queue_faults.take_down("a", Unavailable("no response"))
         await world.store(*[world.trigger(world.now_ms + 5_000) for _ in range(500)])
         await world.clock.advance(30.0)
         tries = len(p.queue_faults.calls)
@@ -229,11 +229,11 @@ class TestStopping:
 
     async def test_it_can_be_stopped_before_it_has_joined(self, world: World) -> None:
         (p,) = world.start("p")
-        p.table_faults.go_down(Unavailable("no answer"))
+        p.table_faults.go_down(Unavailable("no response"))
         await world.clock.advance(3.0)
         assert await self.stop(world, p) < 10.0
 
-    async def test_an_error_that_a_person_has_to_mend_ends_the_run(self, world: World) -> None:
+    async def test_an_error_that_needs_an_operator_ends_the_run(self, world: World) -> None:
         (p,) = world.start("p")
         await world.until_owned()
         p.table_faults.go_down(AccessDenied("dynamodb:UpdateItem"), verb="renew")
@@ -241,11 +241,25 @@ class TestStopping:
         with pytest.raises(AccessDenied):
             await p.task
 
+    async def test_so_does_one_that_comes_while_it_drains(self, world: World) -> None:
+        (p,) = world.start("p")
+        await world.add(world.now_ms + 5_000)
+        gate = p.queue_faults.hold_answer_next("send")
+        await world.clock.advance(5.5)
+        assert gate.reached.is_set()
+        p.stopping.set()
+        await world.clock.advance(1.0)
+        p.table_faults.go_down(AccessDenied("dynamodb:BatchWriteItem"), verb="remove")
+        gate.open()
+        await world.clock.run_until(p.task.done, within_s=5.0)
+        with pytest.raises(AccessDenied):
+            await p.task
+
     async def test_a_cancelled_run_leaves_no_task_behind(self, world: World) -> None:
         before = asyncio.all_tasks()
         (p,) = world.start("p")
-        p.queue_faults.take_down("a", Unavailable("no answer"))
-        p.table_faults.go_down(Unavailable("no answer"), verb="remove")
+        p.queue_faults.take_down("a", Unavailable("no response"))
+        p.table_faults.go_down(Unavailable("no response"), verb="remove")
         await world.store(*[world.trigger(world.now_ms + 5_000, queue="ab"[i % 2]) for i in range(100)])
         await world.clock.advance(8.0)
         p.task.cancel()

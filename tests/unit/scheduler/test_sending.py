@@ -97,7 +97,7 @@ class TestRemoval:
     async def test_a_job_whose_removal_takes_long_is_not_read_and_sent_again(self, world: World) -> None:
         (process,) = world.start("p")
         trigger = await world.add(world.now_ms + 5_000)
-        process.table_faults.go_down(Unavailable("no answer"), verb="remove")
+        process.table_faults.go_down(Unavailable("no response"), verb="remove")
         await world.clock.advance(30.0)
         assert await world.table.report_late(0, world.bucket())
         await world.clock.advance(30.0)
@@ -106,7 +106,7 @@ class TestRemoval:
         await world.until_empty()
         assert world.bodies() == ["hello"]
 
-    async def test_an_error_that_a_person_has_to_mend_ends_the_run(self, world: World) -> None:
+    async def test_an_error_that_needs_an_operator_ends_the_run(self, world: World) -> None:
         (process,) = world.start("p")
         await world.add(world.now_ms + 5_000)
         process.table_faults.go_down(AccessDenied("dynamodb:BatchWriteItem"), verb="remove")
@@ -140,7 +140,7 @@ class TestTombstones:
         assert world.landed == []
 
     async def test_what_was_read_can_no_longer_be_cancelled(self, world: World) -> None:
-        """The mark covers whatever is in hand, at every moment; so a cancel that succeeds is always in time."""
+        """The mark covers whatever is in memory, at every moment; so a cancel that succeeds is always in time."""
         (process,) = world.start("p")
         await world.until_owned()
         triggers = [world.trigger(world.now_ms + 5_000 + 100 * i, str(i)) for i in range(100)]
@@ -162,14 +162,14 @@ class TestBrokenRecords:
         good = world.trigger(world.now_ms + 5_000)
         key = TriggerKey(good.key.due_at_ms, b"x" * 12, 0)
         await world.store(good, Trigger(key, good.token, b'{"not": "a job"}'))
-        process.queue_faults.take_down(DLQ, Unavailable("no answer"))
+        process.queue_faults.take_down(DLQ, Unavailable("no response"))
         await world.clock.advance(10.0)
-        assert [trigger.key for trigger in world.table.triggers()] == [key], "nobody has acknowledged it yet"
+        assert [trigger.key for trigger in world.table.triggers()] == [key], "not acknowledged yet"
         process.queue_faults.come_up()
         await world.until_empty()
-        (letter,) = (read_dead_letter(message) for message in world.queues.peek(DLQ))
-        assert letter.body == '{"not": "a job"}'
-        assert "not a job record" in letter.reason
+        (dead_letter,) = (read_dead_letter(message) for message in world.queues.peek(DLQ))
+        assert dead_letter.body == '{"not": "a job"}'
+        assert "not a job record" in dead_letter.reason
         assert world.bodies() == ["hello"]
         assert process.tallied() == Counts(delivered=1, dead_lettered=1)
 
@@ -201,14 +201,14 @@ class TestBurst:
 
 
 class TestFailingDestination:
-    async def test_it_holds_up_nobody_else_and_its_jobs_arrive_after_recovery(self, make_world: MakeWorld) -> None:
+    async def test_it_delays_no_other_and_its_jobs_arrive_after_recovery(self, make_world: MakeWorld) -> None:
         world = make_world(lane_waiting_max=20, backoff_max_s=2.0)
         (process,) = world.start("p")
         start = world.now_ms + 5_000
         failing = [world.trigger(start + 10 * i, f"a{i:03}", queue="a", shard=i % 4) for i in range(300)]
         healthy = [world.trigger(start + 10 * i + 5, f"b{i:03}", queue="b", shard=i % 4) for i in range(300)]
         await world.store(*failing, *healthy)
-        process.queue_faults.take_down("a", Unavailable("no answer"))
+        process.queue_faults.take_down("a", Unavailable("no response"))
         await world.clock.advance(20.0)
         late_ms = [landed.at_ms - start - 10 * int(landed.body[1:]) - 5 for landed in world.landed]
         assert late_ms == [0] * 300
@@ -218,8 +218,10 @@ class TestFailingDestination:
         await world.until_empty(within_s=60.0)
         assert sorted(world.bodies("a")) == [f"a{i:03}" for i in range(300)]
 
-    async def test_what_was_let_go_is_found_though_a_later_one_is_let_go_meanwhile(self, make_world: MakeWorld) -> None:
-        """The walk that reads "a" again is among jobs of "b" when "a" has no room any more, for jobs due much later."""
+    async def test_what_was_evicted_is_found_though_a_later_one_is_evicted_meanwhile(
+        self, make_world: MakeWorld
+    ) -> None:
+        """The scan that reads "a" again is among jobs of "b" when "a" has no room any more, for jobs due much later."""
         world = make_world(lane_waiting_max=10, lane_in_flight_max=1, page_jobs_max=4, backoff_max_s=1.0, shard_count=1)
         (p,) = world.start("p")
         await world.until_owned()
@@ -230,10 +232,10 @@ class TestFailingDestination:
             *[world.trigger(start + 200 + i, "beyond") for i in range(5)],
             *[world.trigger(start + 4_000, "meanwhile") for _ in range(40)],
         )
-        p.queue_faults.go_down(Unavailable("no answer"), verb="send")
+        p.queue_faults.go_down(Unavailable("no response"), verb="send")
         await world.clock.advance(9.5)
         p.queue_faults.come_up()
-        p.queue_faults.take_down("b", Unavailable("no answer"))
+        p.queue_faults.take_down("b", Unavailable("no response"))
         reader = p.dispatcher._readers[0]
         for _ in range(1_000):
             read = p.table_faults.hold_before_next("read")
@@ -260,7 +262,7 @@ class TestFailingDestination:
         await world.until_owned()
         start = world.now_ms + 5_000
         await world.store(*[world.trigger(start + 10 * i, str(i)) for i in range(2_000)])
-        p.queue_faults.take_down("a", Unavailable("no answer"))
+        p.queue_faults.take_down("a", Unavailable("no response"))
         await world.clock.advance(10.0)
         p.queue_faults.come_up()
         while world.table.triggers():
@@ -278,7 +280,7 @@ class TestFailingDestination:
         world = make_world(lane_waiting_max=20, shard_count=1)
         (process,) = world.start("p")
         await world.store(*[world.trigger(world.now_ms + 5_000) for _ in range(300)])
-        process.queue_faults.take_down("a", Unavailable("no answer"))
+        process.queue_faults.take_down("a", Unavailable("no response"))
         await world.clock.advance(10.0)
         before = process.reads()
         await world.clock.advance(20.0)
@@ -291,9 +293,9 @@ class TestFailingDestination:
         due = world.now_ms + 5_000
         await world.store(*[world.trigger(due, str(i)) for i in range(150)])
         await world.until_empty()
-        letters = [read_dead_letter(message) for message in world.queues.everything(DLQ)]
-        assert len(letters) == 150
-        assert all(UnknownQueue.__name__ in letter.reason for letter in letters)
+        dead_letters = [read_dead_letter(message) for message in world.queues.everything(DLQ)]
+        assert len(dead_letters) == 150
+        assert all(UnknownQueue.__name__ in dead_letter.reason for dead_letter in dead_letters)
 
     async def test_many_failing_destinations_leave_memory_for_the_others(self, make_world: MakeWorld) -> None:
         world = make_world(read_ahead_jobs_max=100, page_jobs_max=10)
@@ -301,7 +303,7 @@ class TestFailingDestination:
             world.queues.create(f"bad{i}")
         (process,) = world.start("p")
         for i in range(12):
-            process.queue_faults.take_down(f"bad{i}", Unavailable("no answer"))
+            process.queue_faults.take_down(f"bad{i}", Unavailable("no response"))
         due = world.now_ms + 5_000
         await world.store(*[world.trigger(due + i, queue=f"bad{i % 12}", shard=i % 4) for i in range(600)])
         await world.store(*[world.trigger(due + 20_000 + i, queue="b", shard=i % 4) for i in range(100)])
