@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.results import RESULTS, markdown_table, read
 from benchmarks.targets import targets_table
 
-BENCHMARKS = ("submit", "pipeline", "idle", "cost", "lateness", "fleet", "workers", "footprint")
+BENCHMARKS = ("submit", "pipeline", "idle", "cost", "lateness", "fleet", "workers", "footprint", "overload")
 """In the order in which they run: `cost` prices the counts of `idle`."""
 
 

@@ -6,6 +6,7 @@ the last part of a name (``_s``, ``_ms``, ``_bytes``). Relations between setting
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -32,6 +33,14 @@ URL_VARIABLE = "DYNEIN_URL"
 ROLES = ("api", "ingester", "dispatcher")
 _SERVICE_LINK = re.compile(r"DYNEIN_(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT_\d+_(?:TCP|UDP)(?:_.*)?)")
 Role = Literal["api", "ingester", "dispatcher"]
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _auto_as_zero(value: object) -> object:
@@ -96,6 +105,22 @@ class Settings(BaseSettings):
         "has been raised to it.",
     )
     request_bytes_max: Count = Field(16 * 1024 * 1024, description="Largest HTTP request body.")
+    http_connections_max: Count = Field(
+        10_000,
+        description="Maximum number of HTTP connections open at once to one process, or what `ulimit -n` leaves room "
+        "for. Beyond it, idle ones are closed for new ones, and if none is idle, new ones wait.",
+    )
+    caller_rate_per_s: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Maximum requests a second from one caller (its address) to one process; a body costs one request "
+        "more for each 4 KiB. 0: no limit but a fair share when there is more to do than can be done.",
+    )
+    caller_burst_s: Seconds = Field(2.0, description="For how many seconds' worth of requests a caller may be ahead.")
+    trusted_proxies: str = Field(
+        "",
+        description="Networks of proxies whose `X-Forwarded-For` says who the caller is, separated by commas: "
+        "`10.0.0.0/8`. Of others it is ignored.",
+    )
     batch_jobs_max: Count = Field(1000, description="Maximum number of jobs in one POST /v1/jobs/batch.")
     delay_max_days: Count = Field(3660, description="How far ahead a job may be scheduled.")
     destination_cache_s: Seconds = Field(
@@ -273,6 +298,8 @@ class Settings(BaseSettings):
         )
         _require(self.linger_s < self.drain_s, "linger_s must be less than drain_s")
         _require(self.pack_bytes_max <= self.message_bytes_max, "pack_bytes_max must not exceed message_bytes_max")
+        for network in self.trusted_proxy_networks:
+            _require(_is_network(network), f"trusted_proxies: {network!r} is no network; write 10.0.0.0/8, 192.0.2.7")
         for secret in self.secrets:
             _require(
                 len(secret) >= SECRET_BYTES_MIN,
@@ -285,6 +312,11 @@ class Settings(BaseSettings):
     def ledger_grace_in_force_s(self) -> float:
         """`ledger_grace_s`, or its default."""
         return self.retry_budget_s + _LEDGER_GRACE_MORE_S if self.ledger_grace_s is None else self.ledger_grace_s
+
+    @property
+    def trusted_proxy_networks(self) -> list[str]:
+        """`trusted_proxies`, split."""
+        return [network.strip() for network in self.trusted_proxies.split(",") if network.strip()]
 
     @property
     def secrets(self) -> list[bytes]:

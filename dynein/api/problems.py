@@ -60,6 +60,7 @@ class Kind(NamedTuple):
 
 CATALOGUE: Mapping[str, Kind] = {
     "malformed-json": Kind(400, "The request is not JSON", "`detail` says at which byte reading ended."),
+    "malformed-http": Kind(400, "Not an HTTP/1.1 request", "`detail` says what is wrong. The connection is closed."),
     "not-found": Kind(404, "No such resource", "The path is not one of this API. See /docs."),
     "invalid-token": Kind(
         404,
@@ -67,6 +68,11 @@ CATALOGUE: Mapping[str, Kind] = {
         "The token was not signed by this deployment: mistyped, cut off, made up, or from another deployment.",
     ),
     "method-not-allowed": Kind(405, "Method not allowed", "The header `Allow` lists the methods of this path."),
+    "request-timeout": Kind(
+        408,
+        "The request came too slowly",
+        "`detail` says what was waited for. The connection is closed.",
+    ),
     "already-handed-to-sqs": Kind(
         409,
         "SQS has the job",
@@ -101,6 +107,10 @@ CATALOGUE: Mapping[str, Kind] = {
     ),
     "refused-by-sqs": Kind(
         422, "SQS refused the message", "`detail` has its code and message. A retry fails in the same way."
+    ),
+    "headers-too-large": Kind(431, "Headers too large", "Send fewer or shorter headers. The connection is closed."),
+    "rate-limited": Kind(
+        429, "Too many requests from one caller", "Send more slowly: try again after `Retry-After` seconds."
     ),
     "throttled": Kind(
         429,

@@ -26,7 +26,7 @@ class TokenBucket:
         missing = min(1.0, self._balance_max) - self._balance
         return max(0.0, missing / self._rate_per_s)
 
-    def take(self, tokens: int, now: float) -> None:
+    def take(self, tokens: float, now: float) -> None:
         """Take ``tokens``; the balance may become negative."""
         self._drip(now)
         self._balance -= tokens

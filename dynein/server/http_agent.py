@@ -12,8 +12,10 @@ from fastapi import FastAPI
 from dynein.api.health import Lifecycle
 from dynein.runtime.clock import Clock
 from dynein.runtime.tasks import cancel_all, first_of
-from dynein.server.http_server import Server, SharingServer
+from dynein.server.http_protocol import GuardedProtocol
+from dynein.server.http_server import Server, SharingServer, connections_that_fit
 from dynein.server.listener import LISTEN_BACKLOG
+from dynein.server.load_gate import LoadGate
 from dynein.server.workers.connections import Connections
 from dynein.settings import Settings
 
@@ -45,11 +47,12 @@ class HttpAgent:
         settings: Settings,
         *,
         sharing: Sharing | None,
+        gate: LoadGate,
         started: asyncio.Event,
     ) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=GuardedProtocol,
             lifespan="off",
             ws="none",
             log_config=None,
@@ -60,15 +63,20 @@ class HttpAgent:
             timeout_graceful_shutdown=int(settings.drain_s),
         )
         self._lifecycle = lifecycle
-        self._listener = listener
         self._clock = clock
         self._linger_s = settings.linger_s
         self._started = started
-        self.server: Server = SharingServer(config, *sharing) if sharing is not None else Server(config)
+        # Two services, each with a pool of connections of its own.
+        connections_max = connections_that_fit(settings.http_connections_max, 2 * settings.connections_max)
+        self.server: Server = (
+            Server(config, listener, connections_max=connections_max, gate=gate)
+            if sharing is None
+            else SharingServer(config, *sharing, connections_max=connections_max, gate=gate)
+        )
 
     async def run(self, stopping: asyncio.Event) -> None:
         """See `dynein.runtime.tasks.Agent`."""
-        serving = asyncio.ensure_future(self.server.serve(sockets=[self._listener]))
+        serving = asyncio.ensure_future(self.server.serve(sockets=[]))
         stopped = asyncio.ensure_future(stopping.wait())
         try:
             while not self.server.started and not serving.done():

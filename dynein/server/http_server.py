@@ -1,4 +1,7 @@
-"""The HTTP server: uvicorn, told to leave signals alone; and one that shares its port with sibling processes evenly.
+"""The HTTP server: uvicorn, with an accept loop of its own, a bound on connections, and a watch over each of them.
+
+Connections are accepted up to a bound that leaves descriptors for our own calls to AWS. Past it the longest idle ones
+are closed for new ones; where none is idle, nothing is accepted for a moment, and the kernel's queue holds who waits.
 
 All workers accept from one socket. Whatever waits in its queue is taken by whoever is free: nothing is lost or held up
 when a worker dies, is frozen or is busy. (With ``SO_REUSEPORT`` each worker has a queue of its own, chosen by a hash:
@@ -15,11 +18,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import resource
 import socket
 from collections.abc import Iterator
+from typing import cast
 
 import uvicorn
 
+from dynein.observability.events.api import CONNECTIONS_FULL
+from dynein.server.http_protocol import Gate, GuardedProtocol
 from dynein.server.workers.connections import Connections
 
 HOLD_BACK_S = 0.002
@@ -28,31 +35,57 @@ TAKE_AT_ONCE = 4
 """Connections taken after having held back; what is left is offered to the siblings again."""
 NO_ROOM_PAUSE_S = 1.0
 """Without descriptors or memory for a connection, trying at once again would do nothing but burn a core."""
+FULL_PAUSE_S = 0.1
+CHECK_S = 1.0
+"""How often each connection is checked for having taken too long."""
+IDLE_CLOSED_SHARE = 20
+"""At the bound, a twentieth of the idle connections is closed at once: to look for them costs a pass over all."""
+RESERVED_DESCRIPTORS = 64
+"""For files, the listening socket, the event loop and the log, beside those for AWS."""
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Server(uvicorn.Server):
-    """Signals are the command line's business, not the HTTP server's."""
+def connections_that_fit(connections_max: int, descriptors_for_aws: int) -> int:
+    """``connections_max``, or less where the process may not open as many descriptors and keep its reserve.
 
-    def publish(self) -> None:
-        """Tell sibling processes, if any, how many connections this one has."""
+    Raises the process's own limit (``ulimit -n``) as far as it may first.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections_max + descriptors_for_aws + RESERVED_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, raised), hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return connections_max
+    return max(1, min(connections_max, soft - descriptors_for_aws - RESERVED_DESCRIPTORS))
+
+
+class Server(uvicorn.Server):
+    """Accepts connections on ``listener``, ``connections_max`` at once at the most.
+
+    Signals are the command line's business, not the HTTP server's.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, *, connections_max: int, gate: Gate | None = None
+    ) -> None:
+        super().__init__(config)
+        self._gate = gate
+        self._listener = listener
+        self._connections_max = connections_max
+        self._attaching: dict[asyncio.Task[None], None] = {}
+        self._pause: asyncio.TimerHandle | None = None
+        self._checking: asyncio.TimerHandle | None = None
+        self._accepting = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
-
-class SharingServer(Server):
-    """Accepts worker number ``worker``'s share of the connections on ``listener``."""
-
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, connections: Connections, worker: int) -> None:
-        super().__init__(config)
-        self._listener = listener
-        self._connections = connections
-        self._worker = worker
-        self._attaching: dict[asyncio.Task[None], None] = {}
-        self._pause: asyncio.TimerHandle | None = None
-        self._accepting = False
+    def publish(self) -> None:
+        """Tell sibling processes, if any, how many connections this one has."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - we have ours
         await super().startup(sockets=[])
@@ -60,10 +93,10 @@ class SharingServer(Server):
         self._accepting = True
         self.publish()
         asyncio.get_running_loop().add_reader(self._listener, self._on_waiting)
+        self._check_all()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - we have ours
         self._accepting = False
-        self._connections.leave(self._worker)
         asyncio.get_running_loop().remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()
@@ -71,23 +104,16 @@ class SharingServer(Server):
         if self._attaching:
             await asyncio.wait(list(self._attaching))  # else uvicorn would not know of them, and not close them
         await super().shutdown(sockets=[])
-
-    def publish(self) -> None:
-        """Some connections end without a call from here: repeat it now and then."""
-        if self._accepting:
-            self._connections.publish(self._worker, self._held())
+        if self._checking is not None:
+            self._checking.cancel()
 
     def _held(self) -> int:
         return len(self.server_state.connections) + len(self._attaching)
 
     def _on_waiting(self) -> None:
-        self.publish()
-        if self._held() > self._connections.least():
-            self._look_again_in(HOLD_BACK_S)
-        else:
-            self._take()
+        self._take()
 
-    def _look_again_in(self, seconds: float) -> None:
+    def _accept_again_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._listener)
         self._pause = loop.call_later(seconds, self._after_pause)
@@ -101,11 +127,15 @@ class SharingServer(Server):
 
     def _take(self) -> bool:
         """Accept one connection. False when a sibling was quicker, its client has gone, or there is no room for it."""
+        if self._held() >= self._connections_max and not self._close_idle():
+            CONNECTIONS_FULL.log(connections=self._held())
+            self._accept_again_in(FULL_PAUSE_S)
+            return False
         try:
             connection, _ = self._listener.accept()
         except OSError as error:
             if error.errno in _NO_ROOM:
-                self._look_again_in(NO_ROOM_PAUSE_S)
+                self._accept_again_in(NO_ROOM_PAUSE_S)
             return False
         connection.setblocking(False)
         with contextlib.suppress(OSError):
@@ -115,6 +145,24 @@ class SharingServer(Server):
         task.add_done_callback(self._attached)
         self.publish()
         return True
+
+    def _close_idle(self) -> bool:
+        """Close some of the connections that have been idle for longest; False if there is none."""
+        idle = sorted((each for each in self._protocols() if each.idle), key=lambda each: each.since)
+        chosen = idle[: 1 + len(idle) // IDLE_CLOSED_SHARE]
+        for protocol in chosen:
+            protocol.transport.abort()
+        return bool(chosen)
+
+    def _check_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for protocol in self._protocols():
+            protocol.check(now)
+        self._checking = loop.call_later(CHECK_S, self._check_all)
+
+    def _protocols(self) -> list[GuardedProtocol]:
+        return cast("list[GuardedProtocol]", list(self.server_state.connections))
 
     async def _attach(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the client has gone
@@ -126,5 +174,40 @@ class SharingServer(Server):
 
     def _protocol(self) -> asyncio.Protocol:
         """As uvicorn's own `startup` makes one for each connection."""
-        make = self.config.http_protocol_class
-        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
+        return GuardedProtocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, gate=self._gate
+        )
+
+
+class SharingServer(Server):
+    """Accepts worker number ``worker``'s share of the connections on ``listener``."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        connections: Connections,
+        worker: int,
+        *,
+        connections_max: int,
+        gate: Gate | None = None,
+    ) -> None:
+        super().__init__(config, listener, connections_max=connections_max, gate=gate)
+        self._connections = connections
+        self._worker = worker
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._connections.leave(self._worker)
+        await super().shutdown(sockets)
+
+    def publish(self) -> None:
+        """Some connections end without a call from here: repeat it now and then."""
+        if self._accepting:
+            self._connections.publish(self._worker, self._held())
+
+    def _on_waiting(self) -> None:
+        self.publish()
+        if self._held() > self._connections.least():
+            self._accept_again_in(HOLD_BACK_S)
+        else:
+            self._take()

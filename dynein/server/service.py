@@ -36,6 +36,7 @@ from dynein.runtime.retry import Backoff, Retry
 from dynein.server.assembly import API, Assembly, find_deployment, open_tracing
 from dynein.server.http_agent import HttpAgent, Sharing
 from dynein.server.listener import listen, url_of
+from dynein.server.load_gate import LoadGate
 from dynein.settings import Settings
 
 START_TRIES_MAX = 5
@@ -129,6 +130,7 @@ class Service:
             self._context.clock,
             self._settings,
             sharing=self._sharing,
+            gate=LoadGate(self._settings, self.telemetry),
             started=self.started,
         )
 

@@ -85,9 +85,21 @@ async def test_what_is_installed_is_what_is_pinned(image: Image) -> None:
         {},
     )
     assert listed.code == 0, listed.output
-    lines = (K8S / "requirements.txt").read_text().splitlines()
-    pinned = {line for line in lines if line and not line.startswith("#")}
-    assert set(listed.output.split()) == pinned | {f"dynein=={__version__}"}
+    pinned = {line.partition(" ")[0] for line in (K8S / "requirements.txt").read_text().splitlines() if "==" in line}
+    assert {_canonical(line) for line in listed.output.split()} == pinned | {f"dynein=={__version__}"}
+
+
+def _canonical(pin: str) -> str:
+    """As PyPI spells the name (PEP 503)."""
+    name, _, version = pin.partition("==")
+    return f"{re.sub('[-_.]+', '-', name).lower()}=={version}"
+
+
+async def test_the_image_installs_nothing_whose_hash_is_not_known() -> None:
+    commands = [part for word, rest in instructions() if word == "RUN" for part in rest.split("&&")]
+    from_index = [part for part in commands if "pip" in part and " install " in part and "--no-index" not in part]
+    assert len(from_index) == 2
+    assert all("--require-hashes" in part and "--only-binary=:all:" in part for part in from_index)
 
 
 async def test_it_can_send_traces(image: Image) -> None:

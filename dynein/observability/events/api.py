@@ -74,6 +74,24 @@ REQUEST_FAILED = Event(
     "A bug: report it with the traceback in `exception`.",
     role=ROLE,
 )
+CONNECTIONS_FULL = Event(
+    "connections.full",
+    WARNING,
+    "no further HTTP connection is accepted for the moment: as many as may be are open, and none is idle",
+    "role connections repeats",
+    "See who holds them. Raise `http_connections_max` and `ulimit -n`, or run more API processes.",
+    role=ROLE,
+    once_by=(),
+)
+REQUESTS_SHED = Event(
+    "requests.shed",
+    WARNING,
+    "requests are refused: more is asked than this process can do, or than their caller's rate allows",
+    "role reason caller repeats",
+    "`overload`: run more API processes, or slow the caller down. `caller`: as set by `caller_rate_per_s`.",
+    role=ROLE,
+    once_by=("reason", "caller"),
+)
 SEND_FAILED = Event(
     "send.failed",
     ERROR,

@@ -27,6 +27,8 @@ FIELDS: Mapping[str, str] = {
     "error": "error message",
     "reason": "why the job was dead-lettered, as stored on the dead letter",
     "jobs": "how many jobs",
+    "caller": "address of whoever sent the request",
+    "connections": "how many HTTP connections",
     "messages": "how many messages of the inbound or dead-letter queue",
     "failures": "consecutive failures",
     "failing_s": "for how long it has been failing, seconds",

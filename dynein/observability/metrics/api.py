@@ -48,6 +48,13 @@ class ApiMetrics:
             look="submitters get errors: 4xx is an error in the request; 429 means that AWS throttles, 503 that a "
             "bound of the process is reached or that AWS does not respond",
         )
+        self.shed = declare.counter(
+            "dynein_api_requests_shed_total",
+            "HTTP requests refused by their heads, before any work was done for them",
+            {"reason": "`overload` (503: more is asked than this process can do), `caller` (429: its own rate)"},
+            roles="all",
+            look="submitters get 429 or 503. `overload`: run more API processes, or give callers a rate",
+        )
         self.request_seconds = declare.histogram(
             "dynein_api_request_seconds",
             "Time from an HTTP request's head to the last byte of its response",

@@ -20,6 +20,7 @@ import pytest
 import uvicorn
 
 from dynein.errors import FatalError, InvalidSettings
+from dynein.server.http_protocol import GuardedProtocol
 from dynein.server.http_server import HOLD_BACK_S, SharingServer
 from dynein.server.listener import listen, url_of
 from dynein.server.workers.connections import Connections
@@ -119,13 +120,14 @@ class Crowd:
     async def start(self, number: int) -> SharingServer:
         config = uvicorn.Config(
             _app(number),
+            http=GuardedProtocol,
             lifespan="off",
             ws="none",
             log_config=None,
             timeout_keep_alive=3600,  # else a busy machine closes connections in the middle of a test
             timeout_graceful_shutdown=1,
         )
-        server = SharingServer(config, self.listener.dup(), self.connections, number)
+        server = SharingServer(config, self.listener.dup(), self.connections, number, connections_max=1000)
         self.servers.append(server)
         self.tasks.append(asyncio.create_task(server.serve()))
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it

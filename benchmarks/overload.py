@@ -1,0 +1,134 @@
+"""What three times too much load does: to what gets done, to another caller, and to memory.
+
+One API process on a core of its own. First it is saturated by callers that each wait for their response. Then one
+caller sends three times as many requests a second without waiting (an open loop, over many connections), while another
+sends a modest, steady rate from another address; that one was measured alone before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from benchmarks import loadgen, openload
+from benchmarks.harness import OTHER_CORE, Child, Serve, Stub, environment
+from benchmarks.requests import post_single
+from benchmarks.results import Report, Table, options
+from benchmarks.wall import pause
+
+FLOOD, MODEST = "127.0.0.2", "127.0.0.3"
+SATURATING_CLIENTS = 64
+
+
+class Sizes(NamedTuple):
+    saturating: int
+    """Requests that measure the saturated rate."""
+    seconds: float
+    connections: int
+    """Of the flood."""
+    modest_share: float
+    """Of the saturated rate, that the other caller sends."""
+
+
+FULL = Sizes(saturating=30_000, seconds=60.0, connections=1_000, modest_share=0.1)
+QUICK = Sizes(saturating=200, seconds=2.0, connections=20, modest_share=0.1)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    given = options(__doc__, arguments, repeats=1)
+    sizes = QUICK if given.quick else FULL
+    report = Report("overload", given)
+    with ExitStack() as stack:
+        stub = stack.enter_context(Stub())
+        stub.bootstrap()
+        serve = stack.enter_context(Serve(stub, ["api"]))
+        closed = stack.enter_context(_generator("loadgen"))
+        opened = stack.enter_context(_generator("openload"))
+        request = post_single(serve.address, scheduled=False)
+        for _ in range(2):  # the first warms up
+            plan = loadgen.Plan(serve.address, [request], SATURATING_CLIENTS, sizes.saturating)
+            saturated = msgspec.json.decode(closed.tell(msgspec.json.encode(plan)), type=loadgen.Report)
+        rate = saturated.count / saturated.wall_s
+        modest = openload.Flow(MODEST, rate * sizes.modest_share, 16)
+        flood = openload.Flow(FLOOD, 3 * rate, sizes.connections)
+        alone = _openload(opened, serve.address, request, [modest], sizes.seconds / 2)
+        before = _resident_mib(serve.pid)
+        counted = stub.ask("counts")["entries"].get("SendMessageBatch", 0)
+        both = _openload(opened, serve.address, request, [flood, modest], sizes.seconds)
+        pause(1.0)
+        sent = stub.ask("counts")["entries"]["SendMessageBatch"] - counted
+        grown = _resident_mib(serve.pid) - before
+        report.add(_table(rate, alone, both, grown))
+        report.facts = _facts(rate, alone, both, grown, sent)
+    report.write()
+
+
+def _generator(name: str) -> Child:
+    return Child(name, ["-m", f"benchmarks.{name}", str(OTHER_CORE)], OTHER_CORE, environment())
+
+
+def _openload(
+    generator: Child, address: str, request: str, flows: list[openload.Flow], seconds: float
+) -> openload.Report:
+    plan = openload.Plan(address, request, flows, seconds)
+    return msgspec.json.decode(generator.tell(msgspec.json.encode(plan)), type=openload.Report)
+
+
+def _accepted(result: openload.Result) -> int:
+    return sum(count for status, count in result.statuses.items() if status.startswith("2"))
+
+
+def _table(rate: float, alone: openload.Report, both: openload.Report, grown_mib: float) -> Table:
+    table = Table(
+        "overload", "Three times too much load, one API process",
+        f"Saturated: {rate:,.0f} requests a second from {SATURATING_CLIENTS} callers that wait. The process grew by "
+        f"{grown_mib:.0f} MiB.",
+    )  # fmt: skip
+    for name, report, place in (("modest caller, alone", alone, 0), ("flood", both, 0), ("modest, beside it", both, 1)):
+        result = report.flows[place]
+        others = {status: count for status, count in result.statuses.items() if not status.startswith("2")}
+        table.add(
+            **{
+                "caller": name,
+                "due a second": result.due / report.wall_s,
+                "accepted a second": _accepted(result) / report.wall_s,
+                "not accepted": ", ".join(f"{count:,} {status}" for status, count in sorted(others.items())) or "-",
+                "p50 ms": result.p50_ms,
+                "p99 ms": result.p99_ms,
+                "max ms": result.max_ms,
+            }
+        )
+    return table
+
+
+def _facts(
+    rate: float, alone: openload.Report, both: openload.Report, grown_mib: float, sent: int
+) -> dict[str, object]:
+    flood, modest = both.flows
+    accepted = _accepted(flood) + _accepted(modest)
+    # What was accepted was sent. (A request whose response was still on its way at the end is sent, and not counted.)
+    return {
+        "jobs_expected": accepted,
+        "jobs_counted": min(accepted, sent),
+        "targets": {
+            "goodput at 3x, of saturated": accepted / both.wall_s / rate,
+            "p99 of the accepted at 3x, ms": flood.p99_ms,
+            "another caller's p99 at 3x, of its p99 alone": modest.p99_ms / max(alone.flows[0].p99_ms, 1e-3),
+            "memory at 3x, MiB more": grown_mib,
+        },
+    }
+
+
+def _resident_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynein.observability.telemetry import Telemetry
+from dynein.server.load_gate import CALLERS_MAX, LoadGate, caller_address
+from dynein.settings import Settings
+
+PROXIES = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
+
+
+def address(peer: str, *forwarded: str) -> str:
+    headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
+    return caller_address(peer, [(b"host", b"x"), *headers], PROXIES)
+
+
+def test_whoever_connects_is_the_caller_unless_it_is_a_trusted_proxy() -> None:
+    assert address("203.0.113.9", "198.51.100.1") == "203.0.113.9"
+    assert address("10.1.2.3", "198.51.100.1") == "198.51.100.1"
+    assert address("fd00::1", "2001:db8::7") == "2001:db8::7"
+    assert address("10.1.2.3") == "10.1.2.3"
+
+
+def test_what_a_caller_writes_in_front_of_its_own_address_does_not_count() -> None:
+    assert address("10.1.2.3", "1.2.3.4, 198.51.100.1, 10.9.9.9") == "198.51.100.1"
+    assert address("10.1.2.3", "1.2.3.4", "198.51.100.1") == "198.51.100.1"
+    assert address("10.1.2.3", "1.2.3.4, rubbish") == "10.1.2.3"
+
+
+@given(st.lists(st.text(max_size=40), max_size=4))
+def test_any_header_names_some_address(values: list[str]) -> None:
+    headers = [(b"x-forwarded-for", value.encode()) for value in values]
+    ipaddress.ip_address(caller_address("10.0.0.1", headers, PROXIES))  # raises if it is none
+
+
+def gate(**settings: object) -> LoadGate:
+    return LoadGate(Settings.model_validate(settings), Telemetry())
+
+
+async def test_each_caller_has_a_rate_of_its_own() -> None:
+    limited = gate(caller_rate_per_s=10.0, caller_burst_s=2.0)
+    admitted = [limited.admit(b"/v1/jobs", "192.0.2.1", [], 0) for _ in range(100)]
+    assert sum(refusal is None for refusal in admitted) == pytest.approx(20, abs=1)
+    refusal = admitted[-1]
+    assert refusal is not None
+    assert refusal.status == 429
+    assert b"retry-after: 1\r\n" in refusal.head
+    problem = json.loads(refusal.body)
+    assert problem["code"] == "rate-limited"
+    assert "caller_rate_per_s" in problem["detail"]
+    assert limited.admit(b"/v1/jobs", "192.0.2.2", [], 0) is None
+
+
+async def test_large_bodies_use_the_rate_up_sooner() -> None:
+    limited = gate(caller_rate_per_s=10.0, caller_burst_s=2.0)
+    admitted = [limited.admit(b"/v1/jobs/batch", "192.0.2.1", [], 16 * 4096) for _ in range(100)]
+    assert sum(refusal is None for refusal in admitted) <= 3
+
+
+async def test_probes_and_metrics_are_always_let_in() -> None:
+    limited = gate(caller_rate_per_s=1.0, caller_burst_s=1.0)
+    for path in (b"/healthz", b"/readyz", b"/metrics"):
+        assert all(limited.admit(path, "192.0.2.1", [], 0) is None for _ in range(100))
+
+
+async def test_any_number_of_callers_takes_bounded_memory() -> None:
+    limited = gate(caller_rate_per_s=1.0)
+    for number in range(CALLERS_MAX + 500):
+        limited.admit(b"/v1/jobs", f"caller {number}", [], 0)
+    assert len(limited._rates) == CALLERS_MAX
+
+
+async def test_when_the_event_loop_is_late_the_flood_is_refused_and_no_other() -> None:
+    busy = gate()
+    loop = asyncio.get_running_loop()
+    refused = {"flood": 0, "modest": 0}
+    end = loop.time() + 60
+    while refused["flood"] < 500 and loop.time() < end:
+        refused["modest"] += busy.admit(b"/v1/jobs", "modest", [], 0) is not None
+        for _ in range(200):
+            refused["flood"] += busy.admit(b"/v1/jobs", "flood", [], 0) is not None
+        spin_until = loop.time() + 0.05
+        while loop.time() < spin_until:
+            pass
+        await asyncio.sleep(0)  # noqa: TID251 - a turn of the event loop
+    assert refused["flood"] >= 500
+    assert refused["modest"] == 0
+
+
+async def test_the_loops_lag_is_not_sampled_for_ever() -> None:
+    quiet = gate()
+    quiet.admit(b"/v1/jobs", "a", [], 0)
+    assert quiet._lag.is_sampling
+    async with asyncio.timeout(60):
+        while quiet._lag.is_sampling:  # noqa: ASYNC110 - a real event loop
+            await asyncio.sleep(0.05)  # noqa: TID251
