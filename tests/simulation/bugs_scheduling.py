@@ -12,7 +12,7 @@ from dynein.scheduler.lease import Lease, LeaseTimes
 from dynein.scheduler.lease_keeper import LeaseKeeper
 from dynein.scheduler.memory_budget import MemoryBudget
 from dynein.scheduler.range_scan import RangeScan
-from dynein.scheduler.read_plan import ReadPlan
+from dynein.scheduler.read_plan import ReadPlan, View
 from dynein.scheduler.shard_buffer import ShardBuffer
 from dynein.scheduler.shard_reader import ShardReader
 from dynein.testing.table_state import TableState
@@ -112,6 +112,14 @@ def _half(original: Any) -> Any:
     return lambda self, slots: original(self, slots // 2 if slots > 1 else slots)
 
 
+def _no_late_writes(original: Any) -> Any:
+    def start_reread(self: ReadPlan, view: View) -> Any:
+        self._looked_for = (view.record.late_writes, view.settled_late_writes)
+        return original(self, view)
+
+    return start_reread
+
+
 BUGS = (
     Mutation("trust a lease for ever", Lease, "valid", returns(value=True)),
     Mutation("trust a lease to its end, as if a send took no time", LeaseTimes, "send_timeout_s", instead(0.0)),
@@ -122,6 +130,8 @@ BUGS = (
     Mutation("a member that died keeps its share", Staleness, "changed_within", _all_ever_seen),
     Mutation("read without raising the read mark", WiredTable, "renew", _forget_read_mark),
     Mutation("read up to a mark that has just been raised", ShardReader, "_view", _mark_just_raised),
+    Mutation("do not read again for late writes", ReadPlan, "_start_reread", _no_late_writes),
+    Mutation("do not read again what was evicted", ShardBuffer, "note_evicted", returns(value=None)),
     Mutation("leave out the last millisecond of what is read", WiredTable, "read", _last_millisecond),
     Mutation("take a page for the whole range", WiredTable, "read", result(lambda page: page._replace(resume=None))),
     Mutation("take in what was removed while it was read", ShardBuffer, "watch_removals", returns(value=set())),

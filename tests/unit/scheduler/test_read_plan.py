@@ -79,8 +79,9 @@ class Plans(RuleBasedStateMachine):
             self.shard.read_all(limit)
 
     @precondition(lambda self: self.shard.under_way is None)
-    @rule(behind_ms=st.sampled_from([0, 0, 25]))
-    def taken_over(self, behind_ms: int) -> None:
+    @rule(later_ms=st.sampled_from([0, 100]), behind_ms=st.sampled_from([0, 25]))
+    def taken_over(self, later_ms: int, behind_ms: int) -> None:
+        self.shard.pass_time(later_ms)
         self.shard.step_back(behind_ms)
         self.shard.take_over()
 
