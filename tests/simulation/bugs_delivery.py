@@ -105,19 +105,17 @@ def _forget(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 BUGS = (
     Mutation("ignore `Failed` of SendMessageBatch", WiredQueues, "send", result(lambda all_: [None] * len(all_))),
-    Mutation(
-        "match the responses of a batch to the wrong entries", WiredQueues, "send", result(lambda all_: all_[::-1])
-    ),
+    Mutation("match the results of a batch to the wrong entries", WiredQueues, "send", result(lambda all_: all_[::-1])),
     Mutation(
         "remove the trigger when it is due, not when its send is acknowledged", Sender, "_submit", _remove_when_due
     ),
     Mutation("send 300 ms early", DueTimer, "is_due", _early),
-    Mutation("what an ingester holds is due by the second", NearJobs, "put", _rounded_to_seconds),
+    Mutation("round the due time of a held job down to seconds", NearJobs, "put", _rounded_to_seconds),
     Mutation("round DelaySeconds down", direct_sender, "delay_s", _delay_rounded_down),
-    Mutation("take a job for sent once its lane has failed three times", Lane, "_deliver", _gives_up),
+    Mutation("assume a job sent once its lane has failed three times", Lane, "_deliver", _gives_up),
     Mutation("dead-letter without an acknowledgement", DeadLetterQueue, "_flush", _without_acknowledgement),
     Mutation("dead-letter at the first failure", LanePace, "is_over_budget", returns(value=True)),
-    Mutation("forget a trigger that there was no room for", ShardBuffer, "evict", _forget),
+    Mutation("forget an evicted trigger", ShardBuffer, "evict", _forget),
     Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
     Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),
     Mutation("a new deduplication id for each try", due_job, "outgoing_message", _fresh_id_each_try),

@@ -109,22 +109,22 @@ def _every_message(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 BUGS = (
     Mutation("202 although the inbound queue did not respond", WiredQueues, "send", _accept_before_acknowledged),
-    Mutation("respond to a cancel with 200 whatever its result", StoredJobs, "_cancel", _cancels_anything),
+    Mutation("a cancel is 200 whatever its outcome in the store", StoredJobs, "_cancel", _cancels_anything),
     Mutation("a move goes back to a key that the job has left", StoredJobs, "_free_key", _back_to_a_key_it_left),
-    Mutation("report that nothing was accepted although it is unknown", app, "problem_of", _nothing_was_accepted),
-    Mutation("return the results of a batch in another order", routes, "_accept_batch", _in_the_wrong_order),
+    Mutation("report a job in doubt as not accepted", app, "problem_of", _nothing_was_accepted),
+    Mutation("the results of a batch are in the wrong order", routes, "_accept_batch", _in_the_wrong_order),
     Mutation(
         "delete the inbound message before its jobs are stored", ReceivedMessages, "_finish", _delete_before_store
     ),
     Mutation("delete the inbound message when half of it is stored", BatchedStore, "add", _first_half),
     Mutation("ignore `UnprocessedItems` of a write", WiredTable, "add", result(lambda left: left[:0])),
-    Mutation("take a trigger for written after three tries", BatchedStore, "_write_all", _three_tries),
+    Mutation("assume a trigger written after three tries", BatchedStore, "_write_all", _three_tries),
     Mutation("skip the check after a write", LateWrites, "report", answer([])),
     Mutation("report a late write without counting it", WiredTable, "report_late", answer(value=True)),
     Mutation("never extend the visibility of a message", Visibility, "run_once", answer(1.0)),
-    Mutation("an ingester admits whatever comes", Admission, "enter", _every_message),
+    Mutation("an ingester admits every message at once", Admission, "enter", _every_message),
     Mutation("every create of a prepared job goes ahead", WiredTable, "claim", answer(value=True)),
-    Mutation("an ingester does not look up tombstones", WiredTable, "tombstones", answer([])),
-    Mutation("hold a near job without raising the hold mark", MarksCache, "cover", answer(None)),
-    Mutation("raise the hold mark after looking up tombstones", MarksCache, "cover", _mark_afterwards),
+    Mutation("an ingester ignores tombstones", WiredTable, "tombstones", answer([])),
+    Mutation("hold a job without raising the hold mark", MarksCache, "cover", answer(None)),
+    Mutation("raise the hold mark after checking for tombstones", MarksCache, "cover", _mark_afterwards),
 )
