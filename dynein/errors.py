@@ -22,7 +22,9 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
 
 
 class Remedy(Enum):
@@ -129,3 +131,13 @@ class AccessDenied(FatalError):
 def remedy_of(error: Exception) -> Remedy:
     """The remedy of any error. An unexpected one is retried."""
     return error.remedy if isinstance(error, DyneinError) else Remedy.RETRY
+
+
+def as_result(error: ErrorT) -> ErrorT:
+    """``error`` without its traceback and causes, to be kept as a result beside others.
+
+    A traceback holds the frames it went through, and these whatever they have at hand: a request's body, the very list
+    of results. Such a circle stays in memory until the garbage collector comes by, which here is seldom.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from dynein.core.job_token import SECRET_BYTES_MIN
 from dynein.core.keys import SHARDS_MAX
+from dynein.core.queue_address import name_of
 from dynein.errors import InvalidSettings
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -312,6 +313,11 @@ class Settings(BaseSettings):
     def ledger_grace_in_force_s(self) -> float:
         """`ledger_grace_s`, or its default."""
         return self.retry_budget_s + _LEDGER_GRACE_MORE_S if self.ledger_grace_s is None else self.ledger_grace_s
+
+    @property
+    def own_queues(self) -> frozenset[str]:
+        """Names of the queues that only Dynein itself may send to or read from."""
+        return frozenset({name_of(self.inbound_queue), name_of(self.dead_letter_queue)})
 
     @property
     def trusted_proxy_networks(self) -> list[str]:

@@ -149,7 +149,7 @@ class _Redrive:
             self._held[message.message_id] = message.receipt
             dead_letter = read_dead_letter(message)
             try:
-                queue, to_send = outgoing(dead_letter, self._settings.inbound_queue)
+                queue, to_send = outgoing(dead_letter, self._settings.inbound_queue, self._settings.own_queues)
             except (DyneinError, ValueError) as error:
                 if self._selection.selects(dead_letter, None):
                     self._failed[_reason(error)] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 from dynein.core.delivered_message import outgoing_message
@@ -39,14 +39,21 @@ class Redrivable(NamedTuple):
     message: OutgoingMessage
 
 
-def outgoing(dead_letter: DeadLetter, inbound_queue: str) -> tuple[str, OutgoingMessage]:
-    """The queue that a dead letter goes to, and the message. Raises `ValueError` when it cannot be read."""
+def outgoing(
+    dead_letter: DeadLetter, inbound_queue: str, own_queues: Container[str] = ()
+) -> tuple[str, OutgoingMessage]:
+    """The queue that a dead letter goes to, and the message.
+
+    Raises `ValueError` when it cannot be read, or is a job for one of ``own_queues``.
+    """
     if dead_letter.kind != KIND_JOB:
         unpack(dead_letter.body)  # one that the ingester could not read either would only come back
         return inbound_queue, OutgoingMessage(dead_letter.body, {})
     if dead_letter.token is None or dead_letter.due_at_ms is None:
         raise ValueError("the dead letter has no token or no due time")
     job = decode_job(dead_letter.body)
+    if name_of(job.queue) in own_queues:
+        raise ValueError("the job is for one of Dynein's own queues")
     fifo = job.queue.endswith(".fifo")
     return job.queue, outgoing_message(job, dead_letter.token, dead_letter.due_at_ms, fifo=fifo)
 

@@ -18,6 +18,8 @@ from dynein.observability.events.api import REQUEST_ANSWERED, REQUEST_FAILED
 
 BODIES_MAX = 16
 """Request bodies in memory at once, counted in bodies of the largest size allowed. Past it: 503."""
+SMALL_BODY_BYTES = 65_536
+"""A body up to this size finds room although large ones have taken all that they may: a quarter is kept for these."""
 _BODY_COST_MIN_BYTES = 4096
 """What even the smallest request takes while it is being handled."""
 _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json(?:\s*;.*)?", re.ASCII | re.IGNORECASE)
@@ -41,9 +43,9 @@ class Intake:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > self._request_bytes_max:
             raise self._too_large(f"{declared[:20]} bytes")
-        held = self._hold(_BODY_COST_MIN_BYTES)
+        held = self._hold(_BODY_COST_MIN_BYTES, 0)
+        chunks: list[bytes] = []
         try:
-            chunks: list[bytes] = []
             size = 0
             # Counted as it is received: a declared length may be missing or wrong.
             async for chunk in request.stream():
@@ -51,14 +53,16 @@ class Intake:
                 if size > self._request_bytes_max:
                     raise self._too_large(f"more than {self._request_bytes_max} bytes")
                 if size > held:
-                    held += self._hold(size - held)
+                    held += self._hold(size - held, size)
                 chunks.append(chunk)
             yield b"".join(chunks)
         finally:
+            chunks.clear()  # an error's traceback holds this frame, for as long as the error is held
             self._held_bytes -= held
 
-    def _hold(self, more_bytes: int) -> int:
-        if self._held_bytes + more_bytes > self._held_bytes_max:
+    def _hold(self, more_bytes: int, body_bytes: int) -> int:
+        room = self._held_bytes_max if body_bytes <= SMALL_BODY_BYTES else self._held_bytes_max * 3 // 4
+        if self._held_bytes + more_bytes > room:
             raise Overloaded(f"{self._held_bytes_max} bytes of requests are being handled already")
         self._held_bytes += more_bytes
         return more_bytes

@@ -18,7 +18,7 @@ from dynein.api.intake import Intake
 from dynein.api.problems import CATALOGUE, Draining, headers_of, problem_of
 from dynein.api.schemas import Accepted, BatchAnswer, BatchItem, JobRequest
 from dynein.api.submission import Submissions
-from dynein.errors import DyneinError, InvalidField, Retryable
+from dynein.errors import DyneinError, InvalidField, Retryable, as_result
 from dynein.settings import Settings
 
 _ENCODER = msgspec.json.Encoder()
@@ -104,7 +104,7 @@ async def _accept_batch(
             decoded.append(decode_job(item))
         except DyneinError as error:
             submissions.count_refused(error, caller)
-            outcomes.append(error)
+            outcomes.append(as_result(error))
         else:
             outcomes.append(None)
     accepted = iter(await submissions.accept_many(decoded, caller))

@@ -31,7 +31,7 @@ from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.ports import Deployment, Ports
 from dynein.core.queues import Destination
 from dynein.delivery.destinations import Destinations
-from dynein.errors import DyneinError, Unavailable
+from dynein.errors import DyneinError, Unavailable, as_result
 from dynein.observability.events.api import SEND_FAILED
 from dynein.runtime.context import Context
 from dynein.settings import Settings
@@ -65,6 +65,7 @@ class Submissions:
         self._signer = signer
         self._clock = context.clock
         self._settings = settings
+        self._own_queues = settings.own_queues
         self._keys = KeyMaker(ports.shards, deployment.layout, context, random_bytes)
         self._sender = JobSender(ports.queues, destinations, deployment.inbound_url, context, settings)
         self._recorder = OutcomeRecorder(context)
@@ -94,7 +95,7 @@ class Submissions:
     ) -> list[Accepted | DyneinError]:
         """Accept many jobs; the result of each, in order."""
         now_ms = self._clock.now_ms()
-        destinations = await look_up_all([request.queue for request in requests], self._destinations)
+        destinations = await look_up_all([request.queue for request in requests], self._destinations, self._own_queues)
         dispatched = [self._dispatch(request, destinations[request.queue], now_ms, caller) for request in requests]
         outcomes = [
             Outcome(request, None, sent)
@@ -142,7 +143,7 @@ class Submissions:
             create_id = "" if request.token is None else self._keys.create_id()
             return _Dispatched(ready, self._sender.send(ready, destination, create_id, now_ms))
         except DyneinError as error:
-            return error
+            return as_result(error)
 
 
 async def _result_of(dispatched: _Dispatched) -> Accepted | DyneinError:
@@ -150,7 +151,7 @@ async def _result_of(dispatched: _Dispatched) -> Accepted | DyneinError:
     try:
         result = await dispatched.sending
     except DyneinError as error:
-        return error
+        return as_result(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a response
         SEND_FAILED.log(error, token=ready.token)
         return Unavailable("the send failed unexpectedly; the job may have been sent all the same")

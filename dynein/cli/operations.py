@@ -18,7 +18,9 @@ from dynein.aws.dynamodb.layout import verify_layout
 from dynein.aws.ports import aws_ledger, aws_ports, aws_queues, aws_table
 from dynein.cli.output import err
 from dynein.core.ledger import Row, rows
+from dynein.core.queue_address import name_of
 from dynein.delivery.destinations import Destinations
+from dynein.errors import FatalError
 from dynein.ledger.reader import closing_by
 from dynein.runtime.context import command_context
 from dynein.settings import Settings
@@ -37,6 +39,11 @@ async def run_tail(
     settings: Settings, queue: str, show: Callable[[Arrived], None], stopping: asyncio.Event, *, keep: bool
 ) -> None:
     """``dynein tail``, until ``stopping`` is set; ``show`` is called with each message."""
+    if name_of(queue) in settings.own_queues:
+        raise FatalError(
+            f"{queue} is one of Dynein's own queues: whoever reads it takes jobs away. See `dynein audit` and "
+            "`dynein redrive`"
+        )
     context = command_context()
     async with clients(settings) as aws:
         queues = aws_queues(aws, context)

@@ -71,7 +71,7 @@ def unpack(body: str) -> list[Arrival]:
     """Inverse of `pack`. Raises `ValueError` saying what is wrong with a body that is not ours."""
     try:
         decoded = _DECODER.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"not an inbound message: {error}") from error
     if decoded.format != FORMAT:
         raise ValueError(f"inbound format {decoded.format} is unknown to this version, which reads format {FORMAT}")

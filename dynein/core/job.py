@@ -64,5 +64,5 @@ def decode_job(raw: bytes | str) -> Job:
     """Inverse of `encode_job`. Raises `ValueError` for bytes that are not a job."""
     try:
         return _DECODER.decode(raw)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"not a job record: {error}") from error

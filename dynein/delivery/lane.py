@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dynein.core.due_job import DueJob, Outcome
+from dynein.core.queue_address import name_of
 from dynein.core.queues import ENTRIES_MAX, Destination, Queues, SendFailure, call_failure
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.delivery_record import DeliveryRecord
@@ -21,6 +22,8 @@ from dynein.runtime.clock import sleep_unless
 from dynein.runtime.context import Context
 from dynein.runtime.group_commit import Batch, GroupCommit
 from dynein.settings import Settings
+
+_OWN_QUEUE = SendFailure("OwnQueue", "jobs cannot be sent to Dynein's own queues", Remedy.REJECT)
 
 
 class Shared(NamedTuple):
@@ -44,6 +47,7 @@ class Lane:
     def __init__(self, shared: Shared, queue: str) -> None:
         self._shared = shared
         self._queue = queue
+        self._is_own = name_of(queue) in shared.settings.own_queues
         self._pace = LanePace(shared.settings, shared.context.rng)
         self._record = DeliveryRecord(shared.role, queue, shared.context, shared.tracing)
         self._batcher: GroupCommit[DueJob, Outcome] = GroupCommit(
@@ -157,6 +161,9 @@ class Lane:
         """One call. A call that failed as a whole is reported as a failure of each entry."""
         if isinstance(where, Exception):
             return self._call_failed(where, len(due_jobs))
+        if self._is_own:
+            # The API accepts no such job: this one was not made by it. Sent, it would be taken for many that were.
+            return [_OWN_QUEUE] * len(due_jobs)
         sent_at_ms = self._shared.context.clock.now_ms()
         try:
             messages = [due_job.message(fifo=where.fifo) for due_job in due_jobs]

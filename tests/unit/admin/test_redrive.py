@@ -276,3 +276,11 @@ async def test_progress_is_reported(world: World) -> None:
     seen: list[int] = []
     await world.redrive(on_progress=lambda report: seen.append(report.redriven))
     assert seen[:3] == [10, 20, 25]
+
+
+async def test_a_job_for_one_of_dyneins_own_queues_stays(world: World) -> None:
+    await world.add(INBOUND)
+    report = await world.redrive()
+    assert report.redriven == 0
+    assert sum(report.failed.values()) == 1
+    assert world.bodies(INBOUND) == []

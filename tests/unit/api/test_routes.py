@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -308,7 +310,7 @@ async def test_a_request_that_is_too_large_is_refused_by_its_declared_and_by_its
     problem(response, 413, "request-too-large")
 
 
-async def test_requests_in_hand_are_bounded_in_bytes() -> None:
+async def test_requests_being_handled_are_bounded_in_bytes() -> None:
     api = Api(request_bytes_max=4096)
     gates = [api.queues.faults.hold_before_next("send") for _ in range(16)]
     for i in range(16):
@@ -440,3 +442,62 @@ async def test_a_client_that_hangs_up_while_sending_leaves_nothing_behind(caplog
         await api.app(scope, receive, send)
     assert caplog.records == []
     assert (await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})).status_code == 202
+
+
+async def test_large_bodies_leave_room_for_small_ones() -> None:
+    api = Api(request_bytes_max=1_000_000)
+    held: list[asyncio.Future[Any]] = []
+    gate = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x" * 999_000
+        await gate.wait()
+
+    async def upload() -> int:
+        async with api.http() as http:
+            return (await http.post("/v1/jobs", content=endless())).status_code
+
+    held = [asyncio.ensure_future(upload()) for _ in range(16)]
+    while sum(task.done() for task in held) < 4:  # noqa: ASYNC110 - turns of the event loop
+        await asyncio.sleep(0)  # noqa: TID251
+    assert {task.result() for task in held if task.done()} == {503}
+    assert (await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})).status_code == 202
+    gate.set()
+    assert sorted(await asyncio.gather(*held)) == [400] * 12 + [503] * 4
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/jobs", b'{"queue":"demo","body":"%b","dealy":5}' % (b"x" * 1_000_000)),
+        ("/v1/jobs", b'{"queue":"demo","body":"%b"' % (b"x" * 1_000_000)),
+        ("/v1/jobs", b"x" * 1_100_000),
+        ("/v1/jobs/batch", b'{"jobs":[1,{"queue":"demo","body":"%b","dealy":5}]}' % (b"x" * 1_000_000)),
+        ("/v1/jobs/batch", b'{"jobs":[{"queue":"nowhere","body":"%b"}]}' % (b"x" * 200_000)),
+    ],
+)
+async def test_refused_bodies_are_freed_without_the_garbage_collector(path: str, body: bytes) -> None:
+    api = Api(request_bytes_max=1_050_000)
+
+    async def refuse(times: int) -> None:
+        for _ in range(times):
+            response = await post_bytes(api, path, body)
+            assert response.status_code in (200, 400, 413, 422), response.text
+
+    await refuse(3)
+    gc.collect()
+    gc.disable()
+    try:
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        await refuse(20)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert after - before < 3 * len(body), "some may be held by what was used last"
+
+
+async def post_bytes(api: Api, path: str, body: bytes) -> Any:
+    async with api.http() as http:
+        return await http.post(path, content=body)

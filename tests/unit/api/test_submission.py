@@ -586,3 +586,28 @@ async def test_the_response_has_the_due_time() -> None:
     api = Api()
     accepted = await api.accept(run_at="2030-01-31T10:00:00+01:00")
     assert (accepted.due_at, accepted.due_at_ms) == ("2030-01-31T09:00:00.000Z", 1_896_080_400_000)
+
+
+# --- own queues -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own", ["inbound_queue", "dead_letter_queue"])
+@pytest.mark.parametrize("spelled", ["{name}", "{url}", "https://sqs.us-east-1.amazonaws.com/000000000000/{name}"])
+@pytest.mark.parametrize("delay", [None, 0, 60, "1d"])
+async def test_nobody_submits_to_dyneins_own_queues(own: str, spelled: str, delay: float | str | None) -> None:
+    api = Api()
+    name = getattr(api.settings, own)
+    if name != INBOUND:
+        api.queues.create(name)
+    queue = spelled.format(name=name, url=api.queues.url(name))
+    with pytest.raises(InvalidField, match="one of Dynein's own queues") as refused:
+        await api.submissions.accept(job(queue=queue, delay=delay))
+    assert refused.value.field == "queue"
+    assert api.queues.messages(name) == []
+
+
+async def test_an_own_queue_is_refused_though_it_has_been_looked_up_before() -> None:
+    api = Api()
+    await api.submissions._destinations.resolve(INBOUND)
+    with pytest.raises(InvalidField, match="own queues"):
+        await api.submissions.accept(job(queue=INBOUND))

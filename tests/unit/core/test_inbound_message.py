@@ -87,3 +87,9 @@ def test_garbage_never_raises_anything_else(body: str) -> None:
     except ValueError:
         return
     raise AssertionError(f"{body!r} passed for an inbound message")
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"v":1,"jobs":' + "[" * 100_000, '{"v":1,"x":' + '{"a":' * 100_000])
+def test_a_body_nested_without_end_is_refused_like_any_other(deep: str) -> None:
+    with pytest.raises(ValueError, match="not an inbound message"):
+        unpack(deep)

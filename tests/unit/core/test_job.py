@@ -47,3 +47,9 @@ def test_what_is_not_a_job_is_a_value_error(raw: bytes) -> None:
 def test_bytes_that_are_no_text_are_a_value_error_too() -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the words are those of the codec
         decode_job(b'{"q":"demo","b":"\xff"}')
+
+
+def test_a_record_nested_without_end_is_refused_like_any_other() -> None:
+    for deep in (b"[" * 100_000, b'{"queue":' + b"[" * 100_000, b'{"x":' + b'{"a":' * 100_000):
+        with pytest.raises(ValueError, match="not a job record"):
+            decode_job(deep)

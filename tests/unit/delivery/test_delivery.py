@@ -528,3 +528,18 @@ async def test_a_queue_that_comes_back_while_dead_letters_cannot_be_sent_gets_it
     world.queues.create("a")
     assert await world.outcome(future) is Outcome.SENT
     assert world.queues.messages(DLQ) == []
+
+
+# --- own queues -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dynein-inbound", "dynein-dead-letter"])
+async def test_a_stored_job_for_one_of_dyneins_own_queues_is_dead_lettered_and_never_sent(
+    world: World, name: str
+) -> None:
+    world.queues.create(name)
+    for queue in (name, world.queues.url(name)):
+        (forged,) = world.submit(queue, "x")
+        assert await world.outcome(forged) is Outcome.DEAD_LETTERED
+    assert world.queues.messages(name) == []
+    assert all(dead.reason.startswith("OwnQueue: ") for dead in map(read_dead_letter, world.queues.peek(DLQ)))
