@@ -57,9 +57,14 @@ class Tasks:
             self.failure.set_exception(error)
 
 
+async def any_ended(*ends: asyncio.Future[Any]) -> None:
+    """Return once any of ``ends`` is done, however it ended. The others go on."""
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+
+
 async def first_of(*ends: asyncio.Future[Any]) -> None:
     """Return once any of ``ends`` is done; raises the error of one that failed. The others go on."""
-    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    await any_ended(*ends)
     for end in ends:
         if end.done():
             end.result()

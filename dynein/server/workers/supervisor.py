@@ -34,6 +34,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from dynein.errors import Unavailable
 from dynein.observability.events.process import (
     WORKER_ENDED,
     WORKER_FAILING,
@@ -44,6 +45,7 @@ from dynein.observability.events.process import (
 )
 from dynein.runtime.backoff import pause_s
 from dynein.runtime.clock import Clock, SystemClock, sleep_unless
+from dynein.runtime.tasks import all_ended, any_ended, any_set, cancel_all, within
 from dynein.server.listener import listen, url_of
 from dynein.server.workers.connections import Connections
 from dynein.server.workers.directory import WorkersDirectory
@@ -124,25 +126,26 @@ class Workers:
         keepers = [asyncio.ensure_future(self._keep(number)) for number in range(self._workers)]
         stopped = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait([stopped, *keepers], return_when=asyncio.FIRST_COMPLETED)
+            await any_ended(stopped, *keepers)
             self._stopping.set()
             self._listener.close()  # the port is free when the last worker has closed it too
             await self._drain(keepers)
         finally:
-            for task in (watching, stopped, *keepers):
-                task.cancel()
+            await cancel_all([watching, stopped, *keepers])
         for keeper in keepers:
             keeper.result()
 
     async def _drain(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         for process in self._processes.values():
             process.terminate()
-        _, late = await asyncio.wait(keepers, timeout=self._settings.drain_s + self._pace.overtime_s)
-        if late:
-            WORKERS_KILLED.log(within_s=self._settings.drain_s + self._pace.overtime_s)
+        within_s = self._settings.drain_s + self._pace.overtime_s
+        try:
+            await within(within_s, self._clock, all_ended(keepers))
+        except Unavailable:
+            WORKERS_KILLED.log(within_s=within_s)
             for process in self._processes.values():
                 process.kill()
-            await asyncio.wait(late)
+            await all_ended(keepers)
             self._exit_code = self._exit_code or EX_FATAL
 
     def _on_signal(self, number: int) -> None:
@@ -187,12 +190,7 @@ class Workers:
             await sleep_unless(self._stopping, self._clock, wait_s)
 
     async def _first_is_ready(self) -> None:
-        either = [asyncio.ensure_future(event.wait()) for event in (self._up, self._stopping)]
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in either:
-                task.cancel()
+        await any_set(self._up, self._stopping)
 
     async def _live(self, number: int) -> tuple[int, bool]:
         """Run a worker ``number`` from start to end; returns its exit code, and whether it had been ready."""
