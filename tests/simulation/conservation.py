@@ -125,7 +125,8 @@ class Conservation:
         if process.drained_late(self._world.settings.drain_s):
             return True
         assert process.died_at is not None
-        since = process.died_at - CLOSE_S - self._world.settings.call_timeout_s
+        tried_for_s = CLOSE_S + self._world.settings.call_timeout_s + process.paused_s(process.told_to_stop_at)
+        since = process.died_at - tried_for_s
         attempts = self._evidence.postings.get(process.name, [])
         return any(not a.acknowledged and a.flight.began_at >= since for a in attempts[-1:])
 

@@ -97,6 +97,7 @@ class Process:
         """When its drain has to come to an end."""
         self._withheld: list[Callback] = []
         self._paused_at = 0.0
+        self._pauses: list[tuple[float, float]] = []
         self._tasks: list[asyncio.Task[Any]] = []
         """Those under way, and some that have ended. Kept when it is killed: if the interpreter collected them, it
         would close their coroutines, and that runs their `finally` blocks."""
@@ -138,6 +139,10 @@ class Process:
     def drained_late(self, drain_s: float) -> bool:
         """Did it take longer to drain than it may?"""
         return self.died_at is not None and self.died_at - self.told_to_stop_at >= drain_s
+
+    def paused_s(self, since: float) -> float:
+        """For how long it has been paused since that time."""
+        return sum(max(0.0, until - max(began, since)) for began, until in self._pauses)
 
     def tasks_alive(self) -> int:
         """How many tasks it has under way."""
@@ -191,6 +196,7 @@ class Process:
         if self.state is not State.PAUSED:
             return
         self.running = True
+        self._pauses.append((self._paused_at, self.loop.time()))
         if suspended:
             self.clock.suspended_s += self.loop.time() - self._paused_at
         withheld, self._withheld = self._withheld, []
