@@ -35,6 +35,7 @@ Way = Literal["one socket", "a socket each", "one socket, evenly"]
 WAYS: tuple[Way, ...] = ("one socket", "a socket each", "one socket, evenly")
 WORKERS = 4
 CONNECTIONS = 64
+CONNECTIONS_MAX = 1_000
 PATIENCE_S = 1.0
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -57,9 +58,9 @@ def _serve(way: Way, listener: socket.socket, connections: Connections, number: 
 
     config = uvicorn.Config(app, http="httptools", lifespan="off", ws="none", log_config=None, access_log=False)
     if way == "one socket, evenly":
-        uvloop.run(SharingServer(config, listener, connections, number).serve())
+        uvloop.run(SharingServer(config, listener, connections, number, connections_max=CONNECTIONS_MAX).serve())
     else:
-        uvloop.run(Server(config).serve(sockets=[listener]))
+        uvloop.run(Server(config, listener, connections_max=CONNECTIONS_MAX).serve())
 
 
 @contextlib.contextmanager

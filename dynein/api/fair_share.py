@@ -17,7 +17,7 @@ LAG_TARGET_S = 0.03
 """A request passes through the event loop some ten times, so this much lag makes it about 0.3 s late."""
 CALLERS_MAX = 10_000
 """Callers told apart in one window; the rest of them are one."""
-CAPACITY_MIN = 5.0
+CAPACITY_MIN = 20.0
 """Requests a window that are admitted however slow everything is: without them nothing would show that it is over."""
 _DECREASE = 0.85
 _INCREASE = 1.05

@@ -212,5 +212,7 @@ def _plain(value: object) -> str:
             return "unset"
         case bool():
             return "yes" if value else "no"
+        case "":
+            return '""'
         case _:
             return str(value)

@@ -110,8 +110,9 @@ def api() -> Row:
             lines(
                 "Requests by status",
                 "429: AWS throttles, and the caller is asked to slow down. 503: a bound of the process is reached, or "
-                "AWS does not respond.",
+                "AWS does not respond. Refused: by their heads, because of all callers' load or their own caller's.",
                 Query(rate("status", "dynein_api_requests_total"), "{{status}}"),
+                Query(rate("reason", "dynein_api_requests_shed_total"), "refused: {{reason}}"),
                 unit="reqps",
                 stacked=True,
             ),

@@ -55,6 +55,7 @@ class Shard:
 
     def __init__(self) -> None:
         self.now_ms = START_MS
+        self.behind_ms = 0
         self.record = new_shard_record(0, START_MS + 3_600_000 - 4 * WIDTH_MS, WIDTH_MS)
         """In the store."""
         self.stored: dict[TriggerKey, Stored] = {}
@@ -132,8 +133,9 @@ class Shard:
             if self.now_ms - since_ms >= SEEN_LATE_MS:
                 self.show(key)
 
-    def step_back(self, ms: int) -> None:
-        """The next owner's clock is behind. Marks only rise all the same."""
+    def set_clock(self, behind_ms: int) -> None:
+        """The next owner's clock is that far behind, or right. Marks only rise all the same."""
+        ms, self.behind_ms = behind_ms - self.behind_ms, behind_ms
         self.now_ms -= ms
         self.hidden = {key: (moved, since_ms - ms, ticks) for key, (moved, since_ms, ticks) in self.hidden.items()}
 

@@ -82,7 +82,7 @@ class Plans(RuleBasedStateMachine):
     @rule(later_ms=st.sampled_from([0, 100]), behind_ms=st.sampled_from([0, 25]))
     def taken_over(self, later_ms: int, behind_ms: int) -> None:
         self.shard.pass_time(later_ms)
-        self.shard.step_back(behind_ms)
+        self.shard.set_clock(behind_ms)
         self.shard.take_over()
 
     # --- the buffer
