@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from dynein.core.job_token import parse
-from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, now_ms, until
+from tests.acceptance.fleet import QUICK, Fleet, Process, fleet, now_ms, pause, until
 from tests.engines import NotInstalled
 from tests.engines import running as engine_running
 
@@ -98,7 +98,7 @@ async def submit(running: Fleet, api: str, jobs: list[dict[str, object]], ledger
                     # A busy machine is too slow for this many clients: they do as they are told.
                     assert accepted["code"] == "overloaded", accepted
                     retry_after_s = float(answer.headers["retry-after"])
-                await asyncio.sleep(retry_after_s)
+                await pause(retry_after_s)
             ledger.accepted[accepted["token"]] = accepted
             ledger.asked_at_ms[accepted["token"]] = asked_at_ms
 

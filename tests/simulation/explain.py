@@ -138,6 +138,8 @@ class Explainer:
         for receipt, again in pairwise(receipts):
             if not receipt.flight.answered:
                 return "inbound received twice: the response to a receive was lost"
+            if self._slow(receipt.flight):
+                return "inbound received twice: the response to a receive was slow"
             disturbance = self._evidence.disturbed_by(receipt.flight.process, receipt.flight.began_at, again.at)
             if disturbance is not None:
                 return f"inbound received twice: {disturbance}"

@@ -30,7 +30,7 @@ class _Sent(NamedTuple):
     token: str
     due_ms: int
     tries: list[Attempt]
-    """Of the lane that sent it, up to the one that succeeded."""
+    """Of the lane that sent it, up to the one that succeeded, and since it last sent the same job."""
     delivery: Delivery
 
     @property
@@ -74,7 +74,8 @@ def _twice(auditor: Auditor) -> Iterator[str]:
 def _lanes(auditor: Auditor) -> dict[tuple[str, ...], list[_Sent]]:
     lanes: dict[tuple[str, ...], list[_Sent]] = {}
     for token, deliveries in auditor.deliveries.items():
-        for delivery in deliveries:
+        sent_at: dict[tuple[str, ...], float] = {}
+        for delivery in sorted(deliveries, key=lambda delivery: delivery.flight.began_at):
             flight = delivery.flight
             if not delivery.queue.endswith(".fifo") or flight.role not in ("dispatcher", "ingester"):
                 continue
@@ -83,8 +84,9 @@ def _lanes(auditor: Auditor) -> dict[tuple[str, ...], list[_Sent]]:
                 attempt
                 for attempt in auditor.world.evidence.sends[token]
                 if (attempt.flight.process, attempt.flight.role) == lane[:2]
-                and attempt.flight.began_at <= flight.began_at
+                and sent_at.get(lane, -math.inf) < attempt.flight.began_at <= flight.began_at
             ]
+            sent_at[lane] = flight.began_at
             lanes.setdefault(lane, []).append(_Sent(token, parse(token).key.due_at_ms, tries, delivery))
     return lanes
 
