@@ -98,6 +98,9 @@ class _Client(asyncio.Protocol):
             length = int(lowered[start : lowered.index(b"\r\n", start)])
             if len(buffer) >= end + 4 + length:
                 self._buffer = b""
+                if buffer.startswith(b"HTTP/1.1 503"):  # shed: sent again at once, and not counted
+                    self._write()
+                    return
                 if not buffer.startswith(self._run.ok):
                     self._run.failed(buffer[:600].decode(errors="replace"))
                     return
