@@ -13,13 +13,15 @@ import statistics
 import sys
 import time
 from array import array
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar, cast
 
 import msgspec
 import uvloop
 
 _LENGTH = b"\r\ncontent-length: "
+
+PlanT = TypeVar("PlanT", bound=msgspec.Struct)
 
 
 class Plan(msgspec.Struct):
@@ -158,14 +160,15 @@ async def _go(plan: Plan) -> Report:
     return await _Run(plan).go()
 
 
-def main() -> None:
+def carry_out(plan: type[PlanT], go: Callable[[PlanT], Coroutine[Any, Any, object]]) -> None:
+    """Be a generator: a plan a line comes on standard input, its report goes to standard output. On the core given."""
     if len(sys.argv) > 1:
         os.sched_setaffinity(0, {int(sys.argv[1])})
     for line in sys.stdin.buffer:
-        report = uvloop.run(_go(msgspec.json.decode(line, type=Plan)))
+        report = uvloop.run(go(msgspec.json.decode(line, type=plan)))
         sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
         sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
-    main()
+    carry_out(Plan, _go)

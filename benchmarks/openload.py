@@ -8,18 +8,15 @@ response is sent as soon as one is free; the time until then is spent at the cli
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
-import sys
 import time
 from array import array
 from collections import Counter, deque
 from typing import cast
 
 import msgspec
-import uvloop
 
-from benchmarks.loadgen import percentile
+from benchmarks.loadgen import carry_out, percentile
 
 _LENGTH = b"\r\ncontent-length: "
 _STATUS = slice(9, 12)
@@ -173,14 +170,5 @@ async def _go(plan: Plan) -> Report:
     return Report([flow.end() for flow in flows], time.perf_counter() - began)
 
 
-def main() -> None:
-    if len(sys.argv) > 1:
-        os.sched_setaffinity(0, {int(sys.argv[1])})
-    for line in sys.stdin.buffer:
-        report = uvloop.run(_go(msgspec.json.decode(line, type=Plan)))
-        sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
-        sys.stdout.buffer.flush()
-
-
 if __name__ == "__main__":
-    main()
+    carry_out(Plan, _go)
