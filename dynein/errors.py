@@ -12,6 +12,7 @@
     │   ├── Overloaded           a bound of this process is reached
     │   ├── Throttled            AWS asks us to slow down
     │   └── Unavailable          AWS did not respond, or not in time; the call may have taken effect
+    │       └── NotSent          AWS could not be reached; the call has certainly not taken effect
     └── FatalError               the program cannot go on: operator action required
         ├── InvalidSettings      a setting is wrong, or two contradict each other
         ├── LayoutMismatch       the table was made with another layout than the settings say
@@ -104,6 +105,10 @@ class Throttled(Retryable):
 
 class Unavailable(Retryable):
     """SQS or DynamoDB did not respond in time, or failed on its side. The call may have taken effect."""
+
+
+class NotSent(Unavailable):
+    """SQS or DynamoDB could not be reached, so nothing was sent. The call has certainly not taken effect."""
 
 
 class FatalError(DyneinError):

@@ -17,8 +17,10 @@ from starlette.responses import Response
 from dynein.errors import (
     Conflict,
     DyneinError,
+    FatalError,
     InvalidField,
     InvalidToken,
+    NotSent,
     Overloaded,
     Rejected,
     Retryable,
@@ -126,6 +128,18 @@ CATALOGUE: Mapping[str, Kind] = {
     "draining": Kind(
         503, "Shutting down", "This process accepts no new jobs. Try again: another process will respond."
     ),
+    "not-sent": Kind(
+        503,
+        "AWS cannot be reached",
+        "SQS or DynamoDB could not be reached. Nothing was sent, so nothing was accepted: try again after "
+        "`Retry-After` seconds.",
+    ),
+    "misconfigured": Kind(
+        503,
+        "Operator action required",
+        "AWS refuses Dynein's calls: its credentials, permissions or set-up are wrong. Nothing was accepted. Try again "
+        "after `Retry-After` seconds, when an operator has corrected that.",
+    ),
     "unavailable": Kind(
         503,
         "AWS does not respond",
@@ -179,8 +193,10 @@ _CODES: tuple[tuple[type[DyneinError], str], ...] = (
     (Draining, "draining"),
     (Overloaded, "overloaded"),
     (Throttled, "throttled"),
+    (NotSent, "not-sent"),
+    (FatalError, "misconfigured"),
 )
-"""The first that fits. Any other error needs an operator: ``unavailable``."""
+"""The first that fits; ``unavailable`` for any other."""
 
 
 def make(

@@ -21,7 +21,7 @@ from dynein.admin.tail import Arrived, tail
 from dynein.aws.bootstrap import bootstrap
 from dynein.aws.clients import clients
 from dynein.aws.sqs import SqsQueues
-from dynein.cli.engine import CREDENTIALS, REGION, EmbeddedEngine
+from dynein.cli.engine import CREDENTIALS, REGION, EmbeddedEngine, make_directory
 from dynein.cli.jobs import DEFAULT_URL
 from dynein.cli.output import arrival_line, clock_time, out, print_steps
 from dynein.errors import FatalError, Retryable
@@ -114,7 +114,7 @@ class Dev:
         if self._sample and not stopping.is_set():
             out.print(f"\nsubmitting {len(_SAMPLES)} sample jobs to queue {self._queue!r}", style="bold")
             try:
-                async with httpx.AsyncClient(base_url=url, timeout=10) as api:
+                async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as api:  # no proxy
                     expected = {await self._submit(api, sample) for sample in _SAMPLES}
                 await self._all_arrived(expected)
             except (FatalError, httpx.HTTPError) as error:
@@ -192,7 +192,7 @@ def _secret(data: Path) -> str:
     """Tokens stay valid over a restart."""
     file = data / "token-secret"
     if not file.exists():
-        data.mkdir(parents=True, exist_ok=True)
+        make_directory(data)
         file.touch(mode=0o600)
         file.write_text(secrets.token_urlsafe(32))
     return file.read_text().strip()

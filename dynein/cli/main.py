@@ -125,8 +125,8 @@ def metrics() -> None:
 def dev(
     *,
     host: Annotated[str, typer.Option(help="Address for everything.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, help="Port of the API.")] = 8080,
-    engine_port: Annotated[int, typer.Option(min=1, help="Port of the embedded SQS and DynamoDB.")] = 4566,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API.")] = 8080,
+    engine_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the embedded SQS and DynamoDB.")] = 4566,
     queue: Annotated[str, typer.Option(help="Sample destination queue.")] = "demo",
     engine: Annotated[str, typer.Option(help="Embedded engine: auto, roto or moto.")] = "auto",
     data: Annotated[Path, typer.Option(help="Where the engine keeps its data.")] = Path(".dynein"),

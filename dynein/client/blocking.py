@@ -17,6 +17,17 @@ from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, Wh
 from dynein.client.options import CONNECTIONS_MAX, PATIENCE_S, TIMEOUT_S, Options, response_of
 
 ResultT = TypeVar("ResultT")
+_HANDSHAKE_ENDED = frozenset(
+    {
+        "HTTP_REQUEST",
+        "NO_PROTOCOLS_AVAILABLE",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "TLSV1_ALERT_PROTOCOL_VERSION",
+        "UNSUPPORTED_PROTOCOL",
+        "WRONG_VERSION_NUMBER",
+    }
+)
+"""OpenSSL's reasons that only a handshake ends with: no request was sent."""
 
 
 class Client:
@@ -89,7 +100,10 @@ class Client:
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             return NoResponse(sent=False, why=f"{self._options.url} cannot be reached: {error}")
         except urllib3.exceptions.HTTPError as error:
-            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args):
+            tls = next((cause for cause in error.args if isinstance(cause, ssl.SSLError)), None)
+            if isinstance(tls, ssl.SSLCertVerificationError):
                 return NoResponse(sent=False, why=f"{self._options.url} has a certificate that is not trusted: {error}")
+            if tls is not None and tls.reason in _HANDSHAKE_ENDED:
+                return NoResponse(sent=False, why=f"{self._options.url} cannot be reached: {error}")
             return NoResponse(sent=True, why=f"{self._options.url} did not respond: {error}")
         return response_of(response.status, response.headers, response.data)

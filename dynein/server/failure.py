@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-from dynein.errors import DyneinError, Unavailable
+from dynein.errors import DyneinError
 
 
 def print_failure(error: DyneinError) -> None:
     """Print on standard error what failed and what to do about it."""
-    hint = ". See DYNEIN_REGION and DYNEIN_ENDPOINT_URL" if isinstance(error, Unavailable) else ""
-    print_sentence(str(error).rstrip(".") + hint)
+    print_sentence(str(error).rstrip("."))
 
 
 def print_sentence(sentence: str) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -74,12 +75,12 @@ class Dev:
 
 
 @contextlib.asynccontextmanager
-async def dev(data: Path, *options: str) -> AsyncIterator[Dev]:
+async def dev(data: Path, *options: str, **variables: str) -> AsyncIterator[Dev]:
     port, engine_port = free_port(), free_port()
     arguments = ["--port", str(port), "--engine-port", str(engine_port), "--engine", "roto", "--data", str(data)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "dynein", "dev", *arguments, *options,
-        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        env=environment() | variables, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     try:
         yield Dev(process, port, engine_port, data)
@@ -111,6 +112,33 @@ async def test_ctrl_c_stops_it_at_once_even_while_samples_are_on_their_way(tmp_p
         await run.stop()
         assert not any("error" in line or "Traceback" in line for line in run.lines), run.lines
         assert run.engines() == []
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost", "0.0.0.0", "::", "[::1]"])
+async def test_it_listens_wherever_it_is_asked_to(host: str, tmp_path: Path) -> None:
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:1")
+    async with dev(tmp_path, "--host", host, "--no-sample", "--no-consumer", **proxies) as run:
+        ready = await run.line(is_ready)
+        run.url = ready.split()[2]
+        assert urlsplit(run.url).hostname == ("::1" if ":" in host else "127.0.0.1")
+        await run.submit(queue="demo", body="x")
+        await run.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--host", "no-such-host.invalid"], "--host (or DYNEIN_HOST) 'no-such-host.invalid' is no address"),
+        (["--host", "192.0.2.1"], "on 192.0.2.1 cannot be listened on"),
+        (["--data", "/dev/null/x"], "the data directory /dev/null/x cannot be made (Not a directory)"),
+    ],
+)
+async def test_what_it_cannot_use_is_named(options: list[str], sentence: str, tmp_path: Path) -> None:
+    async with dev(tmp_path, *options) as run:
+        lines = await run.rest()
+        assert await run.process.wait() == 1
+        assert len(lines) == 1
+        assert sentence in lines[0]
 
 
 async def test_a_job_outlives_a_restart(tmp_path: Path) -> None:

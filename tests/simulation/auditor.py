@@ -12,7 +12,7 @@ from dynein.core.inbound_message import unpack
 from dynein.core.job_token import parse
 from dynein.core.ledger import Counts
 from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
-from dynein.errors import DyneinError, Unavailable
+from dynein.errors import DyneinError, NotSent, Unavailable
 from dynein.testing.queues import Sent
 from tests.simulation.bounds import Bounds
 from tests.simulation.fault_injector import FaultInjector
@@ -54,7 +54,7 @@ class Record:
     @property
     def in_doubt(self) -> bool:
         """It may have been accepted: not every submission of it was answered with certainty."""
-        certain = sum(1 for error in self.refused if not isinstance(error, Unavailable))
+        certain = sum(isinstance(error, NotSent) or not isinstance(error, Unavailable) for error in self.refused)
         return not self.tokens and certain < self.asked
 
 

@@ -15,7 +15,7 @@ from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.due_timer import DueTimer
 from dynein.delivery.lane import Lane
 from dynein.delivery.lane_pace import LanePace
-from dynein.errors import DyneinError
+from dynein.errors import DyneinError, NotSent, Unavailable
 from dynein.ingest.near_jobs import NearJobs
 from dynein.runtime.group_commit import GroupCommit
 from dynein.scheduler.sender import Sender
@@ -72,6 +72,14 @@ def _without_acknowledgement(original: Any) -> Any:
     return flush
 
 
+def _certain_in_doubt(original: Any) -> Any:
+    async def send(self: Any, *args: Any) -> Any:
+        results = await original(self, *args)
+        return [NotSent(str(error)) if isinstance(error, Unavailable) else error for error in results]
+
+    return send
+
+
 def _no_bound(original: Any) -> Any:
     def submit(self: GroupCommit[Any, Any], item: Any) -> Any:
         self._waiting_max = 1_000_000
@@ -116,6 +124,7 @@ BUGS = (
     Mutation("dead-letter without an acknowledgement", DeadLetterQueue, "_flush", _without_acknowledgement),
     Mutation("dead-letter at the first failure", LanePace, "is_over_budget", returns(value=True)),
     Mutation("forget an evicted trigger", ShardBuffer, "evict", _forget),
+    Mutation("a send without a response called not sent", direct_sender._DirectLane, "_send", _certain_in_doubt),
     Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
     Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),
     Mutation("a new deduplication id for each try", due_job, "outgoing_message", _fresh_id_each_try),

@@ -14,7 +14,7 @@ import pytest
 
 from dynein.api.app import create_app
 from dynein.core.job_token import TokenSigner
-from dynein.errors import Throttled, Unavailable
+from dynein.errors import NotBootstrapped, NotSent, Throttled, Unavailable
 from tests.unit.api.setting import INBOUND, Api
 
 
@@ -132,6 +132,14 @@ async def test_failures_of_aws_ask_for_patience() -> None:
     response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})
     problem(response, 429, "throttled")
     assert response.headers["retry-after"] == "3"
+    api.queues.faults.fail_next("send", NotSent("SQS cannot be reached"))
+    response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})
+    assert "may have been sent" not in problem(response, 503, "not-sent")["detail"]
+    assert response.headers["retry-after"] == "1"
+    api.queues.faults.fail_next("send", NotBootstrapped("the table is missing"))
+    response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})
+    problem(response, 503, "misconfigured")
+    assert response.headers["retry-after"] == "10"
     api.queues.faults.fail_next("send", Unavailable("no response"))
     response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})
     assert "may have been sent" in problem(response, 503, "unavailable")["detail"]

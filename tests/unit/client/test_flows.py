@@ -84,7 +84,11 @@ class TestSubmit:
 
     @pytest.mark.parametrize(
         "turned_away",
-        [UNREACHABLE, problem(503, "overloaded"), problem(503, "draining"), problem(429, "throttled")],
+        [
+            UNREACHABLE,
+            *(problem(503, code) for code in ("overloaded", "draining", "not-ready", "not-sent", "misconfigured")),
+            *(problem(429, code) for code in ("throttled", "rate-limited")),
+        ],
         ids=lambda response: getattr(response, "why", "") or json.loads(response.body)["code"],
     )
     def test_what_was_certainly_not_accepted_is_sent_again(self, turned_away: Response | NoResponse) -> None:
