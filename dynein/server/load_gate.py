@@ -29,6 +29,8 @@ COST_BYTES = 4_096
 """A body costs one request more for each of these."""
 _GATED = b"/v1/"
 _SAMPLES_A_WINDOW = 4
+_SAMPLES_MIN = 2
+"""So that one slow turn is never all that a window has seen."""
 _IDLE_WINDOWS = 50
 """Then the event loop's lag is no longer sampled, until the next request."""
 
@@ -97,16 +99,19 @@ class CallerRates:
 
 
 class LoopLag:
-    """How late the event loop runs its timers. ``end_window`` is called every `WINDOW_S` with the worst of the window.
+    """How late the event loop runs its timers. ``end_window`` is called about every `WINDOW_S`.
 
-    Sampled only while requests come, and a little longer: an idle process sets no timers for it.
+    It is given the least lag of the window, and the window's length in seconds. The least, since a queue that stands
+    shows in every sample, while one slow turn of the loop (a collection of garbage, a large batch) shows in one (CoDel:
+    Nichols and Jacobson, 2012). Sampled only while requests come, and a little longer: an idle process sets no timers
+    for it.
     """
 
-    def __init__(self, end_window: Callable[[float], None]) -> None:
+    def __init__(self, end_window: Callable[[float, float], None]) -> None:
         self._end_window = end_window
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = self._window_ends = 0.0
-        self._worst_s = 0.0
+        self._timer_due = self._window_began = 0.0
+        self._samples: list[float] = []
         self._asked = False
         self._idle_windows = 0
 
@@ -119,9 +124,8 @@ class LoopLag:
         """A request has come: go on sampling, or begin."""
         self._asked = True
         if self._timer is None:
-            now = asyncio.get_running_loop().time()
-            self._window_ends = now + WINDOW_S
-            self._schedule(now)
+            self._window_began = asyncio.get_running_loop().time()
+            self._schedule(self._window_began)
 
     def _schedule(self, now: float) -> None:
         self._timer_due = now + WINDOW_S / _SAMPLES_A_WINDOW
@@ -129,12 +133,15 @@ class LoopLag:
 
     def _fired(self) -> None:
         now = asyncio.get_running_loop().time()
-        self._worst_s = max(self._worst_s, now - self._timer_due)
-        if now >= self._window_ends:
-            self._end_window(self._worst_s)
-            self._idle_windows = 0 if self._asked or self._worst_s > LAG_TARGET_S else self._idle_windows + 1
-            self._worst_s, self._asked = 0.0, False
-            self._window_ends = now + WINDOW_S
+        self._samples.append(now - self._timer_due)
+        length_s = now - self._window_began
+        if length_s >= WINDOW_S and len(self._samples) >= _SAMPLES_MIN:
+            least_s = min(self._samples)
+            self._end_window(least_s, length_s)
+            self._idle_windows = 0 if self._asked or least_s > LAG_TARGET_S else self._idle_windows + 1
+            self._samples.clear()
+            self._asked = False
+            self._window_began = now
         if self._idle_windows > _IDLE_WINDOWS:
             self._timer, self._idle_windows = None, 0
         else:
