@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
@@ -19,12 +18,10 @@ from dynein.api.fair_share import LAG_TARGET_S, WINDOW_S, FairShare
 from dynein.api.problems import PROBLEM_JSON, make
 from dynein.observability.events.api import REQUESTS_SHED
 from dynein.observability.telemetry import Telemetry
-from dynein.runtime.token_bucket import TokenBucket
+from dynein.runtime.rate_limits import RateLimits
 from dynein.server.http_protocol import Refusal
 from dynein.settings import Settings
 
-CALLERS_MAX = 10_000
-"""Callers whose rate is remembered; one that was not heard of for longest is forgotten first."""
 COST_BYTES = 4_096
 """A body costs one request more for each of these."""
 _GATED = b"/v1/"
@@ -42,7 +39,7 @@ class LoadGate:
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self._trusted = tuple(map(ipaddress.ip_network, settings.trusted_proxy_networks))
-        self._rates = CallerRates(settings.caller_rate_per_s, settings.caller_burst_s)
+        self._rates = RateLimits(settings.caller_rate_per_s, settings.caller_burst_s)
         self._shares = FairShare()
         self._lag = LoopLag(self._shares.end_window)
         self._shed_overload = telemetry.shed.labels("overload")
@@ -56,7 +53,7 @@ class LoadGate:
         caller = caller_address(peer, headers, self._trusted) if self._trusted else peer
         cost = 1 + body_bytes / COST_BYTES
         self._lag.sample()
-        wait_s = self._rates.wait_s(caller, cost)
+        wait_s = self._rates.take(caller, cost, asyncio.get_running_loop().time())
         if wait_s > 0:
             self._shed_caller.inc()
             REQUESTS_SHED.log(reason="caller", caller=caller)
@@ -67,35 +64,6 @@ class LoadGate:
             REQUESTS_SHED.log(reason="overload", caller=caller)
             return self._overloaded
         return None
-
-
-class CallerRates:
-    """A rate for each of the callers heard of last, `CALLERS_MAX` of them. ``rate_per_s`` 0: no limit."""
-
-    def __init__(self, rate_per_s: float, burst_s: float) -> None:
-        self.rate_per_s = rate_per_s
-        self._burst_s = burst_s
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._buckets)
-
-    def wait_s(self, caller: str, cost: float) -> float:
-        """Seconds until the caller may send again; 0 if it may now, and then ``cost`` is taken."""
-        if not self.rate_per_s:
-            return 0.0
-        now = asyncio.get_running_loop().time()
-        bucket = self._buckets.get(caller)
-        if bucket is None:
-            bucket = self._buckets[caller] = TokenBucket(self.rate_per_s, now, burst_s=self._burst_s)
-            if len(self._buckets) > CALLERS_MAX:
-                self._buckets.popitem(last=False)
-        else:
-            self._buckets.move_to_end(caller)
-        wait_s = bucket.wait_s(now)
-        if wait_s <= 0:
-            bucket.take(cost, now)
-        return wait_s
 
 
 class LoopLag:
