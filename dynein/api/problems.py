@@ -22,6 +22,7 @@ from dynein.errors import (
     InvalidToken,
     NotSent,
     Overloaded,
+    RateLimited,
     Rejected,
     Retryable,
     Throttled,
@@ -112,7 +113,10 @@ CATALOGUE: Mapping[str, Kind] = {
     ),
     "headers-too-large": Kind(431, "Headers too large", "Send fewer or shorter headers. The connection is closed."),
     "rate-limited": Kind(
-        429, "Too many requests from one caller", "Send more slowly: try again after `Retry-After` seconds."
+        429,
+        "Faster than the rate that is set",
+        "`detail` says whose rate it is, a caller's or a destination's. Nothing was accepted: try again after "
+        "`Retry-After` seconds.",
     ),
     "throttled": Kind(
         429,
@@ -192,6 +196,7 @@ _CODES: tuple[tuple[type[DyneinError], str], ...] = (
     (Rejected, "refused-by-sqs"),
     (Draining, "draining"),
     (Overloaded, "overloaded"),
+    (RateLimited, "rate-limited"),
     (Throttled, "throttled"),
     (NotSent, "not-sent"),
     (FatalError, "misconfigured"),
