@@ -27,6 +27,7 @@ from enum import Enum
 from typing import ClassVar, TypeVar
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
+_SHOWN_CHARS_MAX = 600
 
 
 class Remedy(Enum):
@@ -71,11 +72,22 @@ class InvalidToken(Rejected):
 
 
 class UnknownQueue(Rejected):
-    """No such destination queue, or the credentials may not see it (SQS does not say which)."""
+    """No such destination queue, or the credentials may not see it (SQS does not say which).
 
-    def __init__(self, queue: str, detail: str = "") -> None:
-        super().__init__(f"queue {queue!r} does not exist or is not visible to Dynein's credentials. {detail}".rstrip())
+    ``detail`` is what AWS says. ``problem``: why ``queue`` cannot name one at all, as the end of a sentence; ``fix``
+    is then a sentence that says what to send in its place.
+    """
+
+    def __init__(self, queue: str, detail: str = "", *, problem: str | None = None, fix: str | None = None) -> None:
+        shown = queue if len(queue) <= _SHOWN_CHARS_MAX else f"{queue[:_SHOWN_CHARS_MAX]}..."
+        said = problem or "does not exist or is not visible to Dynein's credentials."
+        look_up = "GetQueueAttributes" if "://" in queue else "GetQueueUrl"
         self.queue = queue
+        self.detail = f"queue {shown!r} {said} {detail}".rstrip()
+        self.fix = fix or (
+            f"Create the queue, correct the name, or grant Dynein's role sqs:{look_up} and sqs:SendMessage on it."
+        )
+        super().__init__(f"{self.detail} {fix}" if fix else self.detail)
 
 
 class Conflict(Rejected):

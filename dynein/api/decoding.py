@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from dynein.api.decoding_messages import why_malformed, wrong_value
 from dynein.api.problems import MalformedJson
 from dynein.api.schemas import AttributeRequest, JobRequest, MoveRequest, PrepareRequest
 from dynein.core.job import Attribute
@@ -80,11 +81,8 @@ def _decode(
         raise _invalid(str(error), fields, prefix) from error
     except RecursionError as error:
         raise MalformedJson("the JSON is nested too deeply") from error
-    except UnicodeDecodeError as error:
-        raise MalformedJson(f"the JSON is not UTF-8 ({error.reason})") from error
     except ValueError as error:
-        truncated = f"the JSON ends too early (byte {len(bytes(raw))})"
-        raise MalformedJson(truncated if "truncated" in str(error) else str(error)) from error
+        raise MalformedJson(why_malformed(str(error), bytes(raw))) from error
 
 
 def _invalid(message: str, fields: Sequence[str], prefix: str) -> InvalidField:
@@ -97,9 +95,7 @@ def _invalid(message: str, fields: Sequence[str], prefix: str) -> InvalidField:
         return InvalidField(_path(prefix, missing[1]), "is missing.", "Add it.")
     located = _LOCATED.fullmatch(message)
     path, problem = (located["path"], located["problem"]) if located else ("", message)
-    return InvalidField(
-        _path(prefix, path) or "$", f"has the wrong type or value: {problem}.", "Send a value of the documented type."
-    )
+    return InvalidField(_path(prefix, path) or "$", *wrong_value(problem))
 
 
 def _path(prefix: str, name: str) -> str:

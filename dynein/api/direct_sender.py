@@ -114,7 +114,8 @@ class _DirectLane:
         except (UnknownQueue, AccessDenied) as error:
             for queue in dict.fromkeys(job.queue for job in jobs):
                 self._destinations.forget(queue)
-            return [UnknownQueue(jobs[0].queue, str(error))] * len(messages)
+            detail = str(error) if isinstance(error, AccessDenied) else ""
+            return [UnknownQueue(jobs[0].queue, detail)] * len(messages)
         except NotSent as error:
             return [error] * len(messages)
         except Unavailable as error:

@@ -45,6 +45,14 @@ class UnsupportedMediaType(Rejected):
     """A browser sent a form instead of JSON."""
 
 
+class UnsupportedHeader(Rejected):
+    """A header that promises what this API does not do."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not supported: it would be ignored, and a repeat could deliver the job twice.")
+        self.name = name
+
+
 class SendRefused(Rejected):
     """SQS refused the message for good."""
 
@@ -63,6 +71,12 @@ class Kind(NamedTuple):
 
 CATALOGUE: Mapping[str, Kind] = {
     "malformed-json": Kind(400, "The request is not JSON", "`detail` says at which byte reading ended."),
+    "unsupported-header": Kind(
+        400,
+        "A header is not supported",
+        "`field` names it, `fix` says what to use instead. It is refused because the request would not do what it asks "
+        "for.",
+    ),
     "malformed-http": Kind(400, "Not an HTTP/1.1 request", "`detail` says what is wrong. The connection is closed."),
     "not-found": Kind(404, "No such resource", "The path is not one of this API. See /docs."),
     "invalid-token": Kind(
@@ -170,25 +184,31 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     moved_to: Annotated[str | UnsetType, Meta(description="The token that the job has now.")] = UNSET
 
 
-def problem_of(error: Exception, instance: str) -> Problem:
+def problem_of(error: Exception, instance: str) -> Problem:  # noqa: PLR0911 - a table
     """The document for ``error``. That of an unexpected exception has no details: they go to the log."""
     if isinstance(error, InvalidField):
-        return make("invalid-field", f"{error.field} {error.problem}", instance, field=error.field, fix=error.fix)
+        named = "The request" if error.field == "$" else error.field
+        return make("invalid-field", f"{named} {error.problem}", instance, field=error.field, fix=error.fix)
     if isinstance(error, UnknownQueue):
-        fix = "Create the queue, correct the name, or grant Dynein's role sqs:GetQueueUrl and sqs:SendMessage on it."
-        return make("unknown-queue", str(error), instance, field="queue", fix=fix)
+        return make("unknown-queue", error.detail, instance, field="queue", fix=error.fix)
     if isinstance(error, Conflict):
         code = error.code.replace("_", "-")
         code = code if code in CATALOGUE else "too-late"
         return make(code, error.detail, instance, moved_to=UNSET if error.moved_to is None else error.moved_to)
     if isinstance(error, UnsupportedMediaType):
         return make("unsupported-media-type", str(error), instance, fix="Set content-type: application/json.")
+    if isinstance(error, UnsupportedHeader):
+        return make("unsupported-header", str(error), instance, field=error.name, fix=_TOKEN_FIX)
     if not isinstance(error, DyneinError):
         return make("internal", "The server failed unexpectedly; its log has the details.", instance)
     code = next((code for cls, code in _CODES if isinstance(error, cls)), "unavailable")
     return make(code, str(error), instance)
 
 
+_TOKEN_FIX = (
+    "Leave it out. To submit a job safely more than once, take a token with POST /v1/tokens, store it, and send it as "
+    "`token`: however often that is repeated, it creates one job. Moving a job to a run_at may be repeated as it is."
+)
 _CODES: tuple[tuple[type[DyneinError], str], ...] = (
     (InvalidToken, "invalid-token"),
     (MalformedJson, "malformed-json"),

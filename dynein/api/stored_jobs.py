@@ -102,7 +102,7 @@ class StoredJobs:
     async def move(self, token: str, request: MoveRequest, caller: Caller = ANONYMOUS) -> MovedJob:
         """Give the job another due time. Raises `InvalidField`, or `Conflict` when it is too late for that."""
         ref = self._signer.verify(token)
-        when = When(request.run_at, request.delay)
+        when = When(request.run_at, request.delay, request.timezone)
         if not when.given:
             raise InvalidField("run_at", "is missing.", "Send run_at or delay.")
         due_ms = due_at_ms(when, self._clock.now_ms(), delay_max_days=self._settings.delay_max_days)

@@ -20,6 +20,9 @@ from dynein.settings import URL_VARIABLE
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, for programs.")]
 ApiUrl = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="URL of the Dynein API.")]
+Timezone = Annotated[
+    str | None, typer.Option(metavar="ZONE", help="Time zone of an --at without offset, such as Europe/Berlin.")
+]
 DEFAULT_URL = "http://127.0.0.1:8080"
 REQUEST_TIMEOUT_S = 30
 
@@ -36,6 +39,7 @@ def submit(
     *,
     delay: Annotated[str | None, typer.Option(help='How long from now: "90", "15m", "3d 4h", PT2H.')] = None,
     at: Annotated[str | None, typer.Option(help="When: RFC 3339 with offset, or epoch milliseconds.")] = None,
+    timezone: Timezone = None,
     policy: Annotated[
         Policy | None,
         typer.Option(case_sensitive=False, metavar="POLICY", help="AUTO, IMMEDIATE, SQS_DELAYED or SCHEDULED."),
@@ -61,6 +65,7 @@ def submit(
         body=_standard_input() if body == "-" else body,
         delay=_number_or_text(delay),
         run_at=_number_or_text(at),
+        timezone=timezone,
         policy=policy,
         name=name,
         message_group_id=group,
@@ -93,6 +98,7 @@ def move(
     *,
     delay: Annotated[str | None, typer.Option(help="New time, from now.")] = None,
     at: Annotated[str | None, typer.Option(help="New time: RFC 3339 with offset, or epoch milliseconds.")] = None,
+    timezone: Timezone = None,
     url: ApiUrl = DEFAULT_URL,
     json: Json = False,
 ) -> None:
@@ -100,7 +106,7 @@ def move(
 
     Prints its new token, which replaces the old one.
     """
-    change = _given(delay=_number_or_text(delay), run_at=_number_or_text(at))
+    change = _given(delay=_number_or_text(delay), run_at=_number_or_text(at), timezone=timezone)
     _call("PATCH", url, f"/v1/jobs/{token}", change, json=json)
 
 

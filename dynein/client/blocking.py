@@ -64,9 +64,11 @@ class Client:
         """Submit any number of jobs; the outcome of each, in order. Raises only `ValueError`, and then sends none."""
         return self._drive(flows.submit_many(self._options.patience, list(jobs)))
 
-    def prepare(self, *, run_at: When | None = None, delay: Delay | None = None) -> Prepared:
+    def prepare(
+        self, *, run_at: When | None = None, delay: Delay | None = None, timezone: str | None = None
+    ) -> Prepared:
         """A token for a job. Submit the job with it, as often as needed, until a day after its due time."""
-        return self._drive(flows.prepare(self._options.patience, run_at, delay))
+        return self._drive(flows.prepare(self._options.patience, run_at, delay, timezone))
 
     def get(self, token: str) -> Status:
         """The state of a job."""
@@ -76,9 +78,11 @@ class Client:
         """Cancel a job. When this returns, it will not be delivered; `Refused` says why that is too late."""
         self._drive(flows.cancel(self._options.patience, token))
 
-    def move(self, token: str, *, run_at: When | None = None, delay: Delay | None = None) -> Moved:
+    def move(
+        self, token: str, *, run_at: When | None = None, delay: Delay | None = None, timezone: str | None = None
+    ) -> Moved:
         """Give a job another due time, and with it another token."""
-        return self._drive(flows.move(self._options.patience, token, run_at, delay))
+        return self._drive(flows.move(self._options.patience, token, run_at, delay, timezone))
 
     def close(self) -> None:
         """Close all connections."""

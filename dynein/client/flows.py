@@ -35,9 +35,11 @@ class _Batch(msgspec.Struct):
     results: list[_BatchItem]
 
 
-def prepare(new_patience: NewPatience, run_at: When | None, delay: Delay | None) -> Steps[Prepared]:
+def prepare(
+    new_patience: NewPatience, run_at: When | None, delay: Delay | None, timezone: str | None = None
+) -> Steps[Prepared]:
     """A token for a job that is yet to be submitted."""
-    call = Call("POST", "/v1/tokens", msgspec.json.encode(encode_when(run_at, delay)))
+    call = Call("POST", "/v1/tokens", msgspec.json.encode(encode_when(run_at, delay, timezone)))
     response = yield from exchange(call, new_patience())
     return read(response, Prepared)
 
@@ -45,8 +47,8 @@ def prepare(new_patience: NewPatience, run_at: When | None, delay: Delay | None)
 def submit(new_patience: NewPatience, job: Job, *, once: bool) -> Steps[Accepted]:
     """One job. ``once``: with a token taken first."""
     if once and job.token is None:
-        prepared = yield from prepare(new_patience, job.run_at, job.delay)
-        job = dataclasses.replace(job, token=prepared.token, run_at=None, delay=None)
+        prepared = yield from prepare(new_patience, job.run_at, job.delay, job.timezone)
+        job = dataclasses.replace(job, token=prepared.token, run_at=None, timezone=None, delay=None)
     call = Call("POST", "/v1/jobs", encode_job(job), repeatable=job.token is not None)
     response = yield from exchange(call, new_patience())
     return read(response, Accepted)
@@ -63,9 +65,11 @@ def cancel(new_patience: NewPatience, token: str) -> Steps[None]:
     yield from exchange(Call("DELETE", _path(token)), new_patience())
 
 
-def move(new_patience: NewPatience, token: str, run_at: When | None, delay: Delay | None) -> Steps[Moved]:
+def move(
+    new_patience: NewPatience, token: str, run_at: When | None, delay: Delay | None, timezone: str | None = None
+) -> Steps[Moved]:
     """Give a job another due time. With a delay a repeat would ask for another time: it is not repeated if in doubt."""
-    body = msgspec.json.encode(encode_when(run_at, delay))
+    body = msgspec.json.encode(encode_when(run_at, delay, timezone))
     call = Call("PATCH", _path(token), body, repeatable=delay is None)
     response = yield from exchange(call, new_patience())
     return read(response, Moved)
