@@ -173,7 +173,7 @@ class Auditor:
             self.violations.append(f"{short(token)}: the message has another due time than its token")
 
     def _carried(self, sent: Sent, flight: Flight) -> None:
-        arrivals = unpack(sent.message.body)
+        arrivals = unpack(sent.message.body, self.world.seal).arrivals
         self.bounds.message_jobs_max = max(self.bounds.message_jobs_max, len(arrivals))
         evidence = self.world.evidence
         for arrival in arrivals:

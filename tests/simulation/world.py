@@ -11,6 +11,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from dynein.core.job_token import TokenSigner
+from dynein.core.seal import Seal
 from dynein.core.shard_records import NEW_SHARD_LOOK_BACK_MS
 from dynein.errors import DyneinError, FatalError
 from dynein.testing import FakeLedger, FakeQueues, FakeTriggerTable
@@ -83,7 +84,7 @@ class World:
         self.evidence = Evidence(self.trace.note)
         self.books = Books()
         self.faults.quirks = self.evidence.quirks
-        self.signer = TokenSigner([SECRET.encode()])
+        self.signer, self.seal = TokenSigner([SECRET.encode()]), Seal([SECRET.encode()])
         self.processes: list[Process] = []
         self.apis: dict[str, Client] = {}
         """By process name: those that accept requests."""
