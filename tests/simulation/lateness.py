@@ -13,6 +13,7 @@ _HARMLESS = {
     "duplicate": 0.0,
     "reorder": 0.0,
     "poison": 0.0,
+    "forged": 0.0,
     "shards": 0.0,
     "skew": 0.0,
     "step": 0.0,

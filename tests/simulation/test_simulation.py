@@ -68,6 +68,8 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
         ("retire buckets that may not be empty", ("slow", "crash")),
         ("match the results of a batch to the wrong entries", ("partial",)),
         ("dead-letter without an acknowledgement", ("poison", "partial")),
+        ("an ingester does not verify signatures", ("forged",)),
+        ("a redrive does not verify signatures", ("forged",)),
         ("send 300 ms early", ()),
         ("count a delivery at each try", ("partial",)),
         ("post again under another id", ("response_lost",)),
