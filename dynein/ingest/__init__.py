@@ -41,7 +41,8 @@ failure                                     what becomes of the jobs
 message cannot be read                      dead-lettered whole, with the reason; left to come back if that fails
 job record cannot be read (near jobs only)  dead-lettered alone; of a stored one, its dispatcher decides
 shard without a record                      dead-lettered alone: no dispatcher would ever read it
-table throttled, unavailable, unprocessed   written again under backoff for as long as we run, message kept invisible
+table throttled, unavailable, unprocessed   written again under backoff for as long as we run, message kept invisible;
+                                            a partition that takes nothing delays its own jobs only
 crash before the delete                     message comes back. Stored: storing again changes nothing. Sent: sent twice,
                                             the named duplicate
 message received again, near                a trigger that an earlier try stored is left to its dispatcher
