@@ -178,9 +178,9 @@ class GroupCommit(Generic[ItemT, ResultT]):
             if not isinstance(error, Exception):
                 raise
         else:
-            for future, result in zip(batch.futures, results, strict=True):
-                if future is not None and not future.done():
-                    future.set_result(result)
+            for kept, result in zip(batch.futures, results, strict=True):
+                if kept is not None and not kept.done():
+                    kept.set_result(result)
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
         self._flights.discard(flight)

@@ -17,10 +17,11 @@ from dynein.ingest.batched_store import BatchedStore
 from dynein.ingest.late_writes import LateWrites
 from dynein.ingest.marks_cache import MarksCache
 from dynein.ingest.received_messages import ReceivedMessages
+from dynein.ingest.standing import Standing
 from dynein.ingest.visibility import Visibility
 from dynein.runtime.partitioned_commit import PartitionedCommit
 from tests.simulation.engines import WiredQueues, WiredTable
-from tests.simulation.mutation import Mutation, answer, result
+from tests.simulation.mutation import Mutation, answer, result, returns
 
 
 def _accept_before_acknowledged(original: Any) -> Any:
@@ -127,5 +128,6 @@ BUGS = (
     Mutation("every create of a prepared job goes ahead", WiredTable, "claim", answer(value=True)),
     Mutation("an ingester ignores tombstones", WiredTable, "tombstones", answer([])),
     Mutation("hold a job without raising the hold mark", MarksCache, "cover", answer(None)),
+    Mutation("check for tombstones as soon as the hold mark is raised", Standing, "wait_s", returns(0.0)),
     Mutation("raise the hold mark after checking for tombstones", MarksCache, "cover", _mark_afterwards),
 )
