@@ -69,7 +69,11 @@ class Settings(BaseSettings):
         "dynein-dead-letter", description="SQS queue for jobs that could not be delivered and for unreadable messages."
     )
     call_timeout_s: Seconds = Field(5.0, description="Time limit of an AWS call.")
-    connections_max: Count = Field(64, description="Maximum number of open connections to each AWS service.")
+    connections_max: Count = Field(
+        64,
+        description="Maximum number of open connections to each AWS service. Destination queues that fail have half of "
+        "them at most, and one each.",
+    )
     aws_client: Literal["wire", "aiobotocore"] = Field(
         "wire",
         description="Client for the calls that are made for every job. `wire`: Dynein's own, at a fraction of the CPU "

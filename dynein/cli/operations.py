@@ -46,7 +46,7 @@ async def run_tail(
         )
     context = command_context()
     async with clients(settings) as aws:
-        queues = aws_queues(aws, context)
+        queues = aws_queues(aws, context, settings)
         destination = await queues.resolve(queue)
         doing = "showing, and giving back, what is on" if keep else "consuming"
         err.print(Text(f"{doing} {destination.url}; Ctrl-C stops", style="dim"))
@@ -85,7 +85,7 @@ async def run_redrive(
     context = command_context()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     async with clients(settings) as aws:
-        queues = aws_queues(aws, context)
+        queues = aws_queues(aws, context, settings)
         with Progress(*columns, console=err, transient=True, disable=_hidden(quiet=quiet)) as progress:
             task = progress.add_task("reading the dead-letter queue", total=None)
 
