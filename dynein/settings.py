@@ -121,6 +121,14 @@ class Settings(BaseSettings):
         "more for each 4 KiB. 0: no limit but a fair share when there is more to do than can be done.",
     )
     caller_burst_s: Seconds = Field(2.0, description="For how many seconds' worth of requests a caller may be ahead.")
+    destination_rate_per_s: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Maximum jobs a second that one process accepts for one destination; what is more gets 429. 0: no "
+        "limit.",
+    )
+    destination_burst_s: Seconds = Field(
+        2.0, description="For how many seconds' worth of jobs the jobs of a destination may be ahead of that rate."
+    )
     trusted_proxies: str = Field(
         "",
         description="Networks of proxies whose `X-Forwarded-For` says who the caller is, separated by commas: "
