@@ -110,7 +110,7 @@ class Dev:
 
     async def _samples(self, service: Service, stopping: asyncio.Event) -> None:
         await service.started.wait()
-        url = service.url
+        url = service.listeners.url
         if self._sample and not stopping.is_set():
             out.print(f"\nsubmitting {len(_SAMPLES)} sample jobs to queue {self._queue!r}", style="bold")
             try:

@@ -79,6 +79,7 @@ def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"visibility_timeout_s": 11}, "visibility_timeout_s must exceed"),
         ({"retire_grace_s": 39.0}, "retire_grace_s must be at least"),
         ({"pack_bytes_max": 262145}, "pack_bytes_max must not exceed"),
+        ({"ops_port": 8080}, "ops_port must differ from port"),
         ({"token_secrets": "0123456789abcdef,short"}, "every secret in token_secrets"),
     ],
 )
