@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from dynein.core.job_token import parse
 from tests.simulation.evidence import Handover
-from tests.simulation.flight import Flight
+from tests.simulation.flight import Fate, Flight
 from tests.simulation.world import World
 
 _ROUNDING_S = 1e-6
@@ -48,7 +48,8 @@ def _lease_may_end(world: World, take: Handover) -> bool:
     if evidence.disturbed_by(take.previous, since, take.at) is not None:
         return True
     return any(
-        since <= call.began_at <= take.at and (not call.answered or call.there_s + call.back_s > settings.tick_s / 2)
+        since <= call.began_at <= take.at
+        and (not call.answered or call.fate is not Fate.FINE or call.there_s + call.back_s > settings.tick_s / 2)
         for call in evidence.lease_calls.get(take.previous, [])
     )
 
