@@ -40,6 +40,7 @@ class Checker:
             self._check_record(body, record)
         self._check_deliveries()
         self._check_remains()
+        self.violations.extend(self._lateness.unprompt())
         self.violations.extend(check_answers(auditor))
         self.violations.extend(check_ownership(self._world))
         self.violations.extend(check_fifo(auditor))

@@ -259,6 +259,7 @@ class WiredTable:
             self._note_mark(seen.shard)
             self._note(f"takes shard {seen.shard} from {seen.owner}: {'ok' if taken else 'lost race'}")
             if taken is not None:
+                self._evidence.heartbeats.setdefault(seen.shard, []).append(self._now())
                 self._evidence.handovers.append(Handover(self._now(), seen.shard, seen.owner, owner))
             return taken
 
@@ -274,6 +275,8 @@ class WiredTable:
                 mine, read_mark_ms=read_mark_ms, settled_mark_ms=settled_mark_ms, retired_before=retired_before
             )
             self._note_mark(mine.shard)
+            if renewed is not None:
+                self._evidence.heartbeats.setdefault(mine.shard, []).append(self._now())
             if renewed is None:
                 self._note(f"has lost shard {mine.shard}")
             elif renewed.retired_before > mine.retired_before:

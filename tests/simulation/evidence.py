@@ -122,6 +122,8 @@ class Evidence:
         """What was seen to be wrong at once."""
         self.lease_calls: dict[str, list[Flight]] = {}
         """By process: its renewals, takes and releases."""
+        self.heartbeats: dict[int, list[float]] = {}
+        """By shard: when its record was renewed or taken, by anyone."""
         self.renewals: dict[tuple[str, int], list[Flight]] = {}
         """By process and shard: renewals and takes that were answered with success, in the order they were begun."""
         self.facts = Facts()

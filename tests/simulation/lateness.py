@@ -28,6 +28,7 @@ from dynein.core.keys import TriggerKey, bucket_of
 from tests.simulation.flight import OUTSIDE_OF_JOBS, Flight
 from tests.simulation.process import ProcessClock
 from tests.simulation.scenario import Scenario
+from tests.simulation.world import EPOCH_MS
 
 if TYPE_CHECKING:
     from tests.simulation.auditor import Auditor, Delivery
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _JITTER_MS = 1_500.0
 """A tick, some calls, an orderly handover between two dispatchers."""
 _AMPLE = 1_000
+_PROMPT_S = 0.6
+"""From a due time to the first try, where all is well: some calls that are under way may have to end first."""
 _INGEST_BACKOFF_S = 5.0
 """Longest pause of an ingester that met errors (`dynein.ingest.ingester`)."""
 _LEASE_VERBS = ("renew", "take", "release", "all", "heartbeat", "members", "leave")
@@ -96,6 +99,32 @@ class Lateness:
             bounded_s += self._jobs / s.held_jobs_max * s.hold_window_s / max(1, min(ingesters, 4))
         return 1000 * (rated_s + bounded_s)
 
+    # --- from a page to its first try ---------------------------------------------------------------------------------
+
+    def unprompt(self) -> Iterable[str]:
+        """Jobs that a dispatcher had in memory in good time and did not try to send at their due time.
+
+        Only where nothing was wrong, and memory and lanes had room for all. A FIFO queue takes one call at a time.
+        """
+        s, evidence = self._settings, self._world.evidence
+        ample = min(s.read_ahead_jobs_max, s.lane_waiting_max) >= _AMPLE
+        if not ample or self._scenario.has("slow") or self._scenario.has("step"):
+            return
+        clocks = {process.name: process.clock for process in self._world.processes}
+        for token, tries in evidence.sends.items():
+            flights = [a.flight for a in tries if a.flight.role == "dispatcher" and not a.flight.target.endswith(".fifo")]
+            if not token or not flights:
+                continue
+            key = parse(token).key
+            first = min(flights, key=lambda flight: flight.began_at)
+            pages = [r for r in evidence.reads.get(key, []) if r.flight.process == first.process]
+            read_at = max((_answered_at(r.flight) for r in pages if r.at <= first.began_at), default=first.began_at)
+            due_s = (key.due_at_ms - EPOCH_MS - clocks[first.process].offset_ms) / 1000
+            since = max(due_s, read_at)
+            late_s = first.began_at - since
+            if late_s > _PROMPT_S and _uncovered(since - _PROMPT_S, first.began_at, self._everybody) >= late_s:
+                yield f"{token[12:24]}: in the memory of {first.process}, and not tried for {late_s:.3f} s"
+
     # --- excuses ------------------------------------------------------------------------------------------------------
 
     def _calls(self) -> Iterable[Span]:
@@ -133,6 +162,10 @@ class Lateness:
         until = self._world.faults.hot.until(bucket, key.shard)
         if until is not None:
             yield 0.0, until + _INGEST_BACKOFF_S + 2 * self._settings.call_timeout_s + 3 * self._settings.tick_s + 2.0
+
+
+def _answered_at(flight: Flight) -> float:
+    return flight.began_at + flight.there_s + flight.back_s
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:

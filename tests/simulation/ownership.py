@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator
 
@@ -27,9 +28,18 @@ def check_ownership(world: World) -> Iterator[str]:
 
 
 def _takes(world: World) -> Iterator[str]:
-    """A lease is taken only from an owner struck by a fault, or by a process whose own take was not answered."""
+    """A lease is taken only from an owner struck by a fault, or by a process whose own take was not answered.
+
+    And not before it has seen, for as long as a lease lasts, that its owner does not renew it.
+    """
+    lease_s = world.settings.lease_ttl_s
     for take in world.evidence.handovers:
         theirs = take.previous is not None and take.previous != take.owner
+        heartbeats = [at for at in world.evidence.heartbeats.get(take.shard, []) if at < take.at]
+        stale_s = take.at - max(heartbeats, default=-math.inf)
+        if take.owner is not None and theirs and stale_s < lease_s - _ROUNDING_S:
+            taken = f"shard {take.shard}: {take.owner} took it at {take.at:.3f} from {take.previous}"
+            yield f"{taken}, {stale_s:.3f} s after it was renewed"
         if take.owner is not None and theirs and not _lease_may_end(world, take):
             taken = f"shard {take.shard}: {take.owner} took it at {take.at:.3f} from {take.previous}"
             yield f"{taken}, which no fault had struck"
