@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -188,9 +188,16 @@ class Settings(BaseSettings):
         "each 4 KiB.",
     )
     page_jobs_max: Count = Field(250, description="Maximum number of triggers in a Query page.")
-    retire_grace_s: Seconds = Field(
+    clock_skew_max_s: Seconds = Field(
         300.0,
-        description="How long after its end a time bucket is still read. It must exceed any clock skew in the fleet.",
+        description="How far any machine's clock may be from AWS's. The default is what AWS tolerates: it refuses "
+        "requests that are signed with a time more than five minutes off. Lower it only where something else stops a "
+        "machine whose clock is wrong.",
+    )
+    retire_grace_s: Seconds = Field(
+        600.0,
+        description="How long after its end a time bucket is still read. At least twice `DYNEIN_CLOCK_SKEW_MAX_S`: one "
+        "machine's clock may be ahead and another's behind.",
     )
 
     observe_interval_s: Seconds = Field(
@@ -273,25 +280,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
-        _require(
-            self.lease_ttl_s > 2 * self.tick_s + self.call_timeout_s,
-            "lease_ttl_s must exceed 2 * tick_s + call_timeout_s, or one slow renewal loses every lease",
-        )
-        _require(
-            self.read_ahead_s >= 3 * self.tick_s, "read_ahead_s must be at least 3 * tick_s, or jobs are read late"
-        )
-        _require(
-            self.hold_window_s >= self.read_ahead_s + 2.0,
-            "hold_window_s must be at least read_ahead_s + 2, or a trigger is stored after its range was read",
-        )
-        _require(
-            self.visibility_timeout_s > self.hold_window_s + self.call_timeout_s,
-            "visibility_timeout_s must exceed hold_window_s + call_timeout_s, or held jobs are received twice",
-        )
-        _require(
-            self.retire_grace_s >= 4 * self.lease_ttl_s,
-            "retire_grace_s must be at least 4 * lease_ttl_s",
-        )
+        for holds, relation, purpose in self._timing():
+            _require(holds, f"{relation}, {purpose}")
         _require(
             self.ledger_grace_s is None or self.ledger_grace_s >= self.retry_budget_s + 2 * self.ledger_interval_s,
             "ledger_grace_s must be at least retry_budget_s + 2 * ledger_interval_s, or jobs still being retried "
@@ -308,6 +298,56 @@ class Settings(BaseSettings):
                 "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
             )
         return self
+
+    def _timing(self) -> Iterator[tuple[bool, str, str]]:
+        """Relations between durations: whether each holds, what it is, and what it is for, with the fix."""
+        renewals_s = 2 * self.tick_s + self.call_timeout_s
+        yield (
+            self.lease_ttl_s > renewals_s,
+            f"lease_ttl_s ({self.lease_ttl_s:g}) must exceed 2 * tick_s + call_timeout_s ({renewals_s:g})",
+            "or one slow renewal loses every lease: raise lease_ttl_s, or lower tick_s or call_timeout_s",
+        )
+        heartbeat_s = 4 / 3 * self.call_timeout_s
+        yield (
+            self.member_ttl_s > heartbeat_s,
+            f"member_ttl_s ({self.member_ttl_s:g}) must exceed 4/3 * call_timeout_s ({heartbeat_s:g})",
+            "or a live process loses its share by one slow heartbeat: raise member_ttl_s, or lower call_timeout_s",
+        )
+        yield (
+            self.member_ttl_s <= self.lease_ttl_s,
+            f"member_ttl_s ({self.member_ttl_s:g}) must not exceed lease_ttl_s ({self.lease_ttl_s:g})",
+            "or nobody takes a dead process's shards when they may: lower member_ttl_s, or raise lease_ttl_s",
+        )
+        ticks_s = 3 * self.tick_s
+        yield (
+            self.read_ahead_s >= ticks_s,
+            f"read_ahead_s ({self.read_ahead_s:g}) must be at least 3 * tick_s ({ticks_s:g})",
+            "or jobs are read late: raise read_ahead_s, or lower tick_s",
+        )
+        ahead_s = self.read_ahead_s + 2.0
+        yield (
+            self.hold_window_s >= ahead_s,
+            f"hold_window_s ({self.hold_window_s:g}) must be at least read_ahead_s + 2 ({ahead_s:g})",
+            "or a trigger is stored after its range was read: raise hold_window_s, or lower read_ahead_s",
+        )
+        held_s, visible_s = self.hold_window_s + self.call_timeout_s, self.visibility_timeout_s
+        yield (
+            visible_s > held_s,
+            f"visibility_timeout_s ({visible_s}) must exceed hold_window_s + call_timeout_s ({held_s:g})",
+            "or held jobs are received twice: raise visibility_timeout_s, or lower one of the others",
+        )
+        leases_s = 4 * self.lease_ttl_s
+        yield (
+            self.retire_grace_s >= leases_s,
+            f"retire_grace_s ({self.retire_grace_s:g}) must be at least 4 * lease_ttl_s ({leases_s:g})",
+            "or a bucket may be closed before a takeover has read it: raise retire_grace_s, or lower lease_ttl_s",
+        )
+        skew_s = 2 * self.clock_skew_max_s
+        yield (
+            self.retire_grace_s >= skew_s,
+            f"retire_grace_s ({self.retire_grace_s:g}) must be at least 2 * clock_skew_max_s ({skew_s:g})",
+            "or a job that a slow clock stores is never read: raise retire_grace_s, or keep the clocks closer",
+        )
 
     @property
     def ledger_grace_in_force_s(self) -> float:

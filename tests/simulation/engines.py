@@ -184,10 +184,18 @@ class WiredTable:
         return await self._wire.call(TABLE, "remove", remove, flight=flight)
 
     async def find(self, key: TriggerKey) -> Found:
-        return await self._wire.call(TABLE, "find", lambda: self._table.find(key))
+        async def find() -> Found:
+            found = await self._table.find(key)
+            return found if self._faults.torn.shows_tombstone(key, self._now()) else found._replace(tombstone=None)
+
+        return await self._wire.call(TABLE, "find", find)
 
     async def tombstones(self, keys: Sequence[TriggerKey]) -> list[Tombstone]:
-        return await self._wire.call(TABLE, "tombstones", lambda: self._table.tombstones(keys))
+        async def tombstones() -> list[Tombstone]:
+            found = await self._table.tombstones(keys)
+            return [each for each in found if self._faults.torn.shows_tombstone(each.key, self._now())]
+
+        return await self._wire.call(TABLE, "tombstones", tombstones)
 
     async def claim(self, arrival: Arrival) -> bool:
         async def claim() -> bool:
@@ -226,7 +234,7 @@ class WiredTable:
             if result in (Cancelled.CANCELLED, Moved.MOVED):
                 commit_s = 0.0
                 self._evidence.stops.setdefault(key, []).append(Stop(flight, to))
-                if before.tombstone is None and before.trigger is not None:
+                if before.tombstone is None:
                     commit_s = self._faults.torn.begin(key, before.trigger, self._now(), to)
                 for changed in (key, to):
                     if changed is not None:

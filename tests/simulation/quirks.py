@@ -31,12 +31,12 @@ class Torn:
         self._rng = rng
         self._torn_s = torn_s
         self._met = met
-        self._removed: dict[TriggerKey, tuple[float, Trigger]] = {}
+        self._removed: dict[TriggerKey, tuple[float, Trigger | None]] = {}
         """When it will have been committed, and what was there."""
         self._added: dict[TriggerKey, float] = {}
         """The same for the key that a job is moved to."""
 
-    def begin(self, key: TriggerKey, was_there: Trigger, now: float, to: TriggerKey | None) -> float:
+    def begin(self, key: TriggerKey, was_there: Trigger | None, now: float, to: TriggerKey | None) -> float:
         """A cancel or a move is decided at ``now``. Returns after how many seconds all of it is visible."""
         commit_s = self._rng.random() * self._torn_s
         self._removed[key] = (now + commit_s, was_there)
@@ -55,11 +55,19 @@ class Torn:
         if not again:
             return page
         self._met["torn read"] += len(again)
-        triggers = [*page.triggers, *(self._removed[key][1] for key in again)]
+        was_there = [self._removed[key][1] for key in again]
+        triggers = [*page.triggers, *(trigger for trigger in was_there if trigger is not None)]
         return page._replace(
             triggers=sorted(triggers, key=lambda trigger: trigger.key),
             tombstones=[tombstone for tombstone in page.tombstones if tombstone.key not in again],
         )
+
+    def shows_tombstone(self, key: TriggerKey, now: float) -> bool:
+        """Does a read of that one item show its tombstone at ``now``?"""
+        if key not in self._removed or now >= self._removed[key][0] or self._rng.random() >= 0.7:
+            return True
+        self._met["torn read"] += 1
+        return False
 
 
 class Hot:

@@ -159,7 +159,8 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         visibility_timeout_s=int(hold_window_s + call_timeout_s) + rng.choice((2, 10, 20)),
         retire_grace_s=max(4 * lease_ttl_s, 2.2 * skew_ms_max / 1000)
         + (300.0 if long_open else rng.choice((0.0, 10.0))),
-        member_ttl_s=rng.choice((4.0, 8.0)),
+        clock_skew_max_s=1.1 * max(skew_ms_max, 1) / 1000,
+        member_ttl_s=min(rng.choice((4.0, 8.0)), lease_ttl_s),
         receive_wait_s=rng.choice((2, 5, 20)),
         ingest_receivers=rng.choice((1, 1, 3)),
         ingest_rate_per_s=rng.choice((20.0, 200.0, 10_000.0)),
