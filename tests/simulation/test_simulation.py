@@ -62,7 +62,7 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
         ("delete the inbound message before its jobs are stored", ("crash",)),
         ("hold a job without raising the hold mark", ()),
         ("trust a lease to its end, as if a send took no time", ("partition", "slow")),
-        ("release a shard while sends are under way", ("slow", "scale")),
+        ("release a shard while sends are under way", ("slow", "deploy")),
         ("read without raising the read mark", ()),
         ("read up to a mark that has just been raised", ()),
         ("retire buckets that may not be empty", ("slow", "crash")),
