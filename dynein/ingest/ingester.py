@@ -21,6 +21,7 @@ from dynein.ingest.message_processor import MessageProcessor
 from dynein.ingest.near_jobs import NearJobs
 from dynein.ingest.poison import Poison
 from dynein.ingest.received_messages import ReceivedMessages
+from dynein.ingest.table_gate import TableGate
 from dynein.ingest.visibility import Visibility
 from dynein.observability.events.ingest import CALL_RETRIED
 from dynein.observability.events.process import ROSTER_NOT_LEFT
@@ -68,6 +69,9 @@ class Ingester:
         self.inbox = Inbox(ports.queues, deployment.inbound_url, BACKOFF, self._ended, context, settings)
 
         retry = Retry(context.clock, context.rng, BACKOFF, failed=_log_retried, ended=self._ended)
+        self._table_gate = TableGate(
+            ports, context, failed=_log_retried, ended=self._stopping, ttl_s=settings.member_ttl_s
+        )
         store = BatchedStore(ports.triggers, deployment.layout, retry, settings)
         marks = MarksCache(ports.shards, context.clock, retry, settings)
         poison = Poison(dead_letters, retry, context)
@@ -101,12 +105,16 @@ class Ingester:
     async def share_once(self) -> float:
         """Write our heartbeat and take our part of the fleet's rate; the seconds until the next pass."""
         wait_s = await self._membership.run_once()
+        self._table_gate.reached()
         self.admission.set_rate(self._settings.ingest_rate_per_s / len(self._membership.live))
         return wait_s
 
     async def receive_once(self, tasks: Tasks) -> float:
-        """Receive once there is room and rate for it, and begin work on what came; the seconds until the next pass."""
-        if not await self.admission.until_ready():
+        """Receive once the table can be reached and there is room and rate for it, and begin work on what came.
+
+        Returns the seconds until the next pass.
+        """
+        if not await self._table_gate.passed() or not await self.admission.until_ready():
             return 0.0
         messages = await self.inbox.receive()
         self._messages.begin(messages, tasks)

@@ -121,7 +121,7 @@ class Service:
 
     def _readiness(self, assembly: Assembly, lifecycle: Lifecycle) -> Readiness:
         ports, inbound_url = assembly.ports_of(API), assembly.deployment.inbound_url
-        return Readiness(ports.queues, ports.shards, inbound_url, self._context.clock, lifecycle)
+        return Readiness(self._roles, ports.queues, ports.shards, inbound_url, self._context.clock, lifecycle)
 
     def _http_agent(
         self, assembly: Assembly, readiness: Readiness, lifecycle: Lifecycle, tracing: Tracing | None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dynein.api.health import health_routes
+from dynein.api.health import Health, health_routes
 from dynein.errors import InvalidSettings
 from dynein.observability.telemetry import Telemetry
 from dynein.settings import ROLES, Settings, load_settings
@@ -169,10 +169,10 @@ def test_a_pod_has_time_to_drain(directory: str, settings_of: Callable[..., Sett
 
 @workloads
 def test_probes_ask_for_what_is_served_where_it_is_served(directory: str, settings_of: Callable[..., Settings]) -> None:
-    async def reasons() -> list[str]:
-        return []
+    async def health() -> Health:
+        return Health([], [])
 
-    served = {route.path for route in health_routes(reasons, Telemetry())}
+    served = {route.path for route in health_routes(health, Telemetry())}
     for _, pod in pods(render(directory)):
         settings = settings_of(directory, pod)
         only = container(pod)

@@ -59,7 +59,7 @@ class Api:
             random_bytes=rng.randbytes,
         )
         self.lifecycle = Lifecycle()
-        self.readiness = Readiness(self.queues, self.table, self.inbound_url, self.clock, self.lifecycle)
+        self.readiness = Readiness(["api"], self.queues, self.table, self.inbound_url, self.clock, self.lifecycle)
         self.app = create_app(self.submissions, self.readiness, self.lifecycle, self.telemetry, self.settings, tracing)
 
     def http(self) -> httpx.AsyncClient:

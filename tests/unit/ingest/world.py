@@ -107,6 +107,10 @@ class Process:
     def inbound_failures(self, operation: str) -> float:
         return self.telemetry.registry.get_sample_value("dynein_inbound_failures_total", {"operation": operation}) or 0
 
+    def hold_marks(self) -> int:
+        """How often it raised one, but for the try by which it finds out at its start that it may."""
+        return self.calls("raise_hold_mark") - 1
+
     def calls(self, verb: str) -> int:
         return sum(1 for call in self.faults.calls if call.verb == verb)
 
