@@ -6,17 +6,21 @@ import math
 from collections import Counter
 from typing import NamedTuple
 
-from dynein.api.schemas import Accepted, JobRequest
+from dynein.api.schemas import Accepted, JobRequest, JobStatus
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import unpack
 from dynein.core.job_token import parse
 from dynein.core.ledger import Counts
+from dynein.core.queues import OutgoingMessage
 from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
 from dynein.errors import DyneinError, NotSent, Unavailable
 from dynein.testing.queues import Sent
+from tests.simulation.answers import Asked
 from tests.simulation.bounds import Bounds
 from tests.simulation.fault_injector import FaultInjector
+from tests.simulation.fidelity import body_of
 from tests.simulation.flight import Fate, Flight
+from tests.simulation.forger import FORGED, Forger
 from tests.simulation.loop import OWNER
 from tests.simulation.process import Process
 from tests.simulation.world import EPOCH_MS, World
@@ -26,7 +30,7 @@ class Delivery(NamedTuple):
     """A job reached its destination queue, or the dead-letter queue."""
 
     token: str
-    body: str
+    message: OutgoingMessage
     queue: str
     at: float
     """Virtual time at which it was sent."""
@@ -37,8 +41,16 @@ class Delivery(NamedTuple):
     dead_letter: bool
     order: int
     """Among all deliveries of the run."""
-    group: str
-    """FIFO message group, if any."""
+
+    @property
+    def body(self) -> str:
+        """What the queue got as the message's body."""
+        return self.message.body
+
+    @property
+    def group(self) -> str:
+        """Message group, if any."""
+        return self.message.message_group_id or ""
 
 
 class Record:
@@ -61,10 +73,16 @@ class Record:
 class Auditor:
     """Records everything during a run. Trusts no role."""
 
-    def __init__(self, world: World, fault_injector: FaultInjector) -> None:
+    def __init__(self, world: World, fault_injector: FaultInjector, forger: Forger) -> None:
         self.world = world
         self.fault_injector = fault_injector
+        self.forger = forger
         self.records: dict[str, Record] = {}
+        """By body."""
+        self.asked: list[Asked] = []
+        """Every request that was answered."""
+        self._of_job: dict[bytes, Record] = {}
+        """By job id, which a job keeps when it is moved."""
         self.deliveries: dict[str, list[Delivery]] = {}
         self.fifo_batches: list[list[str]] = []
         """Tokens of IMMEDIATE jobs of one request each, for one FIFO queue, in the order of the request."""
@@ -72,6 +90,8 @@ class Auditor:
         self.cancel_done: dict[str, float] = {}
         self.move_asked: dict[str, None] = {}
         self.move_done: dict[str, tuple[str, float]] = {}
+        self.redriven: list[Sent] = []
+        """What an operator's redrive sent when the run was over."""
         self.ledger: dict[int, Counts] | None = None
         """What a reader finds in it when all windows have closed."""
         self.bounds = Bounds(world)
@@ -87,19 +107,30 @@ class Auditor:
     # --- what users do and are answered ------------------------------------------------------------------------------
 
     def submitting(self, request: JobRequest) -> None:
-        assert request.body is not None
-        self.records.setdefault(request.body, Record(request)).asked += 1
-        self.world.trace.note("user", f"submits {request.body.strip('x')!r} to {request.queue}")
+        body = body_of(request)
+        self.records.setdefault(body, Record(request)).asked += 1
+        self.world.trace.note("user", f"submits {name_of(body)} to {request.queue}")
+
+    def answered(self, asked: Asked) -> None:
+        """A request of any kind."""
+        self.asked.append(asked)
+        if isinstance(asked.answer, JobStatus):
+            self.world.trace.note("api", f"reports {short(asked.token)} as {asked.answer.state}")
+
+    def record_of(self, token: str) -> Record | None:
+        """The job that a token names or named, if its user was ever answered that it was accepted."""
+        return self._of_job.get(parse(token).key.job_id)
 
     def accepted(self, request: JobRequest, answer: Accepted) -> None:
         record = self._record(request)
         record.tokens.setdefault(answer.token, self.world.loop.time())
+        self._of_job[parse(answer.token).key.job_id] = record
         self.counts["accepted"] += 1
         process = OWNER.get()
         assert isinstance(process, Process), "called in a process"
         self.world.books.accepted(process.name, parse(answer.token))
         self.world.trace.note(
-            "api", f"accepts {name_of(request.body)} as {answer.policy} {short(answer.token)} {due(answer.token)}"
+            "api", f"accepts {name_of(body_of(request))} as {answer.policy} {short(answer.token)} {due(answer.token)}"
         )
 
     def accepted_in_order(self, tokens: list[str]) -> None:
@@ -109,7 +140,7 @@ class Auditor:
     def refused(self, request: JobRequest, error: DyneinError) -> None:
         self._record(request).refused.append(error)
         self.counts["refused"] += 1
-        self.world.trace.note("api", f"refuses {name_of(request.body)}: {type(error).__name__}: {error}")
+        self.world.trace.note("api", f"refuses {name_of(body_of(request))}: {type(error).__name__}: {error}")
 
     def cancelling(self, token: str) -> None:
         self.cancel_asked[token] = None
@@ -130,15 +161,12 @@ class Auditor:
             self.move_done[token] = (new_token, self.world.loop.time())
         self.world.trace.note("api", f"has moved {short(token)} to {short(new_token)} {due(new_token)}")
 
-    def looked_up(self, token: str, state: str) -> None:
-        self.world.trace.note("api", f"reports {short(token)} as {state}")
-
     # --- what reaches the queues --------------------------------------------------------------------------------------
 
     def _sent(self, sent: Sent) -> None:
         flight = self.world.network.serving
         if flight is None:
-            return  # the fault injector sent it
+            return  # no process sent it
         settings = self.world.settings
         if sent.queue == settings.inbound_queue:
             self._carried(sent, flight)
@@ -153,7 +181,7 @@ class Auditor:
         dead_letter = sent.queue == settings.dead_letter_queue
         delivery = Delivery(
             token,
-            sent.message.body,
+            sent.message,
             sent.queue,
             self.world.loop.time(),
             EPOCH_MS + sent.visible_at * 1000,
@@ -161,7 +189,6 @@ class Auditor:
             flight,
             dead_letter,
             self.counts["delivered"] + self.counts["dead-lettered"],
-            sent.message.message_group_id or "",
         )
         self.deliveries.setdefault(token, []).append(delivery)
         self.counts["dead-lettered" if dead_letter else "delivered"] += 1
@@ -169,13 +196,16 @@ class Auditor:
         verb = "dead-letters" if dead_letter else "sends"
         self.world.trace.note(flight.process, f"{verb} {short(token)} to {sent.queue}{reason}")
         self._check_ownership(delivery)
+        if FORGED in delivery.body:
+            self.violations.append(f"{short(token)}: FORGED, and {flight.process} {verb} it: {delivery.body!r}")
         if not dead_letter and int(attributes[DUE_AT_ATTRIBUTE].value) != parse(token).key.due_at_ms:
             self.violations.append(f"{short(token)}: the message has another due time than its token")
 
     def _carried(self, sent: Sent, flight: Flight) -> None:
-        arrivals = unpack(sent.message.body)
+        arrivals = unpack(sent.message.body, self.world.seal).arrivals
         self.bounds.message_jobs_max = max(self.bounds.message_jobs_max, len(arrivals))
         evidence = self.world.evidence
+        evidence.inbound[sent.message_id] = self.world.queues._queues[sent.queue].messages[sent.message_id]
         for arrival in arrivals:
             evidence.carriers.setdefault(arrival.key, {})[sent.message_id] = flight
             evidence.creates.setdefault(arrival.key, {})[arrival.create_id] = None
@@ -195,13 +225,12 @@ class Auditor:
             )
 
     def _record(self, request: JobRequest) -> Record:
-        assert request.body is not None
-        return self.records[request.body]
+        return self.records[body_of(request)]
 
 
-def name_of(body: str | None) -> str:
+def name_of(body: str) -> str:
     """The job's, in a trace."""
-    return repr((body or "").strip("x "))
+    return repr(body.strip("x "))
 
 
 def due(token: str) -> str:

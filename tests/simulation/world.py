@@ -11,6 +11,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from dynein.core.job_token import TokenSigner
+from dynein.core.seal import Seal
 from dynein.core.shard_records import NEW_SHARD_LOOK_BACK_MS
 from dynein.errors import DyneinError, FatalError
 from dynein.testing import FakeLedger, FakeQueues, FakeTriggerTable
@@ -70,7 +71,7 @@ class World:
         network_rng = random.Random(f"network {scenario.seed}")
         self.network = Network(loop, network_rng, self.intensity, copy_context(), self.met)
         engines_rng = random.Random(f"engines {scenario.seed}")
-        self.faults = EngineFaults(engines_rng, self.intensity, scenario, self.clock, self.met)
+        self.faults = EngineFaults(engines_rng, self.intensity, scenario, self.clock, loop, self.met)
         self.queues = FakeQueues(self.clock, faults=self.faults)
         self.table = FakeTriggerTable(
             self.clock,
@@ -83,7 +84,9 @@ class World:
         self.evidence = Evidence(self.trace.note)
         self.books = Books()
         self.faults.quirks = self.evidence.quirks
-        self.signer = TokenSigner([SECRET.encode()])
+        self.network.on_trouble = self.evidence.trouble
+        self.network.slow_s = self.settings.call_timeout_s / 2
+        self.signer, self.seal = TokenSigner([SECRET.encode()]), Seal([SECRET.encode()])
         self.processes: list[Process] = []
         self.apis: dict[str, Client] = {}
         """By process name: those that accept requests."""
