@@ -20,8 +20,7 @@ from dynein.cli.output import (
     print_redrive,
     print_steps,
 )
-from dynein.cli.running import run_until_stopped, settings_and_logging
-from dynein.settings import load_settings
+from dynein.cli.running import operator_settings, run_until_stopped, settings_and_logging
 
 
 def bootstrap(*, json: Json = False) -> None:
@@ -58,7 +57,7 @@ def tail(
         else:
             print_arrival(arrived)
 
-    settings = load_settings()
+    settings = operator_settings()
     run_until_stopped(lambda stopping: run_tail(settings, queue, show, stopping, keep=keep), settings)
 
 
@@ -75,7 +74,9 @@ def audit(
     """
     from dynein.cli.operations import run_audit
 
-    report = asyncio.run(run_audit(settings_and_logging(), overdue_s=overdue, repair=repair, quiet=json))
+    report = asyncio.run(
+        run_audit(settings_and_logging(operator_settings()), overdue_s=overdue, repair=repair, quiet=json)
+    )
     if json:
         print_json({**report._asdict(), "findings": [finding._asdict() for finding in report.findings]})
     else:
@@ -99,7 +100,9 @@ def redrive(
     from dynein.cli.operations import run_redrive
 
     selection = Selection(queue=queue, reason=reason)
-    report = asyncio.run(run_redrive(settings_and_logging(), selection, dead_letters_max=most, quiet=json))
+    report = asyncio.run(
+        run_redrive(settings_and_logging(operator_settings()), selection, dead_letters_max=most, quiet=json)
+    )
     if json:
         print_json(report._asdict())
     else:
@@ -120,7 +123,7 @@ def ledger(
     from dynein.cli.operations import run_ledger
     from dynein.core.ledger import balance_of
 
-    rows = asyncio.run(run_ledger(load_settings(), hours=hours))
+    rows = asyncio.run(run_ledger(operator_settings(), hours=hours))
     balance = balance_of(row.counts for row in rows if row.closed)
     for row in rows if json else ():
         print_json({**row._asdict(), "counts": row.counts._asdict(), "pending": row.counts.pending})

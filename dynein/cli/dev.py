@@ -23,6 +23,7 @@ from dynein.aws.sqs import SqsQueues
 from dynein.cli.engine import CREDENTIALS, REGION, EmbeddedEngine, make_directory
 from dynein.cli.jobs import DEFAULT_URL
 from dynein.cli.output import clock_time, print_arrival, print_line, print_steps
+from dynein.cli.running_dev import SECRET_FILE, announced
 from dynein.errors import FatalError, Retryable
 from dynein.observability.events.process import CONSUMER_FAILED
 from dynein.observability.telemetry import Telemetry
@@ -121,9 +122,11 @@ class Dev:
                 if stopping.is_set():
                     return  # the service is stopping: requests fail
                 raise FatalError(str(error)) from error
-        _print_ready(url, self.settings, self._queue)
-        if self._options.exit_after_sample:
-            stopping.set()
+        with announced(self._options.data, url, self.settings):
+            _print_ready(url, self.settings, self._queue)
+            if self._options.exit_after_sample:
+                stopping.set()
+            await stopping.wait()
 
     async def _submit(self, api: httpx.AsyncClient, sample: dict[str, Any]) -> str:
         job = {"queue": self._queue, "json": {"hello": sample["name"]}, **sample}
@@ -190,7 +193,7 @@ def _settings(host: str, port: int, endpoint: str, data: Path) -> Settings:
 
 def _secret(data: Path) -> str:
     """Tokens stay valid over a restart."""
-    file = data / "token-secret"
+    file = data / SECRET_FILE
     if not file.exists():
         make_directory(data)
         file.touch(mode=0o600)

@@ -19,7 +19,14 @@ from dynein.server.failure import print_sentence
 from dynein.settings import URL_VARIABLE
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, for programs.")]
-ApiUrl = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="URL of the Dynein API.")]
+ApiUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar=URL_VARIABLE,
+        help="URL of the Dynein API. Default: that of the `dynein dev` of this directory, or http://127.0.0.1:8080.",
+    ),
+]
 Timezone = Annotated[
     str | None, typer.Option(metavar="ZONE", help="Time zone of an --at without offset, such as Europe/Berlin.")
 ]
@@ -53,7 +60,7 @@ def submit(
         bool, typer.Option("--cancellable", help="Allow cancelling and moving it until seconds before it is due.")
     ] = False,
     token: Annotated[str | None, typer.Option(help="A prepared token, so that a repeat is safe.")] = None,
-    url: ApiUrl = DEFAULT_URL,
+    url: ApiUrl = None,
     json: Json = False,
 ) -> None:
     """Submit one job.
@@ -77,14 +84,14 @@ def submit(
 
 
 def get(
-    token: Annotated[str, typer.Argument(help="The job's token.")], *, url: ApiUrl = DEFAULT_URL, json: Json = False
+    token: Annotated[str, typer.Argument(help="The job's token.")], *, url: ApiUrl = None, json: Json = False
 ) -> None:
     """Show the state of a job."""
     _call("GET", url, f"/v1/jobs/{token}", json=json)
 
 
 def cancel(
-    token: Annotated[str, typer.Argument(help="The job's token.")], *, url: ApiUrl = DEFAULT_URL, json: Json = False
+    token: Annotated[str, typer.Argument(help="The job's token.")], *, url: ApiUrl = None, json: Json = False
 ) -> None:
     """Cancel a job.
 
@@ -99,7 +106,7 @@ def move(
     delay: Annotated[str | None, typer.Option(help="New time, from now.")] = None,
     at: Annotated[str | None, typer.Option(help="New time: RFC 3339 with offset, or epoch milliseconds.")] = None,
     timezone: Timezone = None,
-    url: ApiUrl = DEFAULT_URL,
+    url: ApiUrl = None,
     json: Json = False,
 ) -> None:
     """Move a scheduled job to another time.
@@ -110,8 +117,9 @@ def move(
     _call("PATCH", url, f"/v1/jobs/{token}", change, json=json)
 
 
-def _call(method: str, url: str, path: str, body: dict[str, Any] | None = None, *, json: bool) -> None:
+def _call(method: str, given_url: str | None, path: str, body: dict[str, Any] | None = None, *, json: bool) -> None:
     """Call the API and print the response; with ``json`` unchanged, also a problem. Exits 1 on a problem."""
+    url = given_url or _url_of_dev() or DEFAULT_URL
     if "://" not in url:
         url = f"http://{url}"
     wrong = http_url_problem(url)
@@ -130,6 +138,14 @@ def _call(method: str, url: str, path: str, body: dict[str, Any] | None = None, 
         _fail(problem_sentence(decoded))
     if not json:
         print_job(decoded, SystemClock().now_ms())
+
+
+def _url_of_dev() -> str | None:
+    """The API of the `dynein dev` that runs in this directory, which may listen on another port."""
+    from dynein.cli.running_dev import running_dev  # noqa: PLC0415 - not with --url
+
+    found = running_dev()
+    return None if found is None else found["url"]
 
 
 def _respond(method: str, url: str, path: str, body: dict[str, Any] | None, proxy: Proxy | None) -> tuple[int, bytes]:
