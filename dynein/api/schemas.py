@@ -96,10 +96,19 @@ class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, 
         ),
     ] = None
     message_group_id: Annotated[
-        str | None, Meta(description="Message group. Needed on a FIFO queue; on a standard one it is passed on.")
+        str | None,
+        Meta(
+            description="Message group. On a FIFO queue it is needed, and jobs of a group stay in order. On a standard "
+            "queue SQS uses it to share the queue fairly among tenants (fair queues)."
+        ),
     ] = None
     deduplication_id: Annotated[
-        str | None, Meta(description="Deduplication id, on a FIFO queue only. Left out: the job's token.")
+        str | None,
+        Meta(
+            description="Deduplication id, on a FIFO queue only. Left out: the job's token. Of jobs with the same one "
+            "that reach the queue within five minutes, SQS delivers only the first; the others are accepted all the "
+            "same."
+        ),
     ] = None
     token: Annotated[
         str | None,

@@ -141,8 +141,9 @@ async def test_a_group_on_a_standard_queue_is_passed_on() -> None:
     api = Api()
     sent: list[Sent] = []
     api.queues.on_sent.append(sent.append)
-    await api.accept(message_group_id="tenant-1")
-    assert (sent[0].message.message_group_id, sent[0].message.deduplication_id) == ("tenant-1", None)
+    for delay in (None, 60):
+        await api.accept(message_group_id="tenant-1", delay=delay)
+    assert [(each.message.message_group_id, each.message.deduplication_id) for each in sent] == [("tenant-1", None)] * 2
 
 
 # --- scheduled jobs --------------------------------------------------------------------------------------------------
