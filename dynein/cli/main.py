@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dynein import __version__
-from dynein.cli.admin import audit, bootstrap, ledger, redrive, tail
+from dynein.cli.admin import audit, bootstrap, ledger, redrive, restore, tail
 from dynein.cli.jobs import Json, cancel, get, move, submit, usage_error
 from dynein.cli.output import print_fields, print_json
 from dynein.cli.running import run_until_stopped
@@ -94,7 +94,7 @@ def serve(
     run_until_stopped(lambda stopping: Service(settings, roles).run(stopping), settings)
 
 
-for _command in (bootstrap, submit, get, cancel, move, ledger, tail, audit, redrive):
+for _command in (bootstrap, submit, get, cancel, move, ledger, tail, audit, restore, redrive):
     app.command()(_command)
 
 
