@@ -102,8 +102,8 @@ class Settings(BaseSettings):
     )
     message_bytes_max: Annotated[int, Field(ge=8192, le=1048576)] = Field(
         262144,
-        description="SQS's payload limit for a message and for a batch: 262144, or 1048576 if every destination queue "
-        "has been raised to it.",
+        description="Most bytes in one call to SQS, but for a single message that is larger; and the largest message "
+        "for a queue whose own `MaximumMessageSize` cannot be read.",
     )
     request_bytes_max: Count = Field(16 * 1024 * 1024, description="Largest HTTP request body.")
     http_connections_max: Count = Field(

@@ -55,7 +55,7 @@ def outgoing(
     if name_of(job.queue) in own_queues:
         raise ValueError("the job is for one of Dynein's own queues")
     fifo = job.queue.endswith(".fifo")
-    return job.queue, outgoing_message(job, dead_letter.token, dead_letter.due_at_ms, fifo=fifo)
+    return job.queue, outgoing_message(job, dead_letter.token, dead_letter.due_at_ms + job.lead_ms, fifo=fifo)
 
 
 def batches(dead_letters: Sequence[Redrivable], message_bytes_max: int) -> Iterator[list[Redrivable]]:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from dynein.api.caller import ANONYMOUS, Caller
 from dynein.api.destination_lookup import look_up_all
 from dynein.api.drafting import Draft, draft
@@ -67,6 +69,7 @@ class Submissions:
         self._clock = context.clock
         self._settings = settings
         self._own_queues = settings.own_queues
+        self._own_bytes_max = deployment.own_bytes_max
         self._rates = RateLimits(settings.destination_rate_per_s, settings.destination_burst_s)
         self._keys = KeyMaker(ports.shards, deployment.layout, context, random_bytes)
         self._sender = JobSender(ports.queues, destinations, deployment.inbound_url, context, settings)
@@ -144,7 +147,14 @@ class Submissions:
             return RateLimited(f"More than {limit} are submitted to {request.queue}.", retry_after_s=wait_s)
         try:
             ready = draft(
-                request, destination, now_ms, self._keys.new_key(), self._signer, self._settings, caller.traceparent
+                request,
+                destination,
+                now_ms,
+                self._keys.new_key(),
+                self._signer,
+                self._settings,
+                self._own_bytes_max,
+                caller.traceparent,
             )
             create_id = "" if request.token is None else self._keys.create_id()
             return _Dispatched(ready, self._sender.send(ready, destination, create_id, now_ms))
@@ -163,4 +173,5 @@ async def _result_of(dispatched: _Dispatched) -> Accepted | DyneinError:
         return Unavailable("the send failed unexpectedly; the job may have been sent all the same")
     if result is not None:
         return result
-    return Accepted(ready.token, ready.policy, format_rfc3339(ready.due_at_ms), ready.due_at_ms)
+    due_ms = ready.wanted_at_ms
+    return Accepted(ready.token, ready.policy, format_rfc3339(due_ms), due_ms, ready.warnings or UNSET)

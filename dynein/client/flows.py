@@ -11,7 +11,7 @@ import msgspec
 
 from dynein.client.errors import ClientError
 from dynein.client.exchange import Call, Patience, Pause, Problem, Response, Steps, exchange, read, worth_repeating
-from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, When, encode_job, encode_when
+from dynein.client.jobs import Accepted, Delay, Job, JobWarning, Moved, Prepared, Status, When, encode_job, encode_when
 from dynein.core.job import Policy
 
 BATCH_JOBS_MAX = 1000
@@ -28,6 +28,7 @@ class _BatchItem(msgspec.Struct):
     token: str = ""
     policy: str = ""
     due_at_ms: int = 0
+    warnings: tuple[JobWarning, ...] = ()
     problem: Problem | None = None
 
 
@@ -119,7 +120,7 @@ def _submit_batch(call: Call, jobs: int, patience: Patience) -> Steps[list[Outco
 
 def _outcome(item: _BatchItem, response: Response) -> Outcome:
     if item.status < HTTPStatus.BAD_REQUEST:
-        return Accepted(item.token, item.due_at_ms, Policy(item.policy))
+        return Accepted(item.token, item.due_at_ms, Policy(item.policy), item.warnings)
     assert item.problem is not None, item
     return item.problem.error(response.request_id)
 

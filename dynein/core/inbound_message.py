@@ -1,12 +1,14 @@
 """The inbound message: many scheduled jobs packed into one SQS message, and its codec.
 
 SQS bills a message by 64 KiB chunk and a batch by ten, so a full message carries hundreds of jobs for the price of
-one. The body is JSON: SQS takes only text, and only XML-legal characters (the API has checked every job for that).
+one. The body is text, and only of XML-legal characters, because SQS takes nothing else (the API has checked
+every job for that): a line of JSON that lists the entries, then their records, one after another, as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,14 +17,14 @@ from dynein.core.keys import TriggerKey
 from dynein.core.trigger import Trigger
 from dynein.errors import InvalidToken
 
-FORMAT = 1
+FORMAT = 2
 ENTRY_OVERHEAD_BYTES = 96
-"""Upper bound of what an entry adds to its job record: token, create id, quotes, commas, brackets."""
+"""Upper bound of what an entry adds to its job record: token, create id, length, quotes, commas, brackets."""
 PACK_OVERHEAD_BYTES = 32
 """Upper bound of what a packed message adds to its entries."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Entry(NamedTuple):
     """One job in a packed message."""
 
     token: str
@@ -32,17 +34,26 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Empty where there are no creates to distinguish: the token was made with the job; or the job is put back on its way
     (``dynein audit --repair``), and its claim was made long ago by a create whose id is no longer known.
     """
-    record: msgspec.Raw
+    record: bytes
+    """The job as `dynein.core.job.encode_job` wrote it."""
 
     @property
     def size(self) -> int:
         """Bytes this entry takes in a packed message, rounded up."""
-        return len(bytes(self.record)) + ENTRY_OVERHEAD_BYTES
+        return len(self.record) + ENTRY_OVERHEAD_BYTES
 
 
-class _Pack(msgspec.Struct, frozen=True):
+class _Listed(NamedTuple):
+    """An entry in the first line."""
+
+    token: str
+    create_id: str
+    record_bytes: int
+
+
+class _Head(msgspec.Struct, frozen=True):
     format: int = msgspec.field(name="v")
-    entries: list[Entry] = msgspec.field(name="jobs")
+    jobs: msgspec.Raw
 
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
@@ -59,29 +70,37 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(_Pack)
+_HEAD_DECODER = msgspec.json.Decoder(_Head)
+_JOBS_DECODER = msgspec.json.Decoder(list[_Listed])
 
 
 def pack(entries: Sequence[Entry]) -> str:
     """One inbound message body."""
-    return _ENCODER.encode(_Pack(format=FORMAT, entries=list(entries))).decode("utf-8")
+    listed = [_Listed(token, create_id, len(record)) for token, create_id, record in entries]
+    head = _ENCODER.encode({"v": FORMAT, "jobs": listed})
+    return b"".join([head, b"\n", *[entry.record for entry in entries]]).decode("utf-8")
 
 
 def unpack(body: str) -> list[Arrival]:
     """Inverse of `pack`. Raises `ValueError` saying what is wrong with a body that is not ours."""
+    head, _, records = body.encode("utf-8", errors="surrogatepass").partition(b"\n")
     try:
-        decoded = _DECODER.decode(body)
+        decoded = _HEAD_DECODER.decode(head)
+        if decoded.format != FORMAT:
+            raise ValueError(f"inbound format {decoded.format} is unknown to this version, which reads format {FORMAT}")
+        listed = _JOBS_DECODER.decode(decoded.jobs)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"not an inbound message: {error}") from error
-    if decoded.format != FORMAT:
-        raise ValueError(f"inbound format {decoded.format} is unknown to this version, which reads format {FORMAT}")
-    try:
-        return [_arrival(entry) for entry in decoded.entries]
-    except InvalidToken as error:
-        raise ValueError(f"an entry carries no job token: {error}") from error
-
-
-def _arrival(entry: Entry) -> Arrival:
-    kind, key = parse(entry.token)
-    trigger = Trigger(key, entry.token, bytes(entry.record))
-    return Arrival(trigger, entry.create_id, prepared=kind is TokenKind.PREPARED and bool(entry.create_id))
+    if any(job.record_bytes < 1 for job in listed) or sum(job.record_bytes for job in listed) != len(records):
+        raise ValueError("not an inbound message: its records are not as long as it says")
+    arrivals: list[Arrival] = []
+    at = 0
+    for token, create_id, record_bytes in listed:
+        try:
+            kind, key = parse(token)
+        except InvalidToken as error:
+            raise ValueError(f"an entry carries no job token: {error}") from error
+        trigger = Trigger(key, token, records[at : at + record_bytes])
+        at += record_bytes
+        arrivals.append(Arrival(trigger, create_id, prepared=kind is TokenKind.PREPARED and bool(create_id)))
+    return arrivals

@@ -172,7 +172,7 @@ class Lane:
             if not isinstance(error, Retryable):
                 self._shared.destinations.forget(self._queue)
             return self._call_failed(error, len(due_jobs))
-        self._record.tried(due_jobs, failures, sent_at_ms)
+        self._record.tried(due_jobs, failures, sent_at_ms, sent_at_ms + where.imposed_delay_s * 1000)
         return failures
 
     def _call_failed(self, error: Exception, jobs: int) -> list[SendFailure | None]:

@@ -220,7 +220,7 @@ class FaultInjector:
 
     async def _poison(self) -> None:
         queues = self.world.queues
-        body = self.rng.choice(("{garbage", '{"v":1,"jobs":[["x","y",{}]]}', '{"v":9,"jobs":[]}')) + " " * len(
+        body = self.rng.choice(("{garbage", '{"v":2,"jobs":[["x","y",2]]}\n{}', '{"v":9,"jobs":[]}')) + " " * len(
             self.poison
         )
         self.poison.append(body)

@@ -93,7 +93,7 @@ async def test_jobs_go_to_their_own_destinations_fifo_ones_with_their_group_and_
 
 
 async def test_a_dead_lettered_inbound_message_goes_back_to_the_inbound_queue(world: World) -> None:
-    body = pack([Entry(token(1), "create", encode_job(Job(queue="a", body="x")))])  # type: ignore[arg-type]
+    body = pack([Entry(token(1), "create", encode_job(Job(queue="a", body="x")))])
     await world.dead_letters.add_inbound(body, "not an inbound message")
     await world.queues.send(world.queues.url(DLQ), [OutgoingMessage(body, {})])  # as SQS's own redrive leaves it
     assert (await world.redrive()).redriven == 2
@@ -145,7 +145,7 @@ async def test_a_queue_is_selected_by_name_for_jobs_that_give_its_url(world: Wor
 
 
 async def test_dead_lettered_inbound_messages_have_no_destination(world: World) -> None:
-    body = pack([Entry(token(1), "create", encode_job(Job(queue=INBOUND, body="x")))])  # type: ignore[arg-type]
+    body = pack([Entry(token(1), "create", encode_job(Job(queue=INBOUND, body="x")))])
     await world.dead_letters.add_inbound(body, "poison")
     assert (await world.redrive(selection=Selection(queue=INBOUND))).skipped == 1
     assert (await world.redrive(selection=Selection(reason="poison"))).redriven == 1

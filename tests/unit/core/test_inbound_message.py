@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +24,7 @@ CREATE_IDS = st.text("abcXYZ019-_", min_size=1, max_size=22)
 
 def entry(key: TriggerKey, kind: TokenKind, create_id: str, body: str) -> Entry:
     token = SIGNER.sign(JobRef(kind, key))
-    return Entry(token, create_id, msgspec.Raw(encode_job(Job("demo", body))))
+    return Entry(token, create_id, encode_job(Job("demo", body)))
 
 
 ENTRIES = st.builds(
@@ -41,7 +40,7 @@ ENTRIES = st.builds(
 def test_what_was_packed_comes_out_in_order_and_untouched(entries: list[Entry]) -> None:
     arrivals = unpack(pack(entries))
     assert [a.trigger.token for a in arrivals] == [e.token for e in entries]
-    assert [a.trigger.record for a in arrivals] == [bytes(e.record) for e in entries]
+    assert [a.trigger.record for a in arrivals] == [e.record for e in entries]
     assert [a.create_id for a in arrivals] == [e.create_id for e in entries]
     for arrival, packed in zip(arrivals, entries, strict=True):
         kind, key = SIGNER.verify(packed.token)
@@ -57,7 +56,7 @@ def test_sizes_are_upper_bounds(entries: list[Entry]) -> None:
 
 def test_the_overhead_of_an_entry_has_room_for_token_and_create_id() -> None:
     (longest,) = [entry(TriggerKey(DUE_MAX_MS, b"\xff" * 12, 65535), TokenKind.PREPARED, "x" * 22, "")]
-    assert longest.size - len(bytes(longest.record)) == ENTRY_OVERHEAD_BYTES
+    assert longest.size - len(longest.record) == ENTRY_OVERHEAD_BYTES
     assert len(pack([longest])) - len(pack([])) <= longest.size
 
 
@@ -68,11 +67,15 @@ def test_the_overhead_of_an_entry_has_room_for_token_and_create_id() -> None:
         ("hello", "not an inbound message"),
         ("[]", "not an inbound message"),
         ('{"v":1}', "not an inbound message"),
-        ('{"v":1,"jobs":[["t","c"]]}', "not an inbound message"),
-        ('{"v":2,"jobs":[]}', "inbound format 2 is unknown"),
-        ('{"v":1,"jobs":[["tooshort","c",{}]]}', "no job token"),
-        ('{"v":1,"jobs":[["' + "é" * 52 + '","c",{}]]}', "no job token"),
-        ('{"v":1,"jobs":[["' + "A" * 51 + '!","c",{}]]}', "no job token"),
+        ('{"v":2,"jobs":[["t","c"]]}', "not an inbound message"),
+        ('{"v":1,"jobs":[["t","c",{}]]}', "inbound format 1 is unknown"),
+        ('{"v":3}', "not an inbound message"),
+        ('{"v":2,"jobs":[["tooshort","c",2]]}\n{}', "no job token"),
+        ('{"v":2,"jobs":[["' + "é" * 52 + '","c",2]]}\n{}', "no job token"),
+        ('{"v":2,"jobs":[["' + "A" * 51 + '!","c",2]]}\n{}', "no job token"),
+        ('{"v":2,"jobs":[["' + "A" * 52 + '","c",3]]}\n{}', "not as long as it says"),
+        ('{"v":2,"jobs":[["' + "A" * 52 + '","c",1]]}\n{}', "not as long as it says"),
+        ('{"v":2,"jobs":[["' + "A" * 52 + '","c",3],["' + "A" * 52 + '","c",-1]]}\n{}', "not as long as it says"),
     ],
 )
 def test_what_is_not_ours_is_a_value_error_with_the_reason(body: str, reason: str) -> None:
@@ -89,7 +92,7 @@ def test_garbage_never_raises_anything_else(body: str) -> None:
     raise AssertionError(f"{body!r} passed for an inbound message")
 
 
-@pytest.mark.parametrize("deep", ["[" * 100_000, '{"v":1,"jobs":' + "[" * 100_000, '{"v":1,"x":' + '{"a":' * 100_000])
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"v":2,"jobs":' + "[" * 100_000, '{"v":2,"x":' + '{"a":' * 100_000])
 def test_a_body_nested_without_end_is_refused_like_any_other(deep: str) -> None:
     with pytest.raises(ValueError, match="not an inbound message"):
         unpack(deep)

@@ -725,7 +725,7 @@ async def test_a_lost_receipt_is_counted_and_the_work_goes_on(world: World) -> N
 # --- poison -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", ["not json", '{"v":2,"jobs":[]}', '{"v":1,"jobs":[["token","id",{}]]}'])
+@pytest.mark.parametrize("body", ["not json", '{"v":1,"jobs":[]}', '{"v":2,"jobs":[["token","id",2]]}\n{}'])
 async def test_an_unreadable_message_is_dead_lettered_with_the_reason(world: World, body: str) -> None:
     process = world.process()
     await world.post_body(body)
