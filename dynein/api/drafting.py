@@ -85,7 +85,15 @@ def draft(
     )
     new = TriggerKey(due_ms, key.job_id, key.shard)
     token = request.token or signer.sign(JobRef(KIND_OF[policy], new))
-    unsized = Draft(token, policy, due_ms, job, 0, b"", warnings_of(job, destination))
+    unsized = Draft(
+        token,
+        policy,
+        due_ms,
+        job,
+        0,
+        b"",
+        warnings_of(job, destination, in_order=prepared is None or prepared.key.shard == key.shard),
+    )
     limits = checks.SizeLimits(destination.message_bytes_max or settings.message_bytes_max, own_bytes_max)
     try:
         return _sized(unsized, field, limits)

@@ -124,6 +124,14 @@ class PrepareRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
     run_at: RunAt = None
     delay: Delay = None
+    queue: Annotated[
+        str | None,
+        Meta(description="The queue of that job, with `message_group_id`, if it is a FIFO queue: keeps it in order."),
+    ] = None
+    message_group_id: Annotated[
+        str | None,
+        Meta(description="The message group of that job. Without it, the job has no place among those of its group."),
+    ] = None
 
 
 Token = Annotated[str, Meta(description="Names the job. Opaque and URL-safe.", examples=[TOKEN_EXAMPLE])]

@@ -30,7 +30,9 @@ from dynein.api.schemas import (
 from dynein.api.send_result import SendResult
 from dynein.api.stored_jobs import StoredJobs
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
+from dynein.core.keys import FifoGroup
 from dynein.core.ports import Deployment, Ports
+from dynein.core.queue_address import name_of
 from dynein.core.queues import Destination
 from dynein.delivery.destinations import Destinations
 from dynein.errors import DyneinError, RateLimited, Unavailable, as_result
@@ -115,7 +117,7 @@ class Submissions:
         """A token for a job that is yet to be submitted. Nothing is stored."""
         when = When(request.run_at, request.delay)
         due_ms = due_at_ms(when, self._clock.now_ms(), delay_max_days=self._settings.delay_max_days)
-        key = self._keys.new_key()._replace(due_at_ms=due_ms)
+        key = self._keys.new_key(_group(request))._replace(due_at_ms=due_ms)
         token = self._signer.sign(JobRef(TokenKind.PREPARED, key))
         return Prepared(token, format_rfc3339(due_ms), due_ms)
 
@@ -150,7 +152,7 @@ class Submissions:
                 request,
                 destination,
                 now_ms,
-                self._keys.new_key(),
+                self._keys.new_key(_group(request)),
                 self._signer,
                 self._settings,
                 self._own_bytes_max,
@@ -160,6 +162,13 @@ class Submissions:
             return _Dispatched(ready, self._sender.send(ready, destination, create_id, now_ms))
         except DyneinError as error:
             return as_result(error)
+
+
+def _group(request: JobRequest | PrepareRequest) -> FifoGroup | None:
+    """Whose order the job is to be in."""
+    if request.queue is None or request.message_group_id is None or not request.queue.endswith(".fifo"):
+        return None
+    return FifoGroup(name_of(request.queue), request.message_group_id)
 
 
 async def _result_of(dispatched: _Dispatched) -> Accepted | DyneinError:

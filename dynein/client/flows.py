@@ -36,9 +36,14 @@ class _Batch(msgspec.Struct):
     results: list[_BatchItem]
 
 
-def prepare(new_patience: NewPatience, run_at: When | None, delay: Delay | None) -> Steps[Prepared]:
-    """A token for a job that is yet to be submitted."""
-    call = Call("POST", "/v1/tokens", msgspec.json.encode(encode_when(run_at, delay)))
+def prepare(
+    new_patience: NewPatience, run_at: When | None, delay: Delay | None, group: tuple[str, str] | None = None
+) -> Steps[Prepared]:
+    """A token for a job that is yet to be submitted. ``group``: its FIFO queue and message group, if it has one."""
+    fields = encode_when(run_at, delay)
+    if group is not None:
+        fields |= {"queue": group[0], "message_group_id": group[1]}
+    call = Call("POST", "/v1/tokens", msgspec.json.encode(fields))
     response = yield from exchange(call, new_patience())
     return read(response, Prepared)
 
@@ -46,7 +51,8 @@ def prepare(new_patience: NewPatience, run_at: When | None, delay: Delay | None)
 def submit(new_patience: NewPatience, job: Job, *, once: bool) -> Steps[Accepted]:
     """One job. ``once``: with a token taken first."""
     if once and job.token is None:
-        prepared = yield from prepare(new_patience, job.run_at, job.delay)
+        group = (job.queue, job.message_group_id) if job.message_group_id is not None else None
+        prepared = yield from prepare(new_patience, job.run_at, job.delay, group)
         job = dataclasses.replace(job, token=prepared.token, run_at=None, delay=None)
     call = Call("POST", "/v1/jobs", encode_job(job), repeatable=job.token is not None)
     response = yield from exchange(call, new_patience())

@@ -80,7 +80,12 @@ class _Header(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     traceparent: str | None = msgspec.field(name="t", default=None)
 
 
+class _Queue(msgspec.Struct, frozen=True, gc=False):
+    queue: str = msgspec.field(name="q")
+
+
 _ENCODER = msgspec.json.Encoder()
+_QUEUE_DECODER = msgspec.json.Decoder(_Queue)
 _DECODER = msgspec.json.Decoder(_Header)
 
 
@@ -102,6 +107,14 @@ def encode_job(job: Job) -> bytes:
         job.traceparent,
     )
     return b"".join([_ENCODER.encode(header), b"\n", *values, job.body.encode("utf-8")])
+
+
+def is_for_fifo_queue(record: bytes) -> bool:
+    """Whether a record's job goes to a FIFO queue, without decoding all of it; ``False`` for one that is no record."""
+    try:
+        return _QUEUE_DECODER.decode(record.partition(b"\n")[0]).queue.endswith(".fifo")
+    except (msgspec.MsgspecError, RecursionError):
+        return False
 
 
 def decode_job(raw: bytes | str) -> Job:

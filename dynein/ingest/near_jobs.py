@@ -64,7 +64,7 @@ class NearJobs:
         if self._due_max_ms is not None and due_at_ms > self._due_max_ms:
             sent.set_exception(_evicted())
         else:
-            self._timer.add(due_at_ms, _NearJob(trigger, job, sent))
+            self._timer.add(due_at_ms, _NearJob(trigger, job, sent), trigger.key.job_id)
         return sent
 
     def evict_due_after(self, due_max_ms: int) -> None:

@@ -82,7 +82,11 @@ class Workload:
 
     async def _batch(self, many: int, due_ms: int) -> None:
         policies = (None, Policy.SCHEDULED)
-        await self._submit_many([self.jobs.make(run_at=due_ms, policy=self.rng.choice(policies)) for _ in range(many)])
+        requests = [self.jobs.make(run_at=due_ms, policy=self.rng.choice(policies)) for _ in range(many)]
+        accepted = await self._submit_many(requests)
+        for queue in self.world.scenario.destinations:
+            if queue.endswith(".fifo"):
+                self.auditor.accepted_in_order([token for request, token in accepted if request.queue == queue])
 
     async def _series(self) -> None:
         """Jobs for one queue, at once and in order."""
@@ -90,11 +94,11 @@ class Workload:
         requests = [self.jobs.make(queue=queue, policy=Policy.IMMEDIATE, run_at=None, delay=None) for _ in range(25)]
         accepted = await self._submit_many(requests)
         if queue.endswith(".fifo"):
-            self.auditor.accepted_in_order(accepted)
+            self.auditor.accepted_in_order([token for _, token in accepted])
 
-    async def _submit_many(self, requests: list[JobRequest]) -> list[str]:
-        """Tokens of those accepted."""
-        tokens: list[str] = []
+    async def _submit_many(self, requests: list[JobRequest]) -> list[tuple[JobRequest, str]]:
+        """Those accepted, and their tokens."""
+        tokens: list[tuple[JobRequest, str]] = []
         for request in requests:
             self.auditor.submitting(request)
 
@@ -104,7 +108,7 @@ class Workload:
                     self.auditor.refused(request, outcome)
                 else:
                     self.auditor.accepted(request, outcome)
-                    tokens.append(outcome.token)
+                    tokens.append((request, outcome.token))
 
         try:
             await self._ask(ask)
@@ -120,13 +124,22 @@ class Workload:
         request = self.jobs.make(policy=None)
 
         async def prepare(api: Client) -> str:
-            return (await api.prepare(PrepareRequest(request.run_at, request.delay))).token
+            group = request.message_group_id
+            return (await api.prepare(PrepareRequest(request.run_at, request.delay, request.queue, group))).token
 
         try:
             token = await self._ask(prepare)
         except (NoResponse, DyneinError):
             return
-        request = self.jobs.make(policy=None, run_at=None, delay=None, token=token, body=request.body)
+        request = self.jobs.make(
+            policy=None,
+            run_at=None,
+            delay=None,
+            token=token,
+            body=request.body,
+            queue=request.queue,
+            message_group_id=request.message_group_id,
+        )
         for _ in range(self.rng.choice((1, 2, 3))):
             if self.rng.random() < 0.5:
                 self._start(self._create(request))

@@ -53,7 +53,7 @@ class Api:
             Ports(self.queues, self.table, self.table, self.table, FakeLedger()),
             Destinations(self.queues, self.clock, ttl_s=300),
             self.signer,
-            Deployment(Layout(60_000, 4), self.inbound_url, "", bytes_max),
+            Deployment(Layout(60_000, 4, 4), self.inbound_url, "", bytes_max),
             Context(self.clock, rng, self.telemetry, self.tally),
             self.settings,
             random_bytes=rng.randbytes,

@@ -309,6 +309,12 @@ class TestJobs:
         assert b64decode(json.loads(encode_job(Job("q", body=body)))["body_base64"]) == body
 
 
+def test_a_token_taken_for_a_job_of_a_message_group_is_prepared_for_it() -> None:
+    api = Api(ok(**{**ACCEPTED, "token": "P"}), ok(**ACCEPTED))
+    api.run(flows.submit(api.patience, Job("a.fifo", body="x", message_group_id="g"), once=True))
+    assert json.loads(api.calls[0].body or b"") == {"queue": "a.fifo", "message_group_id": "g"}
+
+
 def test_warnings_come_with_what_was_accepted() -> None:
     warned = {**ACCEPTED, "warnings": [WARNING]}
     job = Job("a.fifo", body="x", message_group_id="g", allow_for_queue_delay=True)

@@ -124,6 +124,17 @@ async def test_an_acknowledged_entry_is_sent_with_its_token_in_one_call_with_its
     assert world.tallied() == Counts(delivered=10)
 
 
+async def test_a_job_of_a_fifo_queue_takes_its_place_among_those_that_wait(world: World) -> None:
+    gate = world.faults.hold_before_next("send")
+    due_jobs = [world.due_job("c.fifo", str(i)) for i in range(4)]
+    futures = [world.delivery.submit(due_jobs[i]) for i in (0,)]
+    await gate.reached.wait()
+    futures += [world.delivery.submit(due_jobs[i]) for i in (2, 3, 1)]  # 1 was read late
+    gate.open()
+    assert [await world.outcome(future) for future in futures] == [Outcome.SENT] * 4
+    assert world.queues.messages("c.fifo") == ["0", "1", "2", "3"]
+
+
 async def test_a_due_job_is_visible_at_once_whatever_the_delay_of_its_queue(world: World) -> None:
     world.queues.create("slow", delay_s=10)
     (future,) = world.submit("slow", "x")

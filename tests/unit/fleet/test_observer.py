@@ -51,7 +51,7 @@ class World:
         self.rng = random.Random(3)
         self.stopping = asyncio.Event()
         deployment = Deployment(
-            Layout(60_000, SHARDS), self.queues.create("inbound"), self.queues.create("dead"), 262_144
+            Layout(60_000, SHARDS, SHARDS), self.queues.create("inbound"), self.queues.create("dead"), 262_144
         )
         context = Context(self.clock, self.rng, self.telemetry)
         self.observer = Observer(self, self.queues, self.table, deployment, context, Settings(**settings))

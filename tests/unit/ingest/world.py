@@ -66,7 +66,7 @@ class Process:
             self.membership,
             self.delivery,
             dead_letters,
-            Deployment(Layout(WIDTH_MS, 2), world.queues.url(INBOUND), "", 262_144),
+            Deployment(Layout(WIDTH_MS, 2, 2), world.queues.url(INBOUND), "", 262_144),
             context._replace(rng=random.Random(6)),
             self.settings,
         )
