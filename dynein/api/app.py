@@ -33,8 +33,10 @@ def create_app(
     telemetry: Telemetry,
     settings: Settings,
     tracing: Tracing | None = None,
+    *,
+    serves_ops: bool = True,
 ) -> FastAPI:
-    """The application of one process; without ``submissions`` (no ``api`` role), only probes and metrics."""
+    """The application of one port: the API, if there are ``submissions``; probes and metrics, if it ``serves_ops``."""
     serves_api = submissions is not None
     app = _Application(
         title="Dynein",
@@ -45,13 +47,13 @@ def create_app(
         openapi_url="/openapi.json" if serves_api else None,
     )
     routes = job_routes(submissions, lifecycle, settings) if submissions is not None else []
-    app.router.routes.extend([*routes, *health_routes(readiness, telemetry)])
+    app.router.routes.extend([*routes, *(health_routes(readiness, telemetry) if serves_ops else ())])
     metrics = RequestMetrics(app.router.routes, telemetry)
     if submissions is not None:
         app.fast_path = FastPath(
             routes, metrics, on_error=_on_dynein_error, on_disconnect=_on_disconnect, tracing=tracing
         )
-    document = openapi_document(settings)
+    document = openapi_document(settings, serves_ops=serves_ops)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to replace it
     app.add_exception_handler(DyneinError, _on_dynein_error)
     app.add_exception_handler(HTTPException, _framework_errors(document["paths"]))

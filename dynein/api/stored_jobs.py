@@ -197,7 +197,7 @@ class StoredJobs:
         return (await self._triggers.find(key)).tombstone
 
 
-def _moved(token: str, previous: str, key: TriggerKey, lead_ms: int) -> MovedJob:
+def _moved(token: str, previous: str, key: TriggerKey, lead_ms: int = 0) -> MovedJob:
     due_ms = key.due_at_ms + lead_ms
     return MovedJob(token, format_rfc3339(due_ms), due_ms, previous)
 
