@@ -1,8 +1,14 @@
 """The inbound message: many scheduled jobs packed into one SQS message, and its codec.
 
 SQS bills a message by 64 KiB chunk and a batch by ten, so a full message carries hundreds of jobs for the price of
-one. The body is text, and only of XML-legal characters, because SQS takes nothing else (the API has checked
-every job for that): a line of JSON that lists the entries, then their records, one after another, as they are.
+one. The body is text, and only of XML-legal characters, because SQS takes nothing else (the API has checked every job
+for that): a line of JSON, then the jobs' records, one after another, as they are::
+
+    {"v":3,"mac":"SIGNATURE","jobs":[["TOKEN","CREATE ID"], ...],"bytes":[LENGTH OF ITS RECORD, ...]}
+    RECORDRECORD...
+
+The signature covers the text of both lists, and the records, byte for byte, and is verified before anything in them is
+decoded.
 """
 
 from __future__ import annotations
@@ -14,13 +20,15 @@ import msgspec
 
 from dynein.core.job_token import TokenKind, parse
 from dynein.core.keys import TriggerKey
+from dynein.core.seal import Seal
 from dynein.core.trigger import Trigger
 from dynein.errors import InvalidToken
 
-FORMAT = 2
+FORMAT = 3
+_USE = f"inbound message, format {FORMAT}"
 ENTRY_OVERHEAD_BYTES = 96
 """Upper bound of what an entry adds to its job record: token, create id, length, quotes, commas, brackets."""
-PACK_OVERHEAD_BYTES = 32
+PACK_OVERHEAD_BYTES = 80
 """Upper bound of what a packed message adds to its entries."""
 
 
@@ -43,17 +51,18 @@ class Entry(NamedTuple):
         return len(self.record) + ENTRY_OVERHEAD_BYTES
 
 
-class _Listed(NamedTuple):
-    """An entry in the first line."""
+class _Head(msgspec.Struct, frozen=True):
+    format: int = msgspec.field(name="v")
+    entries: msgspec.Raw = msgspec.field(name="jobs")
+    sizes: msgspec.Raw = msgspec.field(name="bytes", default=msgspec.Raw(b""))
+    signature: str = msgspec.field(name="mac", default="")
+
+
+class _Named(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An entry in the first line: without its record."""
 
     token: str
     create_id: str
-    record_bytes: int
-
-
-class _Head(msgspec.Struct, frozen=True):
-    format: int = msgspec.field(name="v")
-    jobs: msgspec.Raw
 
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
@@ -69,38 +78,81 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
         return self.trigger.key
 
 
+class Unreadable(NamedTuple):
+    """An entry that this version cannot read."""
+
+    body: str
+    """An inbound message, signed, with this entry alone."""
+    reason: str
+
+
+class Unpacked(NamedTuple):
+    """What an inbound message holds."""
+
+    arrivals: list[Arrival]
+    unreadable: list[Unreadable]
+
+
 _ENCODER = msgspec.json.Encoder()
-_HEAD_DECODER = msgspec.json.Decoder(_Head)
-_JOBS_DECODER = msgspec.json.Decoder(list[_Listed])
+_DECODER = msgspec.json.Decoder(_Head)
+_ENTRY_DECODER = msgspec.json.Decoder(_Named)
+_ENTRIES_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
+_SIZES_DECODER = msgspec.json.Decoder(list[int])
 
 
-def pack(entries: Sequence[Entry]) -> str:
+def pack(entries: Sequence[Entry], seal: Seal) -> str:
     """One inbound message body."""
-    listed = [_Listed(token, create_id, len(record)) for token, create_id, record in entries]
-    head = _ENCODER.encode({"v": FORMAT, "jobs": listed})
-    return b"".join([head, b"\n", *[entry.record for entry in entries]]).decode("utf-8")
+    named = _ENCODER.encode([(entry.token, entry.create_id) for entry in entries])
+    sizes = _ENCODER.encode([len(entry.record) for entry in entries])
+    return _message(named, sizes, b"".join([entry.record for entry in entries]), seal)
 
 
-def unpack(body: str) -> list[Arrival]:
-    """Inverse of `pack`. Raises `ValueError` saying what is wrong with a body that is not ours."""
-    head, _, records = body.encode("utf-8", errors="surrogatepass").partition(b"\n")
+def unpack(body: str, seal: Seal) -> Unpacked:
+    """Inverse of `pack`. Raises `ValueError` saying what is wrong with a body that this deployment did not write."""
+    line, _, records = body.encode("utf-8", errors="surrogatepass").partition(b"\n")
     try:
-        decoded = _HEAD_DECODER.decode(head)
-        if decoded.format != FORMAT:
-            raise ValueError(f"inbound format {decoded.format} is unknown to this version, which reads format {FORMAT}")
-        listed = _JOBS_DECODER.decode(decoded.jobs)
+        head = _DECODER.decode(line)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"not an inbound message: {error}") from error
-    if any(job.record_bytes < 1 for job in listed) or sum(job.record_bytes for job in listed) != len(records):
+    if head.format != FORMAT:
+        raise ValueError(f"inbound format {head.format} is unknown to this version, which reads format {FORMAT}")
+    entries, sizes = bytes(head.entries), bytes(head.sizes)
+    if not seal.is_ours(head.signature, _USE, entries, sizes, records):
+        raise ValueError(
+            "its signature is not this deployment's: another program wrote it, "
+            "or an API process with other DYNEIN_TOKEN_SECRETS"
+        )
+    try:
+        return _unpacked(_ENTRIES_DECODER.decode(entries), _SIZES_DECODER.decode(sizes), records, seal)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not an inbound message: {error}") from error
+
+
+def _unpacked(entries: Sequence[msgspec.Raw], sizes: Sequence[int], records: bytes, seal: Seal) -> Unpacked:
+    """Entry by entry: one that cannot be read does not take the others with it."""
+    if len(sizes) != len(entries) or any(size < 1 for size in sizes) or sum(sizes) != len(records):
         raise ValueError("not an inbound message: its records are not as long as it says")
-    arrivals: list[Arrival] = []
+    unpacked = Unpacked([], [])
     at = 0
-    for token, create_id, record_bytes in listed:
+    for raw, size in zip(entries, sizes, strict=True):
+        record = records[at : at + size]
+        at += size
         try:
-            kind, key = parse(token)
-        except InvalidToken as error:
-            raise ValueError(f"an entry carries no job token: {error}") from error
-        trigger = Trigger(key, token, records[at : at + record_bytes])
-        at += record_bytes
-        arrivals.append(Arrival(trigger, create_id, prepared=kind is TokenKind.PREPARED and bool(create_id)))
-    return arrivals
+            unpacked.arrivals.append(_arrival(_ENTRY_DECODER.decode(raw), record))
+        except (msgspec.MsgspecError, InvalidToken) as error:
+            reason = f"an entry of an inbound message cannot be read: {error}"
+            alone = _message(b"[%b]" % bytes(raw), b"[%d]" % size, record, seal)
+            unpacked.unreadable.append(Unreadable(alone, reason))
+    return unpacked
+
+
+def _message(entries: bytes, sizes: bytes, records: bytes, seal: Seal) -> str:
+    signature = seal.sign(_USE, entries, sizes, records)
+    head = f'{{"v":{FORMAT},"mac":"{signature}","jobs":{entries.decode("utf-8")},"bytes":{sizes.decode("utf-8")}}}'
+    return f"{head}\n{records.decode('utf-8')}"
+
+
+def _arrival(named: _Named, record: bytes) -> Arrival:
+    kind, key = parse(named.token)
+    trigger = Trigger(key, named.token, record)
+    return Arrival(trigger, named.create_id, prepared=kind is TokenKind.PREPARED and bool(named.create_id))

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from dynein.core.inbound_message import unpack
 from dynein.core.job import decode_job
 from dynein.core.queues import MESSAGE_BYTES_MAX
 from dynein.errors import InvalidField
-from tests.unit.api.setting import INBOUND, Api
+from tests.unit.api.setting import Api
 
 POLICIES: dict[str, dict[str, Any]] = {
     "IMMEDIATE": {},
@@ -47,7 +46,7 @@ async def test_the_limit_is_the_same_for_every_policy_and_every_character(policy
     with pytest.raises(InvalidField, match=r"body: is too large.*the limit is 262144"):
         await api.accept(**fields, body=largest + character)
     if policy == "SCHEDULED":
-        ((arrival,),) = [unpack(body) for body in api.queues.messages(INBOUND)]
+        (arrival,) = api.arrivals()
         assert decode_job(arrival.trigger.record).body == largest
 
 
