@@ -85,7 +85,12 @@ class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, 
         ),
     ] = None
     message_group_id: Annotated[
-        str | None, Meta(description="Message group. Needed on a FIFO queue; on a standard one it is passed on.")
+        str | None,
+        Meta(
+            description="Message group. Needed on a FIFO queue, where the scheduled jobs of a group are sent by due "
+            "time, and at the same due time in the order in which they were accepted. On a standard queue it is passed "
+            "on (SQS's fair queues)."
+        ),
     ] = None
     deduplication_id: Annotated[
         str | None, Meta(description="Deduplication id, on a FIFO queue only. Left out: the job's token.")

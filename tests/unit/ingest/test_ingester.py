@@ -53,6 +53,27 @@ async def test_many_near_jobs_leave_each_at_its_own_millisecond_in_due_order(wor
     assert process.hold_marks() == 1, "one mark for all of a shard"
 
 
+async def test_a_near_job_of_a_fifo_queue_is_stored_for_its_dispatcher_if_there_is_time(world: World) -> None:
+    soon, later = world.entry(1.0, queue="f.fifo"), world.entry(4.0, queue="f.fifo")
+    world.queues.create("f.fifo")
+    (record,) = await world.table.get([0])
+    mine = await world.table.take(record, "a dispatcher")
+    assert mine is not None
+    ahead_ms = world.now_ms() + 5_000
+    await world.table.renew(mine, read_mark_ms=ahead_ms, settled_mark_ms=0, retired_before=mine.retired_before)
+    process = world.process()
+    await world.post(soon, later)
+    process.start()
+    await world.clock.advance(0.5)
+    assert world.stored() == [later.token]
+    assert process.calls("report_late") == 1, "or its dispatcher would not read it at all"
+    assert process.telemetry.registry.get_sample_value("dynein_late_writes_total") == 0, "but nothing is slow"
+    await world.clock.advance(2)
+    assert world.times_delivered() == {soon.token: 1}, "no dispatcher would have read it in time"
+    assert world.stored() == [later.token]
+    assert world.inbound() == 0
+
+
 async def test_a_job_that_comes_while_a_later_one_is_held_is_sent_at_its_millisecond(world: World) -> None:
     later = world.entry(5.0)
     process = world.process()
