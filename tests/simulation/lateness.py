@@ -9,7 +9,8 @@ that is forgotten until its bucket comes up for retirement is a violation in any
 fault                         excuses, besides its own length
 ============================  ==========================================================================================
 a call fails, or is slow      its timeout, and the pause before it is repeated
-the same, for a receive       until the messages become visible again, as well
+the same, for a receive; an   until the messages become visible again, as well
+unexpected error
 a shard is without an owner   until it has been taken, and read; for jobs of that shard only
 a process dies, freezes, is   the shards are taken and the inbound messages become visible: `Scenario.recovery_s`
 cut off, starts or stops
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from dynein.core.job_token import TokenKind, parse
 from dynein.core.keys import TriggerKey, bucket_of
-from tests.simulation.flight import OUTSIDE_OF_JOBS, Flight
+from tests.simulation.flight import OUTSIDE_OF_JOBS, Fate, Flight
 from tests.simulation.process import ProcessClock
 from tests.simulation.scenario import Scenario
 from tests.simulation.world import EPOCH_MS
@@ -137,7 +138,7 @@ class Lateness:
     def _repeated_s(self, flight: Flight) -> float:
         s = self._settings
         seconds = max(s.call_timeout_s, flight.there_s + flight.back_s) + 2 * s.tick_s + 1.0
-        if flight.verb in _INBOUND_VERBS:
+        if flight.verb in _INBOUND_VERBS or flight.fate is Fate.UNEXPECTED:
             return seconds + s.visibility_timeout_s + s.receive_wait_s + _INGEST_BACKOFF_S
         return seconds + s.backoff_max_s + _INGEST_BACKOFF_S
 
