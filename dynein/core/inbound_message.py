@@ -67,6 +67,11 @@ def pack(entries: Sequence[Entry]) -> str:
     return _ENCODER.encode(_Pack(format=FORMAT, entries=list(entries))).decode("utf-8")
 
 
+def is_pack(body: str) -> bool:
+    """Does it begin as every `pack` does, of whatever format? Enough to leave it alone; `unpack` checks it."""
+    return body.startswith('{"v":') and '"jobs":' in body[:64]
+
+
 def unpack(body: str) -> list[Arrival]:
     """Inverse of `pack`. Raises `ValueError` saying what is wrong with a body that is not ours."""
     try:
