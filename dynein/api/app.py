@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from dynein import __version__
 from dynein.api.fast_path import FastPath
-from dynein.api.health import Lifecycle, health_routes
+from dynein.api.health import Health, Lifecycle, health_routes
 from dynein.api.intake import Envelope
 from dynein.api.openapi import openapi_document
 from dynein.api.problems import headers_of, make, problem_of, respond
@@ -28,7 +28,7 @@ from dynein.settings import Settings
 
 def create_app(
     submissions: Submissions | None,
-    readiness: Callable[[], Awaitable[list[str]]],
+    readiness: Callable[[], Awaitable[Health]],
     lifecycle: Lifecycle,
     telemetry: Telemetry,
     settings: Settings,

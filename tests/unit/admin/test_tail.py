@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from dynein.admin.tail import Arrived, tail
-from dynein.core.inbound_message import pack
+from dynein.core.inbound_message import Entry, pack
 from dynein.core.job import Attribute
 from dynein.core.queues import OutgoingMessage
+from dynein.core.seal import Seal
 from dynein.delivery.dead_letter_queue import KIND_ATTRIBUTE, KIND_INBOUND, KIND_JOB
 from dynein.errors import FatalError
 from dynein.testing import FakeQueues, ManualClock
 
 WAIT_S = 5
+ENTRY = Entry("token", "", msgspec.Raw(b'{"queue":"a"}'))
 
 
 async def test_told_to_stop_it_ends_with_the_receive_that_is_under_way() -> None:
@@ -40,7 +43,7 @@ async def test_told_to_stop_it_ends_with_the_receive_that_is_under_way() -> None
 @pytest.mark.parametrize(
     "own",
     [
-        OutgoingMessage(pack([]), {}),
+        OutgoingMessage(pack([ENTRY], Seal([b"another deployment's secret"])), {}),
         OutgoingMessage('{"queue":"a"}', {KIND_ATTRIBUTE: Attribute("String", KIND_JOB)}),
         OutgoingMessage("unreadable", {KIND_ATTRIBUTE: Attribute("String", KIND_INBOUND)}),
     ],
