@@ -70,10 +70,6 @@ class StoredJobs:
             held = ref.kind is TokenKind.SQS_DELAYED and self._clock.now_ms() < ref.key.due_at_ms
             return _status(token, ref, "held_by_sqs" if held else "handed_to_sqs")
         found = await self._triggers.find(ref.key)
-        if found.trigger is None and found.tombstone is None:
-            # A read may show half of a cancel or move that is being committed, here the trigger gone and no tombstone
-            # yet (DynamoDB's "read-committed"). The next read shows all of it.
-            found = await self._triggers.find(ref.key)
         if found.tombstone is not None:
             if found.tombstone.moved_to is None:
                 return _status(token, ref, "cancelled")

@@ -30,6 +30,8 @@ ENTRY_OVERHEAD_BYTES = 96
 """Upper bound of what an entry adds to its job record: token, create id, length, quotes, commas, brackets."""
 PACK_OVERHEAD_BYTES = 80
 """Upper bound of what a packed message adds to its entries."""
+_HEAD_CHARS_MAX = 2 * PACK_OVERHEAD_BYTES
+"""What comes before the entries ends there, in every format so far."""
 
 
 class Entry(NamedTuple):
@@ -105,6 +107,11 @@ def pack(entries: Sequence[Entry], seal: Seal) -> str:
     named = _ENCODER.encode([(entry.token, entry.create_id) for entry in entries])
     sizes = _ENCODER.encode([len(entry.record) for entry in entries])
     return _message(named, sizes, b"".join([entry.record for entry in entries]), seal)
+
+
+def is_pack(body: str) -> bool:
+    """Does it begin as every `pack` does, of whatever deployment and format? Enough to leave it alone."""
+    return body.startswith('{"v":') and '"jobs":' in body[:_HEAD_CHARS_MAX]
 
 
 def unpack(body: str, seal: Seal) -> Unpacked:

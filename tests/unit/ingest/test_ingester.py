@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from dynein.core.inbound_message import pack
+from dynein.core.job import Job, encode_job
 from dynein.core.keys import TriggerKey, bucket_of
 from dynein.core.ledger import Counts
 from dynein.core.seal import Seal
@@ -54,10 +55,10 @@ async def test_many_near_jobs_leave_each_at_its_own_millisecond_in_due_order(wor
 
 
 async def test_a_near_job_of_a_fifo_queue_is_stored_for_its_dispatcher_if_there_is_time(world: World) -> None:
-    soon, later = world.entry(1.0, queue="f.fifo"), world.entry(4.0, queue="f.fifo")
     world.queues.create("f.fifo")
-    (record,) = await world.table.get([0])
-    mine = await world.table.take(record, "a dispatcher")
+    record = encode_job(Job("f.fifo", "x", message_group_id="g"))
+    soon, later = world.entry(1.0, record=record), world.entry(4.0, record=record)
+    mine = await world.table.take((await world.table.get([0]))[0], "a dispatcher")
     assert mine is not None
     ahead_ms = world.now_ms() + 5_000
     await world.table.renew(mine, read_mark_ms=ahead_ms, settled_mark_ms=0, retired_before=mine.retired_before)
