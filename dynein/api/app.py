@@ -12,9 +12,11 @@ from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from dynein import __version__
+from dynein.api.caller import shown_path
+from dynein.api.envelope import Envelope
 from dynein.api.fast_path import FastPath
 from dynein.api.health import Lifecycle, health_routes
-from dynein.api.intake import Envelope
+from dynein.api.hosts import AllowedHosts
 from dynein.api.openapi import openapi_document
 from dynein.api.problems import headers_of, make, problem_of, respond
 from dynein.api.request_metrics import RequestMetrics
@@ -46,17 +48,18 @@ def create_app(
     )
     routes = job_routes(submissions, lifecycle, settings) if submissions is not None else []
     app.router.routes.extend([*routes, *health_routes(readiness, telemetry)])
+    hosts = AllowedHosts.of(settings)
     metrics = RequestMetrics(app.router.routes, telemetry)
     if submissions is not None:
         app.fast_path = FastPath(
-            routes, metrics, on_error=_on_dynein_error, on_disconnect=_on_disconnect, tracing=tracing
+            routes, metrics, hosts, on_error=_on_dynein_error, on_disconnect=_on_disconnect, tracing=tracing
         )
     document = openapi_document(settings)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to replace it
     app.add_exception_handler(DyneinError, _on_dynein_error)
     app.add_exception_handler(HTTPException, _framework_errors(document["paths"]))
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_middleware(Envelope, metrics=metrics)
+    app.add_middleware(Envelope, metrics=metrics, hosts=hosts)
     return app
 
 
@@ -71,7 +74,7 @@ class _Application(FastAPI):
 
 
 async def _on_dynein_error(request: Request, error: Exception) -> Response:
-    return respond(problem_of(error, request.url.path), headers_of(error))
+    return respond(problem_of(error, shown_path(request.url.path)), headers_of(error))
 
 
 def _framework_errors(paths: Mapping[str, Mapping[str, Any]]) -> Callable[[Request, Exception], Awaitable[Response]]:
@@ -89,8 +92,8 @@ def _framework_errors(paths: Mapping[str, Mapping[str, Any]]) -> Callable[[Reque
             headers["Allow"] = next(
                 (methods for pattern, methods in resources if pattern.match(request.url.path)), headers.get("Allow", "")
             )
-        detail = f"{request.method} {request.url.path}: {error.detail}"
-        return respond(make(code, detail, request.url.path), headers)
+        path = shown_path(request.url.path)
+        return respond(make(code, f"{request.method} {path}: {error.detail}", path), headers)
 
     return on_http_exception
 

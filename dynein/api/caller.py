@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
+from dynein.core.job_token import NAMING_CHARS, TOKEN_CHARS
 from dynein.core.trace_context import trace_id_of, traceparent_of
 from dynein.observability.tracing import SubmitSpan
 
 REQUEST_ID_CHARS_MAX = 128
 _REQUEST_ID = re.compile(rb"[!-~]{1,%d}" % REQUEST_ID_CHARS_MAX)
+PATH_CHARS_MAX = 200
+_TOKEN_IN_PATH = re.compile(rf"([A-Za-z0-9_-]{{{NAMING_CHARS}}})[A-Za-z0-9_-]{{{TOKEN_CHARS - NAMING_CHARS},}}")
 _KEY = "dynein.caller"
 
 
@@ -55,6 +58,14 @@ def caller_of(scope: Scope) -> Caller:
     """A request's identity, as it was stored."""
     caller: Caller = scope[_KEY]
     return caller
+
+
+def shown_path(path: str) -> str:
+    """A request's path as logs and problem documents may have it: of bounded length, and with no token in full.
+
+    Who knows a token can cancel its job. Its first part still names the job, and is enough to search for.
+    """
+    return _TOKEN_IN_PATH.sub(r"\1...", path[:PATH_CHARS_MAX])
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

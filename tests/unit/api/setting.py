@@ -61,7 +61,7 @@ class Api:
         self.app = create_app(self.submissions, self.readiness, self.lifecycle, self.telemetry, self.settings, tracing)
 
     def http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://dynein")
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
 
     async def accept(self, **fields: Any) -> Accepted:
         return await self.submissions.accept(job(**fields))
