@@ -27,6 +27,8 @@ class Caller(NamedTuple):
     traceparent: str | None = None
     span: SubmitSpan | None = None
     """Its span, where there is a tracer; the context is then that span's."""
+    address: str = ""
+    """Of the other end of the connection."""
 
     @property
     def trace_id(self) -> str | None:
@@ -44,7 +46,8 @@ def identify(scope: Scope) -> Caller:
     The request id is the caller's ``x-request-id`` if that is 1 to 128 characters of visible ASCII, else a new one.
     """
     headers = scope["headers"]
-    caller = Caller(_request_id(headers), traceparent_of(headers))
+    client = scope.get("client")
+    caller = Caller(_request_id(headers), traceparent_of(headers), address=client[0] if client else "")
     set_caller(scope, caller)
     return caller
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dynein.api.caller import ANONYMOUS, Caller
-from dynein.api.destination_lookup import look_up_all
+from dynein.api.destination_lookup import DestinationLookup
 from dynein.api.drafting import Draft, draft
 from dynein.api.due_time import format_rfc3339
 from dynein.api.job_sender import JobSender
@@ -63,11 +63,10 @@ class Submissions:
         *,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._destinations = destinations
+        self._lookup = DestinationLookup(destinations, context.clock, settings)
         self._signer = signer
         self.clock = context.clock
         self._settings = settings
-        self._own_queues = settings.own_queues
         self._rates = RateLimits(settings.destination_rate_per_s, settings.destination_burst_s)
         self._keys = KeyMaker(ports.shards, deployment.layout, context, random_bytes)
         self._sender = JobSender(ports.queues, destinations, deployment.inbound_url, context, settings)
@@ -98,7 +97,7 @@ class Submissions:
     ) -> list[Accepted | DyneinError]:
         """Accept many jobs; the result of each, in order."""
         now_ms = self.clock.now_ms()
-        destinations = await look_up_all([request.queue for request in requests], self._destinations, self._own_queues)
+        destinations = await self._lookup.all([request.queue for request in requests], caller)
         slices = TimeSlices(self.clock)
         dispatched = []
         for request in requests:

@@ -47,9 +47,10 @@ class Api:
         self.telemetry = Telemetry()
         self.tally = Tally(LEDGER_WINDOW_MS)
         rng = random.Random(1)
+        self.destinations = Destinations(self.queues, self.clock, ttl_s=300)
         self.submissions = Submissions(
             Ports(self.queues, self.table, self.table, self.table, FakeLedger()),
-            Destinations(self.queues, self.clock, ttl_s=300),
+            self.destinations,
             self.signer,
             Deployment(Layout(60_000, 4), self.inbound_url, ""),
             Context(self.clock, rng, self.telemetry, self.tally),
