@@ -8,6 +8,7 @@ Queues that are known cost nothing, and those that have been known are looked up
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from dynein.api import checks
@@ -75,7 +76,8 @@ class DestinationLookup:
             checks.queue(queue)
             if not self._destinations.has_been_known(queue):
                 self._check_rate(caller)
-            async with self._at_once:
+            # Whoever shares a call that is under way needs no place of its own.
+            async with contextlib.nullcontext() if self._destinations.is_being_looked_up(queue) else self._at_once:
                 destination = await self._destinations.resolve(queue)
         except AccessDenied as error:
             self._count(caller, 1.0)

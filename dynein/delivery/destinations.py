@@ -49,6 +49,10 @@ class Destinations:
         """Was it found, if only a while ago?"""
         return self._found(queue).get(queue) is not None
 
+    def is_being_looked_up(self, queue: str) -> bool:
+        """Would `resolve` share a call that is under way?"""
+        return queue in self._looking_up
+
     async def resolve(self, queue: str) -> Destination:
         """The destination. Raises `UnknownQueue`, or what `Queues.resolve` raises when SQS cannot respond."""
         known = self.known(queue)

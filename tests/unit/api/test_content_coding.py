@@ -61,7 +61,11 @@ def test_anything_else_is_refused(data: bytes) -> None:
         unpacked(data)
 
 
-@pytest.mark.parametrize("tail", [b"\0", b"garbage", JOB, gzip.compress(b"x")[:-1]])
+@pytest.mark.parametrize(
+    "tail",
+    [b"\0", b"garbage", JOB, gzip.compress(b"x")[:-1]],
+    ids=["a null byte", "garbage", "a job", "half a member"],
+)
 def test_what_follows_the_last_member_is_refused(tail: bytes) -> None:
     with pytest.raises(MalformedEncoding):
         unpacked(gzip.compress(JOB) + tail)
@@ -113,7 +117,9 @@ async def test_other_codings_are_refused_with_the_one_that_is_read(coding: str) 
 
 
 @pytest.mark.parametrize(
-    "body", [JOB, b"", zlib.compress(JOB), gzip.compress(JOB)[:-5], gzip.compress(JOB) + b"x", b"\x1f\x8b"]
+    "body",
+    [JOB, b"", zlib.compress(JOB), gzip.compress(JOB)[:-5], gzip.compress(JOB) + b"x", b"\x1f\x8b"],
+    ids=["plain", "empty", "deflate", "cut off", "followed by more", "a beginning"],
 )
 async def test_a_body_that_is_not_gzip_is_refused(body: bytes) -> None:
     response = await post(Api(), body)
