@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import compile_path
+from starlette.responses import HTMLResponse
+from starlette.routing import Route, compile_path
 from starlette.types import Receive, Scope, Send
 
 from dynein import __version__
 from dynein.api.caller import shown_path
+from dynein.api.docs_page import CONTENT_SECURITY_POLICY, docs_page
 from dynein.api.envelope import Envelope
 from dynein.api.fast_path import FastPath
 from dynein.api.health import Lifecycle, health_routes
@@ -42,25 +45,36 @@ def create_app(
         title="Dynein",
         version=__version__,
         redirect_slashes=False,
-        docs_url="/docs" if serves_api else None,
+        docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if serves_api else None,
     )
+    document = openapi_document(settings)
     routes = job_routes(submissions, lifecycle, settings) if submissions is not None else []
-    app.router.routes.extend([*routes, *health_routes(readiness, telemetry)])
+    pages = [_docs_route(document)] if serves_api else []
+    app.router.routes.extend([*routes, *pages, *health_routes(readiness, telemetry)])
     hosts = AllowedHosts.of(settings)
     metrics = RequestMetrics(app.router.routes, telemetry)
     if submissions is not None:
         app.fast_path = FastPath(
             routes, metrics, hosts, on_error=_on_dynein_error, on_disconnect=_on_disconnect, tracing=tracing
         )
-    document = openapi_document(settings)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to replace it
     app.add_exception_handler(DyneinError, _on_dynein_error)
     app.add_exception_handler(HTTPException, _framework_errors(document["paths"]))
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_middleware(Envelope, metrics=metrics, hosts=hosts)
     return app
+
+
+def _docs_route(document: Mapping[str, Any]) -> Route:
+    page = functools.cache(lambda: docs_page(document))
+    headers = {"content-security-policy": CONTENT_SECURITY_POLICY, "referrer-policy": "no-referrer"}
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(page(), headers=headers)
+
+    return Route("/docs", docs, methods=["GET"])
 
 
 class _Application(FastAPI):
