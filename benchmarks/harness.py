@@ -153,6 +153,11 @@ class Child:
         self._log.close()
 
 
+def load_generator(module: str = "loadgen") -> Child:
+    """`benchmarks.loadgen` or `benchmarks.openload`, on the core where the stub runs; `Child.tell` it a plan."""
+    return Child(module, ["-m", f"benchmarks.{module}", str(OTHER_CORE)], OTHER_CORE, environment())
+
+
 class Stub(Child):
     """The stub endpoint, with queues and table made."""
 

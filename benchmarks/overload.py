@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks import loadgen, openload
-from benchmarks.harness import OTHER_CORE, Child, Serve, Stub, environment
+from benchmarks.harness import Child, Serve, Stub, load_generator
 from benchmarks.requests import post_single
 from benchmarks.results import Report, Table, options
 from benchmarks.wall import pause
@@ -47,8 +47,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
         stub = stack.enter_context(Stub())
         stub.bootstrap()
         serve = stack.enter_context(Serve(stub, ["api"]))
-        closed = stack.enter_context(_generator("loadgen"))
-        opened = stack.enter_context(_generator("openload"))
+        closed = stack.enter_context(load_generator())
+        opened = stack.enter_context(load_generator("openload"))
         request = post_single(serve.address, scheduled=False)
         for _ in range(2):  # the first warms up
             plan = loadgen.Plan(serve.address, [request], SATURATING_CLIENTS, sizes.saturating)
@@ -70,10 +70,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
         refusal_s = _refusal_s(stack, stub, opened, flood, sizes.seconds / 6)
         report.facts = _facts(rate, alone, both, grown, sent, refusal_s / acceptance_s)
     report.write()
-
-
-def _generator(name: str) -> Child:
-    return Child(name, ["-m", f"benchmarks.{name}", str(OTHER_CORE)], OTHER_CORE, environment())
 
 
 def _openload(
