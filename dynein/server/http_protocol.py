@@ -16,6 +16,8 @@ pipelines requests                      no more is read while `PIPELINED_MAX` re
 does not read its responses             closed, `RESPONSE_STALLED_S` after the first that it did not take
 has half a body sent at SIGTERM         503 ``draining`` and closed, at once
 is refused for want of room             not read from for a while, longer each time in a row (`dynein.server.load_gate`)
+asks for another protocol               answered as if it did not
+is not one request to all who read it   400 and closed (`dynein.server.http_head`)
 is idle                                 closed after uvicorn's keep-alive time-out, sooner where room is short
 ======================================  ==============================================================================
 
@@ -37,6 +39,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from dynein.api.problems import PROBLEM_JSON, make
+from dynein.server.http_head import Head, HeadError, with_host
 
 HEAD_BYTES_MAX = 32_768
 """Of request line and headers. nginx takes as much (``large_client_header_buffers``), Node.js half of it."""
@@ -108,6 +111,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, gate: Gate | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - as uvicorn's
         super().__init__(*args, **kwargs)
         self._gate = gate
+        self._upgrading = False
+        """The request asks for another protocol, and is about to be read again."""
         self._skipping = False
         """The body of a request that was refused is read and dropped."""
         self._refusals = 0
@@ -175,10 +180,12 @@ class GuardedProtocol(HttpToolsProtocol):
         began_in = self._messages if self.phase is Phase.BODY else None
         try:
             self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            pass  # to a protocol that we do not speak: the request is answered as it is
-        except httptools.HttpParserError:
-            self.refuse("malformed-http", "What came is not an HTTP/1.1 request.")
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._parse_without_upgrade(piece[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            reason = str(cause) if isinstance(cause, HeadError) else "What came is not an HTTP/1.1 request."
+            self.refuse("malformed-http", reason)
             return False
         if self.phase is Phase.HEAD:
             self._head_bytes += len(piece)
@@ -193,6 +200,19 @@ class GuardedProtocol(HttpToolsProtocol):
                 return False
         return True
 
+    def _parse_without_upgrade(self, rest: bytes) -> bool:
+        """Read the request again as one that asks for no other protocol; ``rest`` is its body, and what follows.
+
+        The parser takes all that comes after such a head for that protocol. Read by another parser as what it is to us,
+        a body would be a request of its own.
+        """
+        head, self._upgrading = self._head().without_upgrade(), False
+        self.parser = httptools.HttpRequestParser(self)
+        return self._parse_piece(head) and (not rest or self._parse_piece(rest))
+
+    def _head(self) -> Head:
+        return Head(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._enter(Phase.HEAD)
@@ -200,6 +220,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
+        head = self._head()
+        head.check()
+        self._upgrading = self.parser.should_upgrade()
+        if self._upgrading:
+            return
+        host = head.host_of_target()
+        if host is not None:
+            self.headers[:] = with_host(self.headers, host)
         self._enter(Phase.BODY)
         self._wire_bytes = self._body_bytes = 0
         # Behind a response under way a refusal would have to wait for its turn, and cost as much as an acceptance.
@@ -219,6 +247,8 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._upgrading:
+            return
         self._enter(Phase.IDLE)
         if self._skipping:
             self._skipping = False
