@@ -58,6 +58,7 @@ class HttpAgent:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # who may say whose a request is, `LoadGate` knows
             backlog=LISTEN_BACKLOG,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(settings.drain_s),

@@ -29,6 +29,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import deque
 from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol, cast
@@ -111,6 +112,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, gate: Gate | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - as uvicorn's
         super().__init__(*args, **kwargs)
         self._gate = gate
+        self._unanswered: deque[RequestResponseCycle] = deque()
+        """Requests being answered or waiting for it, in order."""
         self._upgrading = False
         """The request asks for another protocol, and is about to be read again."""
         self._skipping = False
@@ -147,6 +150,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unparsed = b""
+        self._abandon()
         if self._resting is not None:
             self._resting.cancel()
         super().connection_lost(exc)
@@ -240,6 +244,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
             self._refusals = 0
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -256,6 +261,7 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._unanswered.popleft()
         super().on_response_complete()
         self.since = self.loop.time()
         if self._unparsed and self.phase is not Phase.CLOSING and not self.transport.is_closing():
@@ -292,10 +298,21 @@ class GuardedProtocol(HttpToolsProtocol):
         """Nothing is asked and nothing is being answered: closing it harms nobody."""
         return self.phase is Phase.IDLE and (self._cycle is None or self._cycle.response_complete)
 
+    def _abandon(self) -> None:
+        """Nobody reads responses any more: whoever is making one learns it, and writes no more of it.
+
+        (uvicorn knows only of the latest request, and its transport raises when it is written to after its end.)
+        """
+        self.pipeline.clear()
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
     def check(self, now: float) -> None:
         """Close it if it has taken too long. ``now``: the event loop's time. Called about once a second."""
         passed_s, self._checked_at = now - self._checked_at, now
         if self._stalled_since is not None and now - self._stalled_since > RESPONSE_STALLED_S:
+            self._abandon()
             self.transport.abort()
             return
         if self.flow.read_paused:
@@ -367,18 +384,13 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self.phase = Phase.CLOSING
         self._unparsed = b""
-        self.pipeline.clear()
-        cycle = self._cycle
-        if cycle is not None and cycle.response_complete:
-            cycle = None
-        if cycle is not None and (cycle.response_started or cycle.scope is not self.scope):
-            self.transport.abort()  # what is half written, or is owed to an earlier request, cannot be put right
+        self._abandon()
+        if any(cycle.response_started or not cycle.more_body for cycle in self._unanswered):
+            # Half a response is written, or one is owed to an earlier request: it would take the refusal for its own.
+            self.transport.abort()
         else:
             self._write_problem(code, detail)
             self.loop.call_later(CLOSE_LINGER_S, self.transport.close)
-        if cycle is not None:
-            cycle.disconnected = True
-            cycle.message_event.set()
 
     def _write_problem(self, code: str, detail: str) -> None:
         problem = make(code, detail, msgspec.UNSET)
