@@ -41,8 +41,9 @@ QUICK_SETTINGS = {
     "DYNEIN_READ_AHEAD_S": "1.2",
     "DYNEIN_HOLD_WINDOW_S": "3.2",
     "DYNEIN_LEASE_TTL_S": "5",
+    "DYNEIN_CLOCK_SKEW_MAX_S": "10",
     "DYNEIN_RETIRE_GRACE_S": "20",
-    "DYNEIN_MEMBER_TTL_S": "3",
+    "DYNEIN_MEMBER_TTL_S": "4.5",
     "DYNEIN_RECEIVE_WAIT_S": "1",
     "DYNEIN_VISIBILITY_TIMEOUT_S": "7",
 }
@@ -237,11 +238,14 @@ class Spent:
         return 100 * self.cpu_s[name] / self.wall_s if self.wall_s else 0.0
 
     def less(self, idle: Spent) -> Spent:
-        """The same without what an idle process would have spent in that time."""
+        """The same without what an idle process would have spent in that time.
+
+        A hundredth of the CPU stays at least: on a busy machine a short run may have cost less than the idle interval.
+        """
         scale = self.wall_s / idle.wall_s
         rest = Spent()
         rest.wall_s = self.wall_s
-        rest.cpu_s = {name: max(0.0, cpu - scale * idle.cpu_s[name]) for name, cpu in self.cpu_s.items()}
+        rest.cpu_s = {name: max(cpu / 100, cpu - scale * idle.cpu_s[name]) for name, cpu in self.cpu_s.items()}
         rest.counts = {
             counted: defaultdict(
                 float, {name: max(0.0, n - scale * idle.counts[counted][name]) for name, n in names.items()}

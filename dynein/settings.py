@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -71,7 +71,11 @@ class Settings(BaseSettings):
         "dynein-dead-letter", description="SQS queue for jobs that could not be delivered and for unreadable messages."
     )
     call_timeout_s: Seconds = Field(5.0, description="Time limit of an AWS call.")
-    connections_max: Count = Field(64, description="Maximum number of open connections to each AWS service.")
+    connections_max: Count = Field(
+        64,
+        description="Maximum number of open connections to each AWS service. Destination queues that fail have half of "
+        "them at most, and one each.",
+    )
     aws_client: Literal["wire", "aiobotocore"] = Field(
         "wire",
         description="Client for the calls that are made for every job. `wire`: Dynein's own, at a fraction of the CPU "
@@ -94,8 +98,12 @@ class Settings(BaseSettings):
 
     # --- API ------------------------------------------------------------------------------------------------------
     host: str = Field("127.0.0.1", description="Address to listen on. In a container: 0.0.0.0.")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        8080, description="Port for the API, probes and metrics. 0: any free port."
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port of the API. 0: any free port.")
+    ops_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None,
+        description="Port of probes and metrics (`/healthz`, `/readyz`, `/metrics`), so that the API's port serves the "
+        "API only, and a process without the `api` role has this port only. In the Kubernetes manifests: 8081. Unset: "
+        "the API's port serves them too. 0: any free port.",
     )
     token_secrets: SecretStr | None = Field(
         None,
@@ -204,9 +212,16 @@ class Settings(BaseSettings):
         "each 4 KiB.",
     )
     page_jobs_max: Count = Field(250, description="Maximum number of triggers in a Query page.")
-    retire_grace_s: Seconds = Field(
+    clock_skew_max_s: Seconds = Field(
         300.0,
-        description="How long after its end a time bucket is still read. It must exceed any clock skew in the fleet.",
+        description="How far any machine's clock may be from AWS's. The default is what AWS tolerates: it refuses "
+        "requests that are signed with a time more than five minutes off. Lower it only where something else stops a "
+        "machine whose clock is wrong.",
+    )
+    retire_grace_s: Seconds = Field(
+        600.0,
+        description="How long after its end a time bucket is still read. At least twice `DYNEIN_CLOCK_SKEW_MAX_S`: one "
+        "machine's clock may be ahead and another's behind.",
     )
 
     observe_interval_s: Seconds = Field(
@@ -289,29 +304,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
-        _require(
-            self.lease_ttl_s > 2 * self.tick_s + self.call_timeout_s,
-            "lease_ttl_s must exceed 2 * tick_s + call_timeout_s, or one slow renewal loses every lease",
-        )
-        _require(
-            self.read_ahead_s >= 3 * self.tick_s, "read_ahead_s must be at least 3 * tick_s, or jobs are read late"
-        )
-        _require(
-            self.hold_window_s >= self.read_ahead_s + 2.0,
-            "hold_window_s must be at least read_ahead_s + 2, or a trigger is stored after its range was read",
-        )
-        _require(
-            self.visibility_timeout_s > self.hold_window_s + self.call_timeout_s,
-            "visibility_timeout_s must exceed hold_window_s + call_timeout_s, or held jobs are received twice",
-        )
-        _require(
-            self.retire_grace_s >= 4 * self.lease_ttl_s,
-            "retire_grace_s must be at least 4 * lease_ttl_s",
-        )
+        for holds, relation, purpose in self._timing():
+            _require(holds, f"{relation}, {purpose}")
         _require(
             self.ledger_grace_s is None or self.ledger_grace_s >= self.retry_budget_s + 2 * self.ledger_interval_s,
             "ledger_grace_s must be at least retry_budget_s + 2 * ledger_interval_s, or jobs still being retried "
             "count as lost",
+        )
+        _require(
+            self.ops_port is None or self.ops_port == 0 or self.ops_port != self.port,
+            "ops_port must differ from port; unset it to serve probes and metrics on the API's port",
         )
         _require(self.linger_s < self.drain_s, "linger_s must be less than drain_s")
         _require(self.pack_bytes_max <= self.message_bytes_max, "pack_bytes_max must not exceed message_bytes_max")
@@ -329,6 +331,56 @@ class Settings(BaseSettings):
                 "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
             )
         return self
+
+    def _timing(self) -> Iterator[tuple[bool, str, str]]:
+        """Relations between durations: whether each holds, what it is, and what it is for, with the fix."""
+        renewals_s = 2 * self.tick_s + self.call_timeout_s
+        yield (
+            self.lease_ttl_s > renewals_s,
+            f"lease_ttl_s ({self.lease_ttl_s:g}) must exceed 2 * tick_s + call_timeout_s ({renewals_s:g})",
+            "or one slow renewal loses every lease: raise lease_ttl_s, or lower tick_s or call_timeout_s",
+        )
+        heartbeat_s = 4 / 3 * self.call_timeout_s
+        yield (
+            self.member_ttl_s > heartbeat_s,
+            f"member_ttl_s ({self.member_ttl_s:g}) must exceed 4/3 * call_timeout_s ({heartbeat_s:g})",
+            "or a live process loses its share by one slow heartbeat: raise member_ttl_s, or lower call_timeout_s",
+        )
+        yield (
+            self.member_ttl_s <= self.lease_ttl_s,
+            f"member_ttl_s ({self.member_ttl_s:g}) must not exceed lease_ttl_s ({self.lease_ttl_s:g})",
+            "or nobody takes a dead process's shards when they may: lower member_ttl_s, or raise lease_ttl_s",
+        )
+        ticks_s = 3 * self.tick_s
+        yield (
+            self.read_ahead_s >= ticks_s,
+            f"read_ahead_s ({self.read_ahead_s:g}) must be at least 3 * tick_s ({ticks_s:g})",
+            "or jobs are read late: raise read_ahead_s, or lower tick_s",
+        )
+        ahead_s = self.read_ahead_s + 2.0
+        yield (
+            self.hold_window_s >= ahead_s,
+            f"hold_window_s ({self.hold_window_s:g}) must be at least read_ahead_s + 2 ({ahead_s:g})",
+            "or a trigger is stored after its range was read: raise hold_window_s, or lower read_ahead_s",
+        )
+        held_s, visible_s = self.hold_window_s + self.call_timeout_s, self.visibility_timeout_s
+        yield (
+            visible_s > held_s,
+            f"visibility_timeout_s ({visible_s}) must exceed hold_window_s + call_timeout_s ({held_s:g})",
+            "or held jobs are received twice: raise visibility_timeout_s, or lower one of the others",
+        )
+        leases_s = 4 * self.lease_ttl_s
+        yield (
+            self.retire_grace_s >= leases_s,
+            f"retire_grace_s ({self.retire_grace_s:g}) must be at least 4 * lease_ttl_s ({leases_s:g})",
+            "or a bucket may be closed before a takeover has read it: raise retire_grace_s, or lower lease_ttl_s",
+        )
+        skew_s = 2 * self.clock_skew_max_s
+        yield (
+            self.retire_grace_s >= skew_s,
+            f"retire_grace_s ({self.retire_grace_s:g}) must be at least 2 * clock_skew_max_s ({skew_s:g})",
+            "or a job that a slow clock stores is never read: raise retire_grace_s, or keep the clocks closer",
+        )
 
     @property
     def ledger_grace_in_force_s(self) -> float:

@@ -38,8 +38,10 @@ def create_app(
     telemetry: Telemetry,
     settings: Settings,
     tracing: Tracing | None = None,
+    *,
+    serves_ops: bool = True,
 ) -> FastAPI:
-    """The application of one process; without ``submissions`` (no ``api`` role), only probes and metrics."""
+    """The application of one port: the API, if there are ``submissions``; probes and metrics, if it ``serves_ops``."""
     serves_api = submissions is not None
     app = _Application(
         title="Dynein",
@@ -49,10 +51,11 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json" if serves_api else None,
     )
-    document = openapi_document(settings)
+    document = openapi_document(settings, serves_ops=serves_ops)
     routes = job_routes(submissions, lifecycle, settings) if submissions is not None else []
     pages = [_docs_route(document)] if serves_api else []
-    app.router.routes.extend([*routes, *pages, *health_routes(readiness, telemetry)])
+    ops = health_routes(readiness, telemetry) if serves_ops else []
+    app.router.routes.extend([*routes, *pages, *ops])
     hosts = AllowedHosts.of(settings)
     metrics = RequestMetrics(app.router.routes, telemetry)
     if submissions is not None:

@@ -82,8 +82,8 @@ _JOB_EXAMPLES = {
 }
 
 
-def openapi_document(settings: Settings) -> dict[str, Any]:
-    """The document for an application with these settings."""
+def openapi_document(settings: Settings, *, serves_ops: bool = True) -> dict[str, Any]:
+    """The document for an application with these settings. ``serves_ops``: with probes and metrics."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -94,9 +94,9 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
         },
         "tags": [
             {"name": "jobs", "description": "Submit, look up, cancel and move jobs."},
-            {"name": "operation", "description": "Probes and metrics, on every process."},
+            *([{"name": "operation", "description": "Probes and metrics, on every process."}] if serves_ops else []),
         ],
-        "paths": {**_job_paths(settings), **_operation_paths()},
+        "paths": {**_job_paths(settings), **(_operation_paths() if serves_ops else {})},
         "components": {"schemas": component_schemas(batch_jobs_max=settings.batch_jobs_max)},
     }
 

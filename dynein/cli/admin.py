@@ -13,8 +13,7 @@ import typer
 
 from dynein.cli.jobs import Json
 from dynein.cli.output import (
-    arrival_line,
-    out,
+    print_arrival,
     print_audit,
     print_json,
     print_ledger,
@@ -57,7 +56,7 @@ def tail(
         if json:
             print_json({**arrived._asdict(), "late_ms": arrived.late_ms})
         else:
-            out.print(arrival_line(arrived))
+            print_arrival(arrived)
 
     settings = load_settings()
     run_until_stopped(lambda stopping: run_tail(settings, queue, show, stopping, keep=keep), settings)

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from dynein.admin import redrive
 from dynein.admin.audit import Report, audit, requeue_by
@@ -16,7 +15,7 @@ from dynein.aws.bootstrap import Step, bootstrap
 from dynein.aws.clients import clients
 from dynein.aws.dynamodb.layout import verify_layout
 from dynein.aws.ports import aws_ledger, aws_ports, aws_queues, aws_table
-from dynein.cli.output import err
+from dynein.cli.output import err, print_remark
 from dynein.core.ledger import Row, rows
 from dynein.core.queue_address import name_of
 from dynein.delivery.destinations import Destinations
@@ -46,10 +45,10 @@ async def run_tail(
         )
     context = command_context()
     async with clients(settings) as aws:
-        queues = aws_queues(aws, context)
+        queues = aws_queues(aws, context, settings)
         destination = await queues.resolve(queue)
         doing = "showing, and giving back, what is on" if keep else "consuming"
-        err.print(Text(f"{doing} {destination.url}; Ctrl-C stops", style="dim"))
+        print_remark((f"{doing} {destination.url}; Ctrl-C stops", "dim"))
         arrivals = tail(
             queues, destination.url, queue, context.clock, keep=keep, stopping=stopping, wait_s=_TAIL_WAIT_S
         )
@@ -85,7 +84,7 @@ async def run_redrive(
     context = command_context()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     async with clients(settings) as aws:
-        queues = aws_queues(aws, context)
+        queues = aws_queues(aws, context, settings)
         with Progress(*columns, console=err, transient=True, disable=_hidden(quiet=quiet)) as progress:
             task = progress.add_task("reading the dead-letter queue", total=None)
 

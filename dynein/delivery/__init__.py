@@ -2,7 +2,8 @@
 
 Each destination has a *lane* of its own: its batches, and the state of its failures. A lane that fails pauses alone;
 the jobs in it wait, and once it is full, further jobs are turned away (`Overloaded`) and stay where they are stored. So
-a deleted or throttled queue costs bounded memory and delays no other.
+a deleted or throttled queue costs bounded memory and delays no other. Nor does one that does not respond at all: the
+connections that all lanes share are divided so that those that fail cannot hold all of them (`dynein.aws.turns`).
 
 ============================================  ==================================================================
 SQS's response                                what the lane does

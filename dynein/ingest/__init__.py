@@ -6,8 +6,8 @@ What it promises
   these (cancelled, moved, created twice). Whatever else happens, the message comes back.
 * A *near* job, one due within the hold window, is never merely stored: it is held in memory, its inbound message
   undeleted, and sent at its due millisecond, not earlier, by the same lanes that dispatchers use.
-* A job cancelled or moved on its way to the store is not sent: a mark first makes further cancels too late, then its
-  tombstone is looked up (``docs/decisions/0001-marks-not-clocks.md``).
+* A job cancelled or moved on its way to the store is not sent: a mark first makes further cancels too late and, once it
+  has stood for a tick, its tombstone is looked up (``docs/decisions/0001-marks-not-clocks.md``).
 * A stored trigger is one that a dispatcher will read: after the write the shard's marks are read, and a trigger that
   was stored behind the read mark is reported, or sent from here if its bucket is retired.
 * Never more than ``held_jobs_max`` jobs in memory (or one larger message), and never more than ``ingest_rate_per_s``
@@ -41,7 +41,9 @@ failure                                     what becomes of the jobs
 message cannot be read                      dead-lettered whole, with the reason; left to come back if that fails
 job record cannot be read (near jobs only)  dead-lettered alone; of a stored one, its dispatcher decides
 shard without a record                      dead-lettered alone: no dispatcher would ever read it
-table throttled, unavailable, unprocessed   written again under backoff for as long as we run, message kept invisible
+shard without an owner                      a near job may be a tick late: nobody says that its mark has stood
+table throttled, unavailable, unprocessed   written again under backoff for as long as we run, message kept invisible;
+                                            a partition that takes nothing delays its own jobs only
 crash before the delete                     message comes back. Stored: storing again changes nothing. Sent: sent twice,
                                             the named duplicate
 message received again, near                a trigger that an earlier try stored is left to its dispatcher

@@ -67,7 +67,7 @@ class Ingester:
         self.inbox = Inbox(ports.queues, deployment.inbound_url, BACKOFF, self._ended, context, settings)
 
         retry = Retry(context.clock, context.rng, BACKOFF, failed=_log_retried, ended=self._ended)
-        store = BatchedStore(ports.triggers, retry, settings)
+        store = BatchedStore(ports.triggers, deployment.layout, retry, settings)
         marks = MarksCache(ports.shards, context.clock, retry, settings)
         poison = Poison(dead_letters, retry, context)
         late_writes = LateWrites(ports.shards, marks, deployment.layout, retry, context, settings)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from dynein.core.keys import SHARDS_MAX
 from dynein.core.shard_records import ShardRecord, ShardRecords
+from dynein.ingest.standing import Standing
 from dynein.ingest.triage import KnownMarks, hold_mark_ms
 from dynein.runtime.clock import Clock
 from dynein.runtime.group_commit import GroupCommit
@@ -23,7 +24,9 @@ class MarksCache:
         self._clock = clock
         self._retry = retry
         self._hold_window_ms = round(settings.hold_window_s * 1000)
+        self._tick_s = settings.tick_s
         self._known: dict[int, KnownMarks] = {}
+        self._standing: dict[int, Standing] = {}
         self._raising: dict[int, asyncio.Lock] = {}
         # One read at a time; calls made while it is under way share the next one, which begins after all of them.
         self._reads: GroupCommit[tuple[int, ...], None] = GroupCommit(
@@ -52,11 +55,24 @@ class MarksCache:
 
         From then on no job due by then can be cancelled or moved. Concurrent callers share one write a shard.
         """
-        await all_of(
-            [self._cover(shard, due) for shard, due in sorted(due_at_ms.items()) if self._short_of(shard, due)]
-        )
+        short = [(shard, due) for shard, due in sorted(due_at_ms.items()) if self._short_of(shard, due)]
+        await all_of([self._raise_hold_mark(shard, due) for shard, due in short])
 
-    async def _cover(self, shard: int, due_at_ms: int) -> None:
+    def has_stood(self, shard: int, due_at_ms: int) -> bool:
+        """Has the mark that covers ``due_at_ms`` stood for a tick? If so, all tombstones that it is late for show."""
+        return self._wait_s(shard, due_at_ms) <= 0
+
+    async def stood(self, due_at_ms: Mapping[int, int]) -> None:
+        """Return once the marks that cover these have stood for a tick.
+
+        That makes no job late while its shard has an owner. The owner's read mark of a tick ago is at least a tick
+        ahead of the current time (``read_ahead_s`` is three ticks or more), and the record says that it has stood: so
+        what has to wait is not due before the wait is over.
+        """
+        while waits := [wait_s for shard, due in due_at_ms.items() if (wait_s := self._wait_s(shard, due)) > 0]:
+            await self._clock.sleep(max(waits))
+
+    async def _raise_hold_mark(self, shard: int, due_at_ms: int) -> None:
         async with self._raising.setdefault(shard, asyncio.Lock()):
             if self._short_of(shard, due_at_ms):
                 mark_ms = hold_mark_ms(due_at_ms, self._clock.now_ms(), self._hold_window_ms)
@@ -66,6 +82,9 @@ class MarksCache:
                 )
                 self._learn([record], as_of)
                 assert not self._short_of(shard, due_at_ms), (shard, due_at_ms, record)
+
+    def _wait_s(self, shard: int, due_at_ms: int) -> float:
+        return self._standing[shard].wait_s(due_at_ms, self._clock.monotonic())
 
     def _short_of(self, shard: int, due_at_ms: int) -> bool:
         known = self._known.get(shard)
@@ -82,7 +101,10 @@ class MarksCache:
         return [None] * len(wanted)
 
     def _learn(self, records: Iterable[ShardRecord], as_of: float) -> None:
+        now = self._clock.monotonic()
         for record in records:
+            standing = self._standing.setdefault(record.shard, Standing(self._tick_s))
+            standing.see(record.cancel_mark_ms, now, settled_mark_ms=record.settled_mark_ms)
             before = self._known.get(record.shard)
             marks = KnownMarks(record.read_mark_ms, record.hold_mark_ms, as_of)
             if before is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from dynein.core.inbound_message import Arrival
 from dynein.core.job import Job, decode_job
@@ -105,6 +106,25 @@ class MessageProcessor:
         if not triggers:
             return
         await self._marks.cover(_last_due_by_shard(triggers))
+        covered: list[Trigger] = []
+        unsettled: list[Trigger] = []
+        for trigger in triggers:
+            stood = self._marks.has_stood(trigger.key.shard, trigger.key.due_at_ms)
+            (covered if stood else unsettled).append(trigger)
+        finish = partial(self._finish_covered, progress=progress, received_before=received_before)
+        await all_of([finish(covered), self._finish_later(unsettled, finish)])
+
+    async def _finish_later(
+        self, triggers: Sequence[Trigger], finish: Callable[[Sequence[Trigger]], Coroutine[Any, Any, None]]
+    ) -> None:
+        """A cancel that came just before the mark may not show yet."""
+        await self._marks.stood(_last_due_by_shard(triggers))
+        await finish(triggers)
+
+    async def _finish_covered(self, triggers: Sequence[Trigger], progress: Progress, *, received_before: bool) -> None:
+        """None of them can be cancelled or moved any more, and the tombstone of each that has been shows."""
+        if not triggers:
+            return
         at_keys = await (self._find(triggers) if received_before else self._look_up_tombstones(triggers))
         self._count("cancelled", len(triggers) - len(at_keys.absent) - len(at_keys.stored))
         self._count("stored", len(at_keys.stored))

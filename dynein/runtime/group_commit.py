@@ -30,12 +30,24 @@ class Batch(list[ItemT], Generic[ItemT, ResultT]):
 
     def __init__(self, submissions: Sequence[_Submission[ItemT, ResultT]]) -> None:
         super().__init__(submission.item for submission in submissions)
-        self._futures = [submission.future for submission in submissions]
+        self.futures: list[asyncio.Future[ResultT] | None] = [submission.future for submission in submissions]
+        """In the order of the items; ``None`` for those taken."""
 
     def settle(self, index: int, result: ResultT) -> None:
         """Set the result of the item at ``index`` now; what ``flush`` returns for it later is ignored."""
-        if not self._futures[index].done():
-            self._futures[index].set_result(result)
+        future = self.futures[index]
+        if future is not None and not future.done():
+            future.set_result(result)
+
+    def take(self, index: int) -> asyncio.Future[ResultT]:
+        """Take the future of the item at ``index``, once: to be ended later, and not by what ``flush`` returns."""
+        future, self.futures[index] = self.futures[index], None
+        assert future is not None
+        return future
+
+    def unsettled(self) -> list[asyncio.Future[ResultT]]:
+        """The futures that are still to be ended, without those taken."""
+        return [future for future in self.futures if future is not None and not future.done()]
 
 
 class GroupCommit(Generic[ItemT, ResultT]):
@@ -151,24 +163,24 @@ class GroupCommit(Generic[ItemT, ResultT]):
         self._waiting_bytes -= taken_bytes
         return batch
 
-    async def _fly(self, batch: list[_Submission[ItemT, ResultT]]) -> None:
+    async def _fly(self, submissions: list[_Submission[ItemT, ResultT]]) -> None:
+        batch: Batch[ItemT, ResultT] = Batch(submissions)
         try:
-            results = await self._flush(Batch(batch))
+            results = await self._flush(batch)
             assert len(results) == len(batch), (len(results), len(batch))
         except asyncio.CancelledError:
-            for submission in batch:
-                submission.future.cancel()
+            for future in batch.unsettled():
+                future.cancel()
             raise
         except BaseException as error:
-            for submission in batch:
-                if not submission.future.done():
-                    submission.future.set_exception(error)
+            for future in batch.unsettled():
+                future.set_exception(error)
             if not isinstance(error, Exception):
                 raise
         else:
-            for submission, result in zip(batch, results, strict=True):
-                if not submission.future.done():
-                    submission.future.set_result(result)
+            for kept, result in zip(batch.futures, results, strict=True):
+                if kept is not None and not kept.done():
+                    kept.set_result(result)
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
         self._flights.discard(flight)

@@ -83,42 +83,13 @@ class Retry:
                 self._failed(what, error, failures, pause_s)
             await self._sleep(pause_s)
 
-    async def until_none_left(
-        self,
-        what: str,
-        attempt: Callable[[], Awaitable[int]],
-        *,
-        retry_on: tuple[type[Exception], ...] = (Retryable,),
-    ) -> None:
-        """Call ``attempt``, which returns the number of items it left undone, until that is 0.
-
-        An attempt that did part of the work resets the pauses. Raises errors not in ``retry_on``, any `FatalError`, and
-        `RetryEnded`.
-        """
-        assert self._tries_max is None
-        before: int | None = None
-        failures = 0
-        while True:
-            failures += 1
-            try:
-                left = await attempt()
-            except FatalError:
-                raise
-            except retry_on as error:
-                pause_s = self._pause_s(failures)
-                self._failed(what, error, failures, pause_s)
-            else:
-                if left == 0:
-                    return
-                if before is None or left < before:
-                    failures = 1
-                before = left
-                pause_s = self._pause_s(failures)
-            await self._sleep(pause_s)
-
     async def pause(self, failures: int) -> None:
         """Pause as after the n-th failure in a row. Raises `RetryEnded`."""
         await self._sleep(self._pause_s(failures))
+
+    def report(self, what: str, error: Exception, failures: int) -> None:
+        """Note a failure, the n-th in a row, as `call` does. For those who cannot leave the retrying to this class."""
+        self._failed(what, error, failures, 0.0)
 
     def _pause_s(self, failures: int) -> float:
         return pause_s(failures, first_s=self._backoff.first_s, max_s=self._backoff.max_s, rng=self._rng)

@@ -54,7 +54,8 @@ it is told to stop                     it leaves the roster, lets sends under wa
 a dispatcher joins                     the others release what exceeds their share, each shard as soon as no call of it
                                        is under way.
 a read fails                           it is repeated at the next tick, from the same page.
-a removal fails, or part of it         what is left is repeated under backoff, and stays in memory until it succeeds.
+a removal fails, or part of it         what is left is repeated under backoff, and stays in memory until it succeeds;
+                                       other partitions' removals do not wait for it.
 a destination fails                    its lane fills; its further due triggers are evicted, and read again from the
                                        earliest of them on when the lane has room. Other destinations are not affected.
 a destination is slow                  its further due triggers wait in memory, for ten seconds at most; then as above.

@@ -65,7 +65,14 @@ class Dispatcher:
         self._context = context
         self._settings = settings
         memory = MemoryBudget(settings.read_ahead_jobs_max, settings.page_jobs_max)
-        self._remover = Remover(ports.triggers, dead_letters, memory, context, settings)
+        self._remover = Remover(
+            ports.triggers,
+            dead_letters,
+            memory,
+            context,
+            settings,
+            bucket_width_ms=deployment.layout.bucket_width_ms,
+        )
         self._sender = Sender(delivery, self._remover, memory, context, has_drained=self._read_for)
         self._readers: dict[int, ShardReader] = {}
         self._pool = ReadPool(memory, self._retire_at_once)

@@ -8,10 +8,10 @@ process lives.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from dynein.core.keys import TriggerKey
+from dynein.core.keys import bucket_of
 from dynein.core.ledger import Flow
 from dynein.core.queues import ENTRIES_MAX
 from dynein.core.trigger_store import REMOVE_MAX, TriggerStore
@@ -21,13 +21,19 @@ from dynein.observability.events.delivery import JOB_DEAD_LETTERED
 from dynein.observability.events.scheduler import REMOVAL_FAILED, ROLE
 from dynein.observability.telemetry import OTHER
 from dynein.runtime.context import Context
-from dynein.runtime.group_commit import GroupCommit
-from dynein.runtime.retry import Backoff, Retry, RetryEnded
+from dynein.runtime.partitioned_commit import PartitionedCommit
+from dynein.runtime.retry import Backoff, Retry
+from dynein.runtime.tasks import all_of
 from dynein.scheduler.memory_budget import MemoryBudget
 from dynein.scheduler.shard_buffer import BufferedTrigger, Stage
 from dynein.settings import Settings
 
 REMOVALS_IN_FLIGHT_MAX = 8
+
+
+class _Unreadable(NamedTuple):
+    entry: BufferedTrigger
+    reason: str
 
 
 class Remover:
@@ -43,12 +49,14 @@ class Remover:
         memory: MemoryBudget,
         context: Context,
         settings: Settings,
+        *,
+        bucket_width_ms: int,
     ) -> None:
         self._store = store
         self._dead_letters = dead_letters
         self._context = context
         self._killed = asyncio.Event()
-        self._retry = Retry(
+        retry = Retry(
             context.clock,
             context.rng,
             Backoff(settings.backoff_first_s, settings.backoff_max_s),
@@ -57,11 +65,26 @@ class Remover:
         )
         self._fatal: FatalError | None = None
         self._failed = asyncio.Event()
-        self._removals: GroupCommit[BufferedTrigger, None] = GroupCommit(
-            self._remove, entries_max=REMOVE_MAX, waiting_max=memory.slots_max, in_flight_max=REMOVALS_IN_FLIGHT_MAX
+        self._removals: PartitionedCommit[BufferedTrigger] = PartitionedCommit(
+            "removing triggers",
+            self._remove,
+            partition_of=lambda entry: (bucket_of(entry.trigger.key.due_at_ms, bucket_width_ms), entry.buffer),
+            retry=retry,
+            retry_on=(Exception,),
+            entries_max=REMOVE_MAX,
+            waiting_max=memory.slots_max,
+            in_flight_max=REMOVALS_IN_FLIGHT_MAX,
         )
-        self._unreadable: GroupCommit[tuple[BufferedTrigger, str], None] = GroupCommit(
-            self._dead_letter, entries_max=ENTRIES_MAX, waiting_max=memory.slots_max
+        self._unreadable: PartitionedCommit[_Unreadable] = PartitionedCommit(
+            "dead-lettering unreadable records",
+            self._dead_letter,
+            # A shard without a valid lease must not keep another's.
+            partition_of=lambda unreadable: unreadable.entry.buffer,
+            retry=retry,
+            retry_on=(Exception,),
+            entries_max=ENTRIES_MAX,
+            waiting_max=memory.slots_max,
+            in_flight_max=1,
         )
 
     def remove(self, entry: BufferedTrigger) -> None:
@@ -73,7 +96,7 @@ class Remover:
         """Its record cannot be read: move it to the dead-letter queue, then remove it."""
         entry.stage = Stage.TRYING
         entry.tried_at = self._context.clock.monotonic()
-        self._unreadable.submit((entry, reason))
+        self._unreadable.submit(_Unreadable(entry, reason))
 
     async def run(self) -> None:
         """Wait, until cancelled, for an error that ends the role, and raise it (`FatalError`)."""
@@ -87,75 +110,60 @@ class Remover:
 
     # --- removals ---------------------------------------------------------------------------------------------------
 
-    async def _remove(self, entries: list[BufferedTrigger]) -> list[None]:
-        pending = {entry.trigger.key: entry for entry in entries}
-        await self._until_none_left("removing triggers", partial(self._remove_once, pending))
-        return [None] * len(entries)
-
-    async def _remove_once(self, pending: dict[TriggerKey, BufferedTrigger]) -> int:
-        """One call; returns how many it did not remove."""
-        kept = await self._store.remove(list(pending))
+    async def _remove(self, entries: list[BufferedTrigger]) -> list[bool]:
+        """One call; returns which of them it removed."""
+        try:
+            kept = set(await self._store.remove(list({entry.trigger.key: None for entry in entries})))
+        except FatalError as error:
+            return self._end(error, entries)
+        removed = [entry.trigger.key not in kept for entry in entries]
         sent = 0
-        for key in _all_but(pending, kept):
-            entry = pending.pop(key)
-            sent += entry.job is not None
-            entry.buffer.drop(entry)
+        for entry, gone in zip(entries, removed, strict=True):
+            if gone:
+                sent += entry.job is not None
+                entry.buffer.drop(entry)
         self._context.telemetry.removed.inc(sent)
-        return len(pending)
+        return removed
 
     # --- dead letters -----------------------------------------------------------------------------------------------
 
-    async def _dead_letter(self, unreadable: list[tuple[BufferedTrigger, str]]) -> list[None]:
-        await self._until_none_left(
-            "dead-lettering unreadable records", partial(self._dead_letter_once, list(unreadable))
-        )
-        return [None] * len(unreadable)
+    async def _dead_letter(self, unreadable: list[_Unreadable]) -> list[bool]:
+        """Try each once; returns which of them are done with."""
+        try:
+            return await all_of([self._dead_letter_one(entry, reason) for entry, reason in unreadable])
+        except FatalError as error:
+            return self._end(error, unreadable)
 
-    async def _dead_letter_once(self, pending: list[tuple[BufferedTrigger, str]]) -> int:
-        """Dead-letter one after another; returns how many are left, for want of a valid lease."""
-        while pending:
-            entry, reason = pending[0]
-            if not entry.buffer.closed and not entry.buffer.lease.valid():
-                return len(pending)
-            if entry.may_send():
-                trigger = entry.trigger
-                due_at_ms = trigger.key.due_at_ms
-                try:
-                    await self._dead_letters.add_job(trigger.record, trigger.token, due_at_ms, reason)
-                except Exception:
-                    pending.append(pending.pop(0))  # one that is refused must not keep the others
-                    raise
-                self.remove(entry)
-                self._context.telemetry.dead_lettered.labels(ROLE, OTHER).inc()
-                self._context.tally.add(Flow.DEAD_LETTERED, due_at_ms)
-                JOB_DEAD_LETTERED.log(
-                    role=ROLE, token=trigger.token, code="unreadable", reason=reason, due_at_ms=due_at_ms
-                )
-            else:
-                entry.buffer.drop(entry)
-            del pending[0]
-        return 0
+    async def _dead_letter_one(self, entry: BufferedTrigger, reason: str) -> bool:
+        if not entry.buffer.closed and not entry.buffer.lease.valid():
+            return False
+        if not entry.may_send():
+            entry.buffer.drop(entry)
+            return True
+        trigger = entry.trigger
+        due_at_ms = trigger.key.due_at_ms
+        try:
+            await self._dead_letters.add_job(trigger.record, trigger.token, due_at_ms, reason)
+        except FatalError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one that is refused must not keep the others
+            REMOVAL_FAILED.log(error, what="dead-lettering unreadable records")
+            return False
+        self.remove(entry)
+        self._context.telemetry.dead_lettered.labels(ROLE, OTHER).inc()
+        self._context.tally.add(Flow.DEAD_LETTERED, due_at_ms)
+        JOB_DEAD_LETTERED.log(role=ROLE, token=trigger.token, code="unreadable", reason=reason, due_at_ms=due_at_ms)
+        return True
 
     # --- both -------------------------------------------------------------------------------------------------------
 
-    async def _until_none_left(self, what: str, attempt: Callable[[], Awaitable[int]]) -> None:
-        """Repeat ``attempt``, whatever error it meets. A `FatalError` is for `run` to raise."""
-        try:
-            await self._retry.until_none_left(what, attempt, retry_on=(Exception,))
-        except RetryEnded:
-            pass  # killed: what is left is still stored, and the next owner of its shard will meet it
-        except FatalError as error:
-            self._fatal = self._fatal or error
-            self._failed.set()
+    def _end(self, error: FatalError, entries: Sequence[object]) -> list[bool]:
+        """``error`` is for `run` to raise. What is left is stored: the next owner of its shard will meet it."""
+        self._fatal = self._fatal or error
+        self._failed.set()
+        return [True] * len(entries)
 
 
 def _log_failure(what: str, error: Exception, failures: int, pause_s: float) -> None:
     del failures, pause_s
     REMOVAL_FAILED.log(error, what=what)
-
-
-def _all_but(pending: dict[TriggerKey, BufferedTrigger], kept: list[TriggerKey]) -> list[TriggerKey]:
-    if not kept:
-        return list(pending)
-    still = set(kept)
-    return [key for key in pending if key not in still]

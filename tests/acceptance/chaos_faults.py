@@ -24,6 +24,8 @@ SETTINGS = {
     # What a process had, others get while the test runs.
     "DYNEIN_CALL_TIMEOUT_S": "5",
     "DYNEIN_LEASE_TTL_S": "8",
+    "DYNEIN_MEMBER_TTL_S": "7",
+    "DYNEIN_CLOCK_SKEW_MAX_S": "16",
     "DYNEIN_RETIRE_GRACE_S": "32",
     "DYNEIN_VISIBILITY_TIMEOUT_S": "9",
     "DYNEIN_BUCKET_WIDTH_S": str(BUCKET_WIDTH_S),

@@ -52,7 +52,7 @@ async def start_workers(running: Fleet, workers: int, *roles: str, **settings: s
 
 async def by_worker(running: Fleet, process: Process, name: str) -> dict[str, float]:
     """A metric of each worker."""
-    async with running.http.get(f"{process.url}/metrics") as answer:
+    async with running.http.get(f"{process.ops_url}/metrics") as answer:
         assert answer.status == 200
         found = re.findall(rf'^{name}{{worker="(\d+)"}} (\S+)$', await answer.text(), re.MULTILINE)
     return {worker: float(value) for worker, value in found}

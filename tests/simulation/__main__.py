@@ -33,6 +33,7 @@ def main() -> int:
     )
     parser.add_argument("--jobs", metavar="N", type=int, default=os.cpu_count() or 1, help="processes (default: cores)")
     parser.add_argument("--only", metavar="TEXT", default="", help="plant only bugs whose name contains TEXT")
+    parser.add_argument("--no-unit-tests", action="store_true", help="with --mutations: the simulation only")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     parser.add_argument("--grep", metavar="TEXT", help="print only the lines of the trace that contain TEXT")
     parser.add_argument("--keep-going", action="store_true", help=f"do not stop after {_FAILING_MAX} failing seeds")
@@ -45,7 +46,8 @@ def main() -> int:
         trace = arguments.trace or bool(arguments.grep)
         return _replay(arguments.seed, arguments.faults, trace=trace, grep=arguments.grep)
     if arguments.mutations is not None:
-        return _search(arguments.mutations, arguments.only, arguments.faults, arguments.jobs)
+        unit_tests = not arguments.no_unit_tests
+        return _search(arguments.mutations, arguments.only, arguments.faults, arguments.jobs, unit_tests=unit_tests)
     return _run(arguments.seeds, arguments.faults, arguments.jobs, keep_going=arguments.keep_going)
 
 
@@ -96,10 +98,10 @@ def _run(seeds: range, mix: tuple[str, ...] | None, jobs: int, *, keep_going: bo
     return _INTERRUPTED if interrupted else 0
 
 
-def _search(seeds_max: int, only: str, mix: tuple[str, ...] | None, jobs: int) -> int:
+def _search(seeds_max: int, only: str, mix: tuple[str, ...] | None, jobs: int, *, unit_tests: bool) -> int:
     names = [mutation.name for mutation in MUTATIONS if only in mutation.name]
     found, cpu_s = 0, 0.0
-    for result in search_all(names, range(seeds_max), mix, jobs):
+    for result in search_all(names, range(seeds_max), mix, jobs, with_unit_tests=unit_tests):
         cpu_s += result.cpu_s
         if result.found_at is None:
             print(f"NOT FOUND in {seeds_max} seeds ({result.cpu_s:.1f} CPU s): {result.bug}", flush=True)
@@ -107,6 +109,10 @@ def _search(seeds_max: int, only: str, mix: tuple[str, ...] | None, jobs: int) -
             found += 1
             print(f"found at seed {result.found_at:3} ({result.cpu_s:.1f} CPU s): {result.bug}", flush=True)
             print(f"    {result.violation}", flush=True)
+        if result.unit_tests is not None:
+            failed, took_s = result.unit_tests
+            how = f"found by {failed}" if failed is not None else "NOT FOUND by the unit tests of its package"
+            print(f"    {how} in {took_s:.1f} s", flush=True)
     print(f"{found} of {len(names)} planted bugs found, in {cpu_s:.0f} CPU s")
     return 0 if found == len(names) else 1
 

@@ -6,16 +6,19 @@ import math
 from collections import Counter
 from typing import NamedTuple
 
-from dynein.api.schemas import Accepted, JobRequest
+from dynein.api.schemas import Accepted, JobRequest, JobStatus
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import unpack
 from dynein.core.job_token import parse
 from dynein.core.ledger import Counts
+from dynein.core.queues import OutgoingMessage
 from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
 from dynein.errors import DyneinError, Unavailable
 from dynein.testing.queues import Sent
+from tests.simulation.answers import Asked
 from tests.simulation.bounds import Bounds
 from tests.simulation.fault_injector import FaultInjector
+from tests.simulation.fidelity import body_of
 from tests.simulation.flight import Fate, Flight
 from tests.simulation.loop import OWNER
 from tests.simulation.process import Process
@@ -26,7 +29,7 @@ class Delivery(NamedTuple):
     """A job reached its destination queue, or the dead-letter queue."""
 
     token: str
-    body: str
+    message: OutgoingMessage
     queue: str
     at: float
     """Virtual time at which it was sent."""
@@ -37,8 +40,16 @@ class Delivery(NamedTuple):
     dead_letter: bool
     order: int
     """Among all deliveries of the run."""
-    group: str
-    """FIFO message group, if any."""
+
+    @property
+    def body(self) -> str:
+        """What the queue got as the message's body."""
+        return self.message.body
+
+    @property
+    def group(self) -> str:
+        """Message group, if any."""
+        return self.message.message_group_id or ""
 
 
 class Record:
@@ -65,6 +76,11 @@ class Auditor:
         self.world = world
         self.fault_injector = fault_injector
         self.records: dict[str, Record] = {}
+        """By body."""
+        self.asked: list[Asked] = []
+        """Every request that was answered."""
+        self._of_job: dict[bytes, Record] = {}
+        """By job id, which a job keeps when it is moved."""
         self.deliveries: dict[str, list[Delivery]] = {}
         self.fifo_batches: list[list[str]] = []
         """Tokens of IMMEDIATE jobs of one request each, for one FIFO queue, in the order of the request."""
@@ -87,19 +103,30 @@ class Auditor:
     # --- what users do and are answered ------------------------------------------------------------------------------
 
     def submitting(self, request: JobRequest) -> None:
-        assert request.body is not None
-        self.records.setdefault(request.body, Record(request)).asked += 1
-        self.world.trace.note("user", f"submits {request.body.strip('x')!r} to {request.queue}")
+        body = body_of(request)
+        self.records.setdefault(body, Record(request)).asked += 1
+        self.world.trace.note("user", f"submits {name_of(body)} to {request.queue}")
+
+    def answered(self, asked: Asked) -> None:
+        """A request of any kind."""
+        self.asked.append(asked)
+        if isinstance(asked.answer, JobStatus):
+            self.world.trace.note("api", f"reports {short(asked.token)} as {asked.answer.state}")
+
+    def record_of(self, token: str) -> Record | None:
+        """The job that a token names or named, if its user was ever answered that it was accepted."""
+        return self._of_job.get(parse(token).key.job_id)
 
     def accepted(self, request: JobRequest, answer: Accepted) -> None:
         record = self._record(request)
         record.tokens.setdefault(answer.token, self.world.loop.time())
+        self._of_job[parse(answer.token).key.job_id] = record
         self.counts["accepted"] += 1
         process = OWNER.get()
         assert isinstance(process, Process), "called in a process"
         self.world.books.accepted(process.name, parse(answer.token))
         self.world.trace.note(
-            "api", f"accepts {name_of(request.body)} as {answer.policy} {short(answer.token)} {due(answer.token)}"
+            "api", f"accepts {name_of(body_of(request))} as {answer.policy} {short(answer.token)} {due(answer.token)}"
         )
 
     def accepted_in_order(self, tokens: list[str]) -> None:
@@ -109,7 +136,7 @@ class Auditor:
     def refused(self, request: JobRequest, error: DyneinError) -> None:
         self._record(request).refused.append(error)
         self.counts["refused"] += 1
-        self.world.trace.note("api", f"refuses {name_of(request.body)}: {type(error).__name__}: {error}")
+        self.world.trace.note("api", f"refuses {name_of(body_of(request))}: {type(error).__name__}: {error}")
 
     def cancelling(self, token: str) -> None:
         self.cancel_asked[token] = None
@@ -129,9 +156,6 @@ class Auditor:
         if new_token != token:
             self.move_done[token] = (new_token, self.world.loop.time())
         self.world.trace.note("api", f"has moved {short(token)} to {short(new_token)} {due(new_token)}")
-
-    def looked_up(self, token: str, state: str) -> None:
-        self.world.trace.note("api", f"reports {short(token)} as {state}")
 
     # --- what reaches the queues --------------------------------------------------------------------------------------
 
@@ -153,7 +177,7 @@ class Auditor:
         dead_letter = sent.queue == settings.dead_letter_queue
         delivery = Delivery(
             token,
-            sent.message.body,
+            sent.message,
             sent.queue,
             self.world.loop.time(),
             EPOCH_MS + sent.visible_at * 1000,
@@ -161,7 +185,6 @@ class Auditor:
             flight,
             dead_letter,
             self.counts["delivered"] + self.counts["dead-lettered"],
-            sent.message.message_group_id or "",
         )
         self.deliveries.setdefault(token, []).append(delivery)
         self.counts["dead-lettered" if dead_letter else "delivered"] += 1
@@ -176,6 +199,7 @@ class Auditor:
         arrivals = unpack(sent.message.body)
         self.bounds.message_jobs_max = max(self.bounds.message_jobs_max, len(arrivals))
         evidence = self.world.evidence
+        evidence.inbound[sent.message_id] = self.world.queues._queues[sent.queue].messages[sent.message_id]
         for arrival in arrivals:
             evidence.carriers.setdefault(arrival.key, {})[sent.message_id] = flight
             evidence.creates.setdefault(arrival.key, {})[arrival.create_id] = None
@@ -195,13 +219,12 @@ class Auditor:
             )
 
     def _record(self, request: JobRequest) -> Record:
-        assert request.body is not None
-        return self.records[request.body]
+        return self.records[body_of(request)]
 
 
-def name_of(body: str | None) -> str:
+def name_of(body: str) -> str:
     """The job's, in a trace."""
-    return repr((body or "").strip("x "))
+    return repr(body.strip("x "))
 
 
 def due(token: str) -> str:

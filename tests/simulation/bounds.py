@@ -57,6 +57,19 @@ class Bounds:
             if tasks > _TASKS_IDLE_MAX:
                 self._violated(f"{process.name}: {tasks} tasks without any work")
 
+    def check_shares(self) -> None:
+        """Nobody has come or gone for long enough: each has its share of the shards, and of the rate."""
+        live = list(self._live())
+        owners = Counter(record.owner for record in self._world.table.shards())
+        dispatchers = [process.name for process, parts in live if parts.dispatcher is not None]
+        shares = sorted(owners[name] for name in dispatchers)
+        if sum(shares) != owners.total() or shares[-1] - shares[0] > 1:
+            self._violated(f"shares of the shards are {shares}, and {owners.total() - sum(shares)} have no live owner")
+        rates = [parts.ingester.admission.rate_per_s for _, parts in live if parts.ingester is not None]
+        rate = self._world.settings.ingest_rate_per_s
+        if abs(sum(rates) - rate) > 0.01 * rate:
+            self._violated(f"{len(rates)} ingesters take {sum(rates):.1f} jobs a second in all, of {rate:.1f}")
+
     def _violated(self, what: str) -> None:
         self.violations.setdefault(f"BOUND: {what}")
 

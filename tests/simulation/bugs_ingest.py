@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from dynein.api import app, routes
@@ -17,9 +17,11 @@ from dynein.ingest.batched_store import BatchedStore
 from dynein.ingest.late_writes import LateWrites
 from dynein.ingest.marks_cache import MarksCache
 from dynein.ingest.received_messages import ReceivedMessages
+from dynein.ingest.standing import Standing
 from dynein.ingest.visibility import Visibility
+from dynein.runtime.partitioned_commit import PartitionedCommit
 from tests.simulation.engines import WiredQueues, WiredTable
-from tests.simulation.mutation import Mutation, answer, result
+from tests.simulation.mutation import Mutation, answer, result, returns
 
 
 def _accept_before_acknowledged(original: Any) -> Any:
@@ -78,17 +80,17 @@ def _first_half(original: Any) -> Any:
     return add
 
 
-def _three_tries(original: Any) -> Any:  # noqa: ARG001 - it is replaced
-    async def write_all(self: BatchedStore, what: str, items: list[Any], write: Any) -> None:  # noqa: ARG001
-        left = items
-        for failures in range(1, 4):
-            with suppress(Unavailable):
-                left = await write(left)
-            if not left:
-                return
-            await self._retry.pause(failures)
+def _three_tries(original: Any) -> Any:
+    tries: Counter[TriggerKey] = Counter()
 
-    return write_all
+    async def attempt(self: PartitionedCommit[Any], items: list[Any]) -> Any:
+        if self._what != "store triggers":
+            return await original(self, items)
+        results = await original(self, items)
+        tries.update(trigger.key for trigger in items)
+        return [done or tries[trigger.key] >= 3 for trigger, done in zip(items, results, strict=True)]
+
+    return attempt
 
 
 def _mark_afterwards(original: Any) -> Any:
@@ -118,7 +120,7 @@ BUGS = (
     ),
     Mutation("delete the inbound message when half of it is stored", BatchedStore, "add", _first_half),
     Mutation("ignore `UnprocessedItems` of a write", WiredTable, "add", result(lambda left: left[:0])),
-    Mutation("assume a trigger written after three tries", BatchedStore, "_write_all", _three_tries),
+    Mutation("assume a trigger written after three tries", PartitionedCommit, "_try", _three_tries),
     Mutation("skip the check after a write", LateWrites, "report", answer([])),
     Mutation("report a late write without counting it", WiredTable, "report_late", answer(value=True)),
     Mutation("never extend the visibility of a message", Visibility, "run_once", answer(1.0)),
@@ -126,5 +128,6 @@ BUGS = (
     Mutation("every create of a prepared job goes ahead", WiredTable, "claim", answer(value=True)),
     Mutation("an ingester ignores tombstones", WiredTable, "tombstones", answer([])),
     Mutation("hold a job without raising the hold mark", MarksCache, "cover", answer(None)),
+    Mutation("check for tombstones as soon as the hold mark is raised", Standing, "wait_s", returns(0.0)),
     Mutation("raise the hold mark after checking for tombstones", MarksCache, "cover", _mark_afterwards),
 )

@@ -11,11 +11,13 @@ from dynein.core.job import decode_job
 from dynein.core.job_token import TokenKind, parse
 from dynein.core.trigger_store import Tombstone
 from dynein.delivery.dead_letter_queue import read_dead_letter
+from tests.simulation.answers import check_answers
 from tests.simulation.auditor import Auditor, Delivery, Record, due, name_of, short
 from tests.simulation.conservation import check_ledger
 from tests.simulation.explain import Explainer
+from tests.simulation.fidelity import differences, queue_of
 from tests.simulation.fifo import check_fifo
-from tests.simulation.lateness import calm_phase_bound_ms, fault_phase_bound_ms
+from tests.simulation.lateness import Lateness, calm_phase_bound_ms
 from tests.simulation.ownership import check_ownership
 from tests.simulation.world import EPOCH_MS
 
@@ -30,6 +32,7 @@ class Checker:
         self._auditor = auditor
         self._world = auditor.world
         self._explainer = Explainer(auditor.world)
+        self._lateness = Lateness(auditor)
         self.violations = [*auditor.violations, *auditor.world.problems]
         self.lateness_ms_max = 0.0
         """In the calm phase."""
@@ -37,6 +40,8 @@ class Checker:
             self._check_record(body, record)
         self._check_deliveries()
         self._check_remains()
+        self.violations.extend(self._lateness.unprompt())
+        self.violations.extend(check_answers(auditor))
         self.violations.extend(check_ownership(self._world))
         self.violations.extend(check_fifo(auditor))
         if auditor.ledger is not None:
@@ -46,7 +51,7 @@ class Checker:
     # --- what users were answered ------------------------------------------------------------------------------
 
     def _check_record(self, body: str, record: Record) -> None:
-        where = record.request.queue
+        where = queue_of(record.request)
         for token, accepted_at in record.tokens.items():
             if parse(token).kind not in (TokenKind.SCHEDULED, TokenKind.PREPARED):
                 self._check_end(token, body, where, accepted_at)
@@ -103,9 +108,6 @@ class Checker:
         if not deliveries:
             self.violations.append(f"{short(token)}: LOST ({name_of(body)} for {where}, {due(token)})")
             return
-        for delivery in deliveries:
-            if not delivery.dead_letter and (delivery.queue != where or delivery.body != body):
-                self.violations.append(f"{short(token)}: delivered to {delivery.queue} as {delivery.body!r}")
         if not deliveries[0].dead_letter:
             self._check_lateness(token, deliveries[0], since)
 
@@ -120,11 +122,15 @@ class Checker:
         late_after_ms = delivery.visible_ms - max(expected_ms, quiet_ms)
         if late_after_ms > calm_phase_bound_ms(scenario, kind, delivery.process.clock):
             self.violations.append(f"{short(token)}: {late_after_ms:.0f} ms late after the faults had stopped")
-        allowed_ms = fault_phase_bound_ms(scenario, kind, delivery.process.clock)
-        if allowed_ms is not None and late_ms > allowed_ms:
-            self.violations.append(
-                f"{short(token)}: {late_ms:.0f} ms late, and no fault explains more than {allowed_ms:.0f}"
-            )
+        bound_ms = self._lateness.bound_ms(kind, delivery.process.clock)
+        if late_ms > bound_ms:
+            since, until = (expected_ms - EPOCH_MS) / 1000, (delivery.visible_ms - EPOCH_MS) / 1000
+            unexcused_ms = self._lateness.unexcused_ms(token, delivery, since, until)
+            if unexcused_ms > bound_ms:
+                self.violations.append(
+                    f"{short(token)}: {late_ms:.0f} ms late, {unexcused_ms:.0f} of them without a fault that explains "
+                    f"it; at most {bound_ms:.0f} are allowed"
+                )
 
     # --- what reached the queues --------------------------------------------------------------------------------------
 
@@ -134,6 +140,13 @@ class Checker:
                 self._check_stopped(token)
             due_ms = parse(token).key.due_at_ms
             for delivery in deliveries:
+                record = self._auditor.record_of(token) or self._auditor.records.get(delivery.body)
+                if record is not None:
+                    wrong = ", ".join(differences(record.request, delivery))
+                    if wrong:
+                        self.violations.append(f"{short(token)}: delivered with {wrong}")
+                elif not delivery.dead_letter:
+                    self.violations.append(f"{short(token)}: delivered as {delivery.body[:40]!r}, which no user sent")
                 early_ms = due_ms - delivery.visible_ms - max(0, delivery.process.clock.offset_ms_max)
                 if early_ms > 0.001 and not delivery.dead_letter:
                     self.violations.append(f"{short(token)}: EARLY by {early_ms:.3f} ms")
@@ -168,7 +181,7 @@ class Checker:
             return False
         budget_s = self._world.settings.retry_budget_s
         at = delivery.flight.began_at
-        episodes = self._auditor.fault_injector.bad_queues.get(record.request.queue, [])
+        episodes = self._auditor.fault_injector.bad_queues.get(queue_of(record.request), [])
         for_good = [episode for episode in episodes if episode.for_good]
         if any(episode.since <= at <= episode.until + _REFUSED_BEFORE_S for episode in for_good):
             return True

@@ -16,11 +16,12 @@ from dynein.core.queues import Depth, Destination, OutgoingMessage, Received, Se
 from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Cancelled, DueCount, Found, Moved, Page, Tombstone
-from dynein.errors import Unavailable
+from dynein.errors import Throttled, Unavailable
 from dynein.server.assembly import DEAD_LETTERS, DISPATCHER, INGESTER
 from dynein.testing import FakeQueues, FakeTriggerTable
 from tests.simulation.books import Books
 from tests.simulation.evidence import Attempt, Evidence, Handover, Retirement, Stop
+from tests.simulation.facts import Fact
 from tests.simulation.flight import Flight
 from tests.simulation.network import Wire
 from tests.simulation.process import pause
@@ -101,6 +102,8 @@ class WiredQueues:
     def _noted(self, attempts: list[Attempt], failures: list[SendFailure | None]) -> list[SendFailure | None]:
         for attempt, failure in zip(attempts, failures, strict=True):
             attempt.took_effect(self._now(), done=failure is None)
+            if failure is not None:
+                self._evidence.trouble(attempt.flight)
         return failures
 
     def _now(self) -> float:
@@ -138,6 +141,7 @@ class WiredTable:
             for trigger, attempt in zip(triggers, attempts, strict=True):
                 stored = trigger not in unprocessed
                 attempt.took_effect(self._now(), done=stored)
+                self._note_fact(trigger.key)
                 verb = "stores" if stored else "leaves unprocessed"
                 self._note(f"{verb} {trigger.token[12:24]} in shard {trigger.key.shard}")
             return unprocessed
@@ -173,16 +177,25 @@ class WiredTable:
             left = await self._table.remove(keys)
             for key, attempt in zip(keys, attempts, strict=True):
                 attempt.took_effect(self._now(), done=key not in left)
+                self._note_fact(key)
             self._note(f"removes {len(keys) - len(left)} of {len(keys)} triggers")
             return left
 
         return await self._wire.call(TABLE, "remove", remove, flight=flight)
 
     async def find(self, key: TriggerKey) -> Found:
-        return await self._wire.call(TABLE, "find", lambda: self._table.find(key))
+        async def find() -> Found:
+            found = await self._table.find(key)
+            return found if self._faults.torn.shows_tombstone(key, self._now()) else found._replace(tombstone=None)
+
+        return await self._wire.call(TABLE, "find", find)
 
     async def tombstones(self, keys: Sequence[TriggerKey]) -> list[Tombstone]:
-        return await self._wire.call(TABLE, "tombstones", lambda: self._table.tombstones(keys))
+        async def tombstones() -> list[Tombstone]:
+            found = await self._table.tombstones(keys)
+            return [each for each in found if self._faults.torn.shows_tombstone(each.key, self._now())]
+
+        return await self._wire.call(TABLE, "tombstones", tombstones)
 
     async def claim(self, arrival: Arrival) -> bool:
         async def claim() -> bool:
@@ -211,13 +224,22 @@ class WiredTable:
         flight = self._wire.draw(TABLE, verb)
 
         async def stop() -> ResultT:
+            try:
+                await self._faults.conflicts.meet(key.shard, transaction=True)
+            except Throttled:
+                self._evidence.trouble(flight)
+                raise
             before = self._table.peek(key)
             result = await do()
             if result in (Cancelled.CANCELLED, Moved.MOVED):
+                commit_s = 0.0
                 self._evidence.stops.setdefault(key, []).append(Stop(flight, to))
-                if before.tombstone is None and before.trigger is not None:
+                if before.tombstone is None:
                     commit_s = self._faults.torn.begin(key, before.trigger, self._now(), to)
-                    await pause(self._wire.network.loop, commit_s)
+                for changed in (key, to):
+                    if changed is not None:
+                        self._note_fact(changed, commit_s)
+                await pause(self._wire.network.loop, commit_s)
             return result
 
         try:
@@ -240,9 +262,12 @@ class WiredTable:
 
     async def take(self, seen: ShardRecord, owner: str) -> ShardRecord | None:
         async def take() -> ShardRecord | None:
+            await self._faults.conflicts.meet(seen.shard, transaction=False)
             taken = await self._table.take(seen, owner)
+            self._note_mark(seen.shard)
             self._note(f"takes shard {seen.shard} from {seen.owner}: {'ok' if taken else 'lost race'}")
             if taken is not None:
+                self._evidence.heartbeats.setdefault(seen.shard, []).append(self._now())
                 self._evidence.handovers.append(Handover(self._now(), seen.shard, seen.owner, owner))
             return taken
 
@@ -253,9 +278,13 @@ class WiredTable:
         self, mine: ShardRecord, *, read_mark_ms: int, settled_mark_ms: int, retired_before: int
     ) -> ShardRecord | None:
         async def renew() -> ShardRecord | None:
+            await self._faults.conflicts.meet(mine.shard, transaction=False)
             renewed = await self._table.renew(
                 mine, read_mark_ms=read_mark_ms, settled_mark_ms=settled_mark_ms, retired_before=retired_before
             )
+            self._note_mark(mine.shard)
+            if renewed is not None:
+                self._evidence.heartbeats.setdefault(mine.shard, []).append(self._now())
             if renewed is None:
                 self._note(f"has lost shard {mine.shard}")
             elif renewed.retired_before > mine.retired_before:
@@ -270,6 +299,7 @@ class WiredTable:
 
     async def release(self, mine: ShardRecord) -> bool:
         async def release() -> bool:
+            await self._faults.conflicts.meet(mine.shard, transaction=False)
             released = await self._table.release(mine)
             self._note(f"releases shard {mine.shard}: {released}")
             if released:
@@ -279,10 +309,17 @@ class WiredTable:
         return await self._wire.call(TABLE, "release", release, flight=self._lease_call("release"))
 
     async def raise_hold_mark(self, shard: int, hold_mark_ms: int) -> ShardRecord:
-        return await self._wire.call(TABLE, "raise_hold_mark", lambda: self._table.raise_hold_mark(shard, hold_mark_ms))
+        async def raise_it() -> ShardRecord:
+            await self._faults.conflicts.meet(shard, transaction=False)
+            raised = await self._table.raise_hold_mark(shard, hold_mark_ms)
+            self._note_mark(shard)
+            return raised
+
+        return await self._wire.call(TABLE, "raise_hold_mark", raise_it)
 
     async def report_late(self, shard: int, bucket: int) -> bool:
         async def report() -> bool:
+            await self._faults.conflicts.meet(shard, transaction=False)
             open_still = await self._table.report_late(shard, bucket)
             self._note(f"reports a late write in shard {shard} bucket {bucket}: {open_still}")
             return open_still
@@ -310,6 +347,14 @@ class WiredTable:
 
     def _note(self, what: str) -> None:
         self._evidence.note(self._wire.process.name, what)
+
+    def _note_fact(self, key: TriggerKey, commit_s: float = 0.0) -> None:
+        found, now = self._table.peek(key), self._now()
+        stopped = None if found.tombstone is None else found.tombstone.moved_to or ""
+        self._evidence.facts.key_is(key, Fact(now, now + commit_s, found.trigger is not None, stopped))
+
+    def _note_mark(self, shard: int) -> None:
+        self._evidence.facts.mark_is(shard, self._now(), self._table.shards()[shard].cancel_mark_ms)
 
     def _now(self) -> float:
         return self._wire.network.loop.time()

@@ -9,6 +9,8 @@ from typing import NamedTuple, TypeVar
 from dynein.core.inbound_message import Arrival
 from dynein.core.keys import TriggerKey
 from dynein.core.ledger import Posting
+from dynein.testing.queue_message import Message
+from tests.simulation.facts import Facts
 from tests.simulation.flight import Flight
 
 NameT = TypeVar("NameT", bound=Hashable)
@@ -103,6 +105,8 @@ class Evidence:
         self.extensions: dict[str, list[Attempt]] = {}
         self.carriers: dict[TriggerKey, dict[str, Flight]] = {}
         """Inbound messages that carried a job, and the calls that sent them."""
+        self.inbound: dict[str, Message] = {}
+        """Inbound messages, by id, in the order they were sent. Kept when they are deleted."""
         self.prepared: dict[str, list[Arrival]] = {}
         """By inbound message: the creates of prepared tokens in it."""
         self.creates: dict[TriggerKey, dict[str, None]] = {}
@@ -118,10 +122,15 @@ class Evidence:
         """What was seen to be wrong at once."""
         self.lease_calls: dict[str, list[Flight]] = {}
         """By process: its renewals, takes and releases."""
+        self.heartbeats: dict[int, list[float]] = {}
+        """By shard: when its record was renewed or taken, by anyone."""
         self.renewals: dict[tuple[str, int], list[Flight]] = {}
         """By process and shard: renewals and takes that were answered with success, in the order they were begun."""
-        self.quirks: dict[str, str] = {}
-        """By message: a duplicate or a forgotten delete, which SQS permits itself."""
+        self.facts = Facts()
+        self.troubled_calls: dict[str, list[Flight]] = {}
+        """By process: its calls that failed, in whole or in part, or were slow."""
+        self.quirks: dict[str, list[tuple[float, str]]] = {}
+        """By message, with the time: a duplicate or a forgotten delete, which SQS permits itself."""
 
     def attempts(self, book: dict[NameT, list[Attempt]], flight: Flight, names: Iterable[NameT]) -> list[Attempt]:
         """Open an attempt for each of ``names``."""
@@ -130,6 +139,10 @@ class Evidence:
             opened.append(Attempt(flight))
             book.setdefault(name, []).append(opened[-1])
         return opened
+
+    def trouble(self, flight: Flight) -> None:
+        """This call failed, in whole or in part, or was slow."""
+        self.troubled_calls.setdefault(flight.process, []).append(flight)
 
     def disturb(self, process: str, since: float, until: float, what: str) -> None:
         """A fault kept ``process`` from working from ``since`` to ``until``."""

@@ -1,20 +1,31 @@
 """Which named fault explains that something happened twice. What no fault explains is a violation.
 
 A second send has a source: a page that contained its trigger once more, or an inbound message that was received once
-more. So the question is never what else failed in a run, but why that page still contained the trigger, or why that
-message was received again; and only a fault of the process that should have removed it, at the time when it should,
-explains that.
+more. So the question is never what else failed in a run, nor even that the message came again. It is whether whoever
+sent could have known, by what the product does for that very case:
+
+*remembering*   An ingester that has sent a job of a message, or has finished the message, acts on it no second time.
+*claiming*      Of several creates of one prepared job, only the first to be ingested goes ahead.
+*looking up*    A job of a message that was received before, and that is in the store all the time, is its dispatcher's.
+*removing*      A trigger that was sent is gone after one call. Only trouble with that call, or of that process while it
+                made it, explains that another dispatcher still finds the trigger.
+*settling*      A dispatcher does not read a shard again before its own calls for that shard are over.
+*extending*     A message stays invisible. Only trouble since it was last made so explains that it comes again.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
-from dynein.core.keys import TriggerKey
+from dynein.core.keys import TriggerKey, bucket_of
 from dynein.server.assembly import DEAD_LETTERS
 from tests.simulation.evidence import Attempt
 from tests.simulation.flight import Fate, Flight
+from tests.simulation.process import Process
 from tests.simulation.world import World
+
+_CRASH = "crash"
 
 
 class Explainer:
@@ -26,17 +37,14 @@ class Explainer:
 
     def why(self, key: TriggerKey, earlier: Flight, later: Flight) -> str | None:
         """Why a job that ``earlier`` sent was sent again by ``later``."""
-        if not earlier.answered:
+        if not earlier.answered and not (earlier.process != later.process and self._may_be(later, "ingester")):
             return "the response to a send was lost"
         read = self._last_read(key, later)
         received = self._last_receive(key, later)
         if read is not None and (received is None or read.at > received.at):
             return self._why_read(key, earlier, later, read)
         if received is not None:
-            # Or it found the trigger when it stored it once more, into a bucket that is retired.
-            return self._why_came_again(key, later.began_at) or self._why_stored_again(
-                key, earlier, later.began_at, by=later.process
-            )
+            return self._why_sent_from_memory(key, earlier, later)
         return None
 
     def resurrected(self, key: TriggerKey) -> bool:
@@ -62,13 +70,16 @@ class Explainer:
             return self._why_stored_again(key, earlier, read.at)
         if self._may_be(earlier, "ingester"):
             # It was both stored and held in memory: its message was received more than once.
-            again = self._why_came_again(key, read.at)
+            sent_from = self._acted_on(key, earlier.process, earlier.began_at)
+            if sent_from and all(self._could_look_up(key, r, earlier.began_at) for r in sent_from):
+                return None
+            again = self._why_came_again(key, max(read.at, earlier.began_at))
             if again is not None:
                 return again
         if read.at >= earlier.began_at:
-            if later.process == earlier.process and not self._changed_hands(key.shard, earlier.began_at, read.at):
-                return None  # it held it, or was removing it: that the trigger was still there is no reason to send it
-            why = self._why_not_removed(key, earlier, read.at)
+            if later.process == earlier.process and self._knew(key, earlier, read):
+                return None
+            why = self._why_not_removed(key, earlier, later, read.at)
             if why is not None:
                 return why
         # Two owners at once: one was suspended, did not notice that time had passed, and so trusted its lease (and
@@ -78,19 +89,38 @@ class Explainer:
             earlier.process, earlier.began_at - lease_s, earlier.began_at, "suspended"
         )
 
-    def _why_not_removed(self, key: TriggerKey, earlier: Flight, read_at: float) -> str | None:
-        """Why was the trigger still there, when it was read again?"""
-        disturbance = self._evidence.disturbed_by(earlier.process, earlier.began_at, read_at)
-        if disturbance is not None:
-            return disturbance
-        tried = [a for a in self._evidence.removals.get(key, []) if a.flight.process == earlier.process]
-        tried = [removal for removal in tried if removal.flight.began_at <= read_at]
-        if tried and self._in_trouble(tried[-1], read_at) and read_at - tried[-1].flight.began_at < self._retry_s:
-            return "a removal failed"
-        shard = [take for take in self._evidence.handovers if take.shard == key.shard and take.previous is not None]
-        if any(take.owner is not None and earlier.began_at <= take.at <= read_at for take in shard):
-            return "the lease was lost between send and removal"
-        return None
+    def _knew(self, key: TriggerKey, earlier: Flight, read: Attempt) -> bool:
+        """Did the process that reads it again still have it in memory, sent or being removed?
+
+        Whether the shard has changed hands does not matter: it is read again only when all calls for it are over. A
+        send counts as over when its time is up; so the process knew only of one that was answered in time.
+        """
+        if not self._changed_hands(key.shard, earlier.began_at, read.at):
+            return True
+        frozen = self._evidence.disturbed_by(earlier.process, earlier.began_at, read.at, "paused", "suspended")
+        return frozen is None and earlier.answered_within(self._timeout_s)
+
+    def _why_not_removed(self, key: TriggerKey, earlier: Flight, later: Flight, read_at: float) -> str | None:
+        """Why was the trigger still there, when another read it?"""
+        why, until = "the lease was lost between send and removal", _answered_at(earlier) + self._removal_s
+        if later.process != earlier.process and not self._changed_hands(key.shard, earlier.began_at, read_at):
+            why = ""  # nobody took the shard meanwhile
+        troubles: list[tuple[float, float, str]] = []
+        for removal in self._evidence.removals.get(key, []):
+            if removal.flight.process == earlier.process and self._in_trouble(removal, read_at):
+                began_at = removal.flight.began_at
+                troubles.append((began_at, began_at + self._retry_s + self._removal_s, "a removal failed"))
+        for disturbance in self._evidence.disturbances.get(earlier.process, []):
+            if disturbance.until >= earlier.began_at:
+                over_at = math.inf if disturbance.what in (_CRASH, "did not stop in time") else disturbance.until
+                troubles.append((disturbance.since, over_at + self._retry_s + self._removal_s, disturbance.what))
+        for since, over_at, what in sorted(troubles):
+            if since <= min(until, read_at) and over_at > until:
+                until, why = over_at, what
+        process = self._process(earlier.process)
+        if process.died_at is not None and process.died_at <= until and not why:
+            why = "its process ended"
+        return why or None if read_at <= until else None
 
     def _removed(self, key: TriggerKey, since: float, until: float) -> list[Attempt]:
         return [a for a in self._evidence.removals.get(key, []) if a.done and since <= a.at <= until]
@@ -105,9 +135,73 @@ class Explainer:
         for add in self._evidence.adds[key]:
             if add.flight.process in writers and self._in_trouble(add, adds[-1].at):
                 return "the response to a write was lost"
+        if not self._acted_on(key, adds[-1].flight.process, adds[-1].flight.began_at):
+            return None
         return self._why_came_again(key, until)
 
     # --- an inbound message came again --------------------------------------------------------------------------------
+
+    def _why_sent_from_memory(self, key: TriggerKey, earlier: Flight, later: Flight) -> str | None:
+        """Why did an ingester send a job that had been sent?"""
+        received = self._acted_on(key, later.process, later.began_at)
+        if self._had_sent(key, earlier, later) or all(self._could_look_up(key, r, later.began_at) for r in received):
+            return None
+        # Or it found the trigger when it stored it once more, into a bucket that is retired.
+        return self._why_came_again(key, later.began_at) or self._why_stored_again(
+            key, earlier, later.began_at, by=later.process
+        )
+
+    def _had_sent(self, key: TriggerKey, earlier: Flight, later: Flight) -> bool:
+        """Remembering: had this very process sent it from the same message, and got SQS's response?"""
+        if earlier.process != later.process or not (earlier.answered and self._may_be(earlier, "ingester")):
+            return False
+        messages = [
+            message
+            for message in self._evidence.carriers.get(key, {})
+            if any(r.flight.process == later.process for r in self._evidence.receipts.get(message, []))
+        ]
+        return len(messages) == 1
+
+    def _acted_on(self, key: TriggerKey, process: str, until: float) -> list[Attempt]:
+        """The receives of the job on which a process may have acted.
+
+        Remembering: not those of a message that it had begun to delete before. Claiming: not those of a message whose
+        create came after another's.
+        """
+        winner = self._evidence.claims.get(key.job_id)
+        found = []
+        for message in self._evidence.carriers.get(key, {}):
+            prepared = self._evidence.prepared.get(message, [])
+            creates = [arrival.create_id for arrival in prepared if arrival.key == key]
+            if winner is not None and creates and winner not in creates:
+                continue
+            deletes = [d for d in self._evidence.deletes.get(message, []) if d.flight.process == process]
+            finished_at = min((delete.flight.began_at for delete in deletes), default=math.inf)
+            found += [
+                receipt
+                for receipt in self._evidence.receipts.get(message, [])
+                if receipt.flight.process == process and receipt.at <= until and receipt.flight.began_at <= finished_at
+            ]
+        return found
+
+    def _could_look_up(self, key: TriggerKey, received: Attempt, sent_at: float) -> bool:
+        """Looking up: was the trigger in the store all the time from the receive, not the message's first, to the send?
+
+        Not where its bucket was retired: then it is sent from here, for nobody else will read it.
+        """
+        again = any(
+            receipt.at < received.at
+            for message in self._evidence.carriers.get(key, {})
+            if received in (receipts := self._evidence.receipts.get(message, []))
+            for receipt in receipts
+        )
+        facts = self._evidence.facts.possible(key, received.at, sent_at)
+        bucket = bucket_of(key.due_at_ms, self._world.scenario.bucket_width_s * 1000)
+        retired = any(
+            retirement.shard == key.shard and retirement.bucket > bucket and retirement.at <= sent_at
+            for retirement in self._evidence.retirements
+        )
+        return again and not retired and all(fact.stored and fact.stopped is None for fact in facts)
 
     def _last_receive(self, key: TriggerKey, sending: Flight) -> Attempt | None:
         """The receive that gave the sender the job."""
@@ -132,28 +226,67 @@ class Explainer:
         return None
 
     def _why_message_came_again(self, message: str, until: float) -> str | None:
-        if message in self._evidence.quirks:
-            return self._evidence.quirks[message]
-        receipts = [receipt for receipt in self._evidence.receipts.get(message, []) if receipt.at <= until]
+        receipts = sorted(
+            (receipt for receipt in self._evidence.receipts.get(message, []) if receipt.at <= until),
+            key=lambda receipt: receipt.at,
+        )
         for receipt, again in pairwise(receipts):
-            if not receipt.flight.answered:
-                return "inbound received twice: the response to a receive was lost"
-            if self._slow(receipt.flight):
-                return "inbound received twice: the response to a receive was slow"
-            disturbance = self._evidence.disturbed_by(receipt.flight.process, receipt.flight.began_at, again.at)
-            if disturbance is not None:
-                return f"inbound received twice: {disturbance}"
-            for book, what in ((self._evidence.deletes, "a delete"), (self._evidence.extensions, "an extension")):
-                if any(self._in_trouble(a, again.at) for a in book.get(message, []) if a.flight.began_at >= receipt.at):
-                    return f"inbound received twice: {what} failed"
+            why = self._why_visible(message, receipt, again)
+            if why is not None:
+                return why
         return None
+
+    def _why_visible(self, message: str, receipt: Attempt, again: Attempt) -> str | None:
+        """Why was a message, once received, visible when it was received again?"""
+        quirks = [what for at, what in self._evidence.quirks.get(message, []) if receipt.at <= at <= again.at]
+        if quirks:
+            return quirks[0]
+        why: str | None
+        if not receipt.flight.answered:
+            why = "the response to a receive was lost"
+        elif self._slow(receipt.flight):
+            why = "the response to a receive was slow"
+        else:
+            why = self._why_not_kept(message, receipt, again)
+        return why and f"inbound received twice: {why}"
+
+    def _why_not_kept(self, message: str, receipt: Attempt, again: Attempt) -> str | None:
+        """Why did the process that had received a message not keep it invisible, or delete it?"""
+        extensions = [
+            extension
+            for extension in self._evidence.extensions.get(message, [])
+            if extension.flight.process == receipt.flight.process
+            and receipt.at <= extension.flight.began_at <= again.at
+        ]
+        # What happened before it was last made invisible explains nothing.
+        kept = [extension.flight.began_at for extension in extensions if extension.done and extension.at <= again.at]
+        hidden_at = max([receipt.flight.began_at, *kept])
+        disturbance = self._evidence.disturbed_by(receipt.flight.process, hidden_at, again.at)
+        if disturbance is not None:
+            return disturbance
+        if any(self._in_trouble(a, again.at) for a in extensions if a.flight.began_at >= hidden_at):
+            return "an extension failed"
+        # A message is kept while its delete is repeated, and then left to come again.
+        deletes = [a for a in self._evidence.deletes.get(message, []) if a.flight.began_at >= receipt.at]
+        return "a delete failed" if any(self._in_trouble(delete, again.at) for delete in deletes) else None
 
     # ------------------------------------------------------------------------------------------------------------------
 
     def _may_be(self, flight: Flight, role: str) -> bool:
         """May the call be that role's? All roles of a process share one connection to the dead-letter queue."""
-        process = next(p for p in self._world.processes if p.name == flight.process)
-        return role in process.roles if flight.role == DEAD_LETTERS else flight.role == role
+        return role in self._process(flight.process).roles if flight.role == DEAD_LETTERS else flight.role == role
+
+    def _process(self, name: str) -> Process:
+        return next(process for process in self._world.processes if process.name == name)
+
+    @property
+    def _timeout_s(self) -> float:
+        return self._world.settings.call_timeout_s
+
+    @property
+    def _removal_s(self) -> float:
+        """Within this time a removal without trouble is done: a call that is under way, and the next."""
+        return 2 * self._timeout_s + 1.0
 
     @property
     def _lease_s(self) -> float:
@@ -177,5 +310,9 @@ class Explainer:
         return flight.there_s + flight.back_s > self._world.settings.tick_s / 2
 
     def _unfinished(self, add: Attempt) -> bool:
-        writer = next(p for p in self._world.processes if p.name == add.flight.process)
+        writer = self._process(add.flight.process)
         return add.flight.fate is Fate.STRAGGLER or not add.flight.answered or writer.died_at is not None
+
+
+def _answered_at(flight: Flight) -> float:
+    return flight.began_at + flight.there_s + flight.back_s

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from dynein.core.queues import OutgoingMessage
+from dynein.testing.queue_message import Place
 from tests.simulation.flight import Fate
 from tests.simulation.process import Process, State, pause
 from tests.simulation.world import World
@@ -45,6 +46,8 @@ class FaultInjector:
             "suspend": self._suspend,
             "partition": self._partition,
             "outage": self._outage,
+            "renewals": self._renewals,
+            "redeliver": self._redeliver,
             "bad_queue": self._bad_queue,
             "step": self._step,
             "deploy": self._deploy,
@@ -71,6 +74,7 @@ class FaultInjector:
         world.intensity.stop_faults()
         world.network.partitions.clear()
         world.network.outages.clear()
+        world.network.no_renewals.clear()
         world.faults.failing_queues.clear()
         for process in world.processes:
             process.resume()
@@ -165,6 +169,43 @@ class FaultInjector:
             self.world.evidence.disturb(process.name, since, loop.time(), f"outage of {service}")
         self.world.trace.note("faults", f"the {service} are up again")
 
+    async def _renewals(self) -> None:
+        """Often longer than a lease: all lose theirs, or nobody is there to take them."""
+        network, loop, lease_s = self.world.network, self.world.loop, self.world.settings.lease_ttl_s
+        struck = [p for p in self.world.processes if p.state is State.RUNNING and "dispatcher" in p.roles]
+        if len(struck) > 1 and self.rng.random() < 0.6:
+            struck = [self.rng.choice(struck)]
+        fate = self.rng.choice((Fate.REFUSED, Fate.THROTTLED, Fate.REQUEST_LOST, Fate.RESPONSE_LOST))
+        seconds = self.rng.choice((0.6, 1.2, 3.0)) * lease_s
+        for process in struck:
+            self.world.trace.note(process.name, f"has its renewals fail ({fate.value}) for {seconds:.1f} s")
+            network.no_renewals[process.name] = fate
+        await pause(loop, min(seconds, max(0.0, self.world.scenario.fault_phase_s - loop.time())))
+        for process in struck:
+            network.no_renewals.pop(process.name, None)
+
+    async def _redeliver(self) -> None:
+        """SQS promises at least once: it may show a message that is being worked on, and one that was deleted."""
+        evidence, now = self.world.evidence, self.world.loop.time()
+        queue = self.world.queues._queues[self.world.settings.inbound_queue]
+        queue.settle(now)
+        share, deleted_too = self.rng.choice((0.3, 1.0)), self.rng.random() < 0.7
+        shown = 0
+        for message_id, message in evidence.inbound.items():
+            if self.rng.random() >= share:
+                continue
+            if message.place is Place.IN_FLIGHT:
+                queue.show(message, now)
+            elif message.place is Place.GONE and deleted_too:
+                message.place, message.visible_at = Place.DELAYED, now
+                queue.enter(message, now)
+            else:
+                continue
+            shown += 1
+            evidence.quirks.setdefault(message_id, []).append((now, "delivered again by SQS"))
+        queue.announce()
+        self.world.trace.note("faults", f"SQS delivers {shown} inbound messages again")
+
     async def _bad_queue(self) -> None:
         world, loop = self.world, self.world.loop
         name = self.rng.choice(world.scenario.destinations)
@@ -172,16 +213,17 @@ class FaultInjector:
             return
         seconds = self.rng.choice((3.0, 30.0, 120.0)) * (0.5 + self.rng.random())
         kind = self.rng.choice(("InternalError", "ThrottlingException", "InvalidParameterValue", "removed"))
+        share = self.rng.choice((1.0, 1.0, 0.5))
         since = loop.time()
         episodes = self.bad_queues.setdefault(name, [])
         episodes.append(
             QueueFault(since, math.inf, for_good=kind == "InvalidParameterValue", removed=kind == "removed")
         )
-        world.trace.note("faults", f"queue {name}: {kind} for {seconds:.1f} s")
+        world.trace.note("faults", f"queue {name}: {kind} for {seconds:.1f} s, {share} of the entries")
         if kind == "removed":
             world.queues.remove(name)
         else:
-            world.faults.failing_queues[name] = (kind, kind == "InvalidParameterValue")
+            world.faults.failing_queues[name] = (kind, kind == "InvalidParameterValue", share)
         await pause(loop, min(seconds, max(0.0, world.scenario.fault_phase_s - since)))
         if name not in world.queues.names():
             world.queues.create(name)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 from typing import Any
+
+import msgspec
 
 from dynein.api.schemas import JobRequest
 from dynein.core.job import Policy
@@ -29,9 +33,10 @@ class JobMaker:
         fifo = queue.endswith(".fifo")
         fields: dict[str, Any] = {
             "queue": queue,
-            "body": f"job {self._serial} " + "x" * rng.choice(_BODY_BYTES),
-            "message_group_id": rng.choice("ab") if fifo else None,
-            "deduplication_id": f"own-{self._serial}" if fifo and rng.random() < 0.2 else None,
+            "message_group_id": rng.choice("ab") if fifo or rng.random() < 0.05 else None,
+            "deduplication_id": f"own-{self._serial}" if fifo and rng.random() < 0.3 else None,
+            **self._body(f"job {self._serial} " + "x" * rng.choice(_BODY_BYTES)),
+            **self._extras(),
         }
         policy = rng.choice((Policy.SCHEDULED, Policy.SCHEDULED, Policy.SCHEDULED, None, Policy.SQS_DELAYED))
         settings = self._world.settings
@@ -60,3 +65,33 @@ class JobMaker:
             fields.pop("delay", None)
         fields.update({name: value for name, value in given.items() if value is not None})
         return JobRequest(**fields)
+
+    def _body(self, text: str) -> dict[str, Any]:
+        """As text, as JSON or as bytes."""
+        form = self._rng.choice(("body", "body", "body", "json", "body_base64"))
+        if form == "json":
+            return {form: msgspec.Raw(json.dumps({"text": text}).encode())}
+        return {form: base64.b64encode(text.encode()).decode() if form == "body_base64" else text}
+
+    def _extras(self) -> dict[str, Any]:
+        """What a message has beside its body."""
+        rng, serial = self._rng, self._serial
+        extras: dict[str, Any] = {}
+        if rng.random() < 0.3:
+            extras["name"] = f"name {serial}"
+        if rng.random() < 0.3:
+            extras["traceparent"] = f"00-{serial:032x}-{serial:016x}-01"
+        if rng.random() < 0.3:
+            forms: tuple[Any, ...] = (
+                f"text {serial}",
+                serial,
+                serial / 8,
+                {"type": "Number.cents", "value": f"{serial}.50"},
+                {"type": "Binary", "value": base64.b64encode(b"%d" % serial).decode()},
+            )
+            chosen = rng.sample(forms, rng.choice((1, 1, 2, 5)))
+            extras["attributes"] = {f"own-{i}": msgspec.Raw(json.dumps(form).encode()) for i, form in enumerate(chosen)}
+            if rng.random() < 0.2:  # as many as there is room for, and a trace context that must give way
+                count = 8 - ("name" in extras) - 1
+                extras["attributes"] |= {f"more-{i}": msgspec.Raw(b'"%d"' % i) for i in range(count - len(chosen))}
+        return extras

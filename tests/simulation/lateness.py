@@ -1,24 +1,49 @@
-"""How late a job may be: not at all in the calm phase; in the fault phase, as late as its faults explain."""
+"""How late a job may be: not at all without faults; with faults, as long as one that concerns it is on or is recent.
+
+In every weather and for every job: of the time by which it was late, only so much may be left as a job may be late
+without any fault, once the times are taken out during which a fault kept somebody from working on it, each with the
+recovery that the product states for that fault. So one outage excuses its own length and the recovery after it; a job
+that is forgotten until its bucket comes up for retirement is a violation in any weather.
+
+============================  ==========================================================================================
+fault                         excuses, besides its own length
+============================  ==========================================================================================
+a call fails, or is slow      its timeout, and the pause before it is repeated
+the same, for a lease         until the lease has expired, and the shard has been taken, as well
+the same, for a receive       until the messages become visible again, as well
+a process dies, freezes, is   the shards are taken and the inbound messages become visible: `Scenario.recovery_s`
+cut off, starts or stops
+a destination fails           the lanes' longest pause; for jobs of that destination only
+a partition takes no writes   the longest pause between two writes; for jobs of that partition only
+============================  ==========================================================================================
+"""
 
 from __future__ import annotations
 
-from dynein.core.job_token import TokenKind
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dynein.core.job_token import TokenKind, parse
+from dynein.core.keys import TriggerKey, bucket_of
+from tests.simulation.flight import OUTSIDE_OF_JOBS, Flight
 from tests.simulation.process import ProcessClock
 from tests.simulation.scenario import Scenario
+from tests.simulation.world import EPOCH_MS
+
+if TYPE_CHECKING:
+    from tests.simulation.auditor import Auditor, Delivery
 
 _JITTER_MS = 1_500.0
 """A tick, some calls, an orderly handover between two dispatchers."""
 _AMPLE = 1_000
-_HARMLESS = {
-    "duplicate": 0.0,
-    "reorder": 0.0,
-    "poison": 0.0,
-    "shards": 0.0,
-    "skew": 0.0,
-    "step": 0.0,
-    "partial": 3_000.0,
-}
-"""Kinds of faults that do not explain a late job, or only up to so many milliseconds."""
+_PROMPT_S = 0.6
+"""From a due time to the first try, where all is well: some calls that are under way may have to end first."""
+_INGEST_BACKOFF_S = 5.0
+"""Longest pause of an ingester that met errors (`dynein.ingest.ingester`)."""
+_LEASE_VERBS = ("renew", "take", "release", "all", "heartbeat", "members", "leave")
+_INBOUND_VERBS = ("receive", "delete", "extend")
+
+Span = tuple[float, float]
 
 
 def calm_phase_bound_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock) -> float:
@@ -36,13 +61,125 @@ def calm_phase_bound_ms(scenario: Scenario, kind: TokenKind, sender: ProcessCloc
     return bound_ms
 
 
-def fault_phase_bound_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock) -> float | None:
-    """The same in the fault phase. ``None``: its faults explain any lateness, or memory bounds are very low."""
-    settings = scenario.settings
-    least = min(
-        settings.ingest_rate_per_s, settings.held_jobs_max, settings.read_ahead_jobs_max, settings.lane_waiting_max
-    )
-    if least < _AMPLE or not all(kind in _HARMLESS for kind in scenario.kinds):
-        return None
-    bursts_ms = 1_000 + 40 * 200.0 / settings.page_jobs_max  # a burst is read page by page, and some take long
-    return calm_phase_bound_ms(scenario, kind, sender) + sum(_HARMLESS[kind] for kind in scenario.kinds) + bursts_ms
+class Lateness:
+    """What excuses lateness in one run that is over."""
+
+    def __init__(self, auditor: Auditor) -> None:
+        self._world = auditor.world
+        self._scenario = auditor.world.scenario
+        self._settings = auditor.world.settings
+        self._queue_faults = auditor.fault_injector.bad_queues
+        self._everybody = _merged([*self._calls(), *self._processes()])
+        self._jobs = len(auditor.records)
+
+    def unexcused_ms(self, token: str, delivery: Delivery, since: float, until: float) -> float:
+        """How long it was late while nothing excused that. It should have been delivered at ``since``."""
+        kind, key = parse(token)
+        spans = [*self._everybody, *self._destination(delivery.queue)]
+        if kind in (TokenKind.SCHEDULED, TokenKind.PREPARED):
+            spans += self._partition(key)
+        return 1000 * _uncovered(since, until, _merged(spans))
+
+    def bound_ms(self, kind: TokenKind, sender: ProcessClock) -> float:
+        """How much of it may be left. More than in the calm phase: there are bursts, and bounds may be very low."""
+        settings = self._settings
+        bursts_ms = 1_000 + 40 * 200.0 / settings.page_jobs_max  # a burst is read page by page, and some take long
+        skew_ms = 2.0 * self._scenario.skew_ms_max  # an ingester's clock says what is near, a dispatcher's what is due
+        return calm_phase_bound_ms(self._scenario, kind, sender) + bursts_ms + skew_ms + self._crowd_ms
+
+    @property
+    def _crowd_ms(self) -> float:
+        """How long all jobs of the run take, at the rate and within the bounds that it was given."""
+        s = self._settings
+        least = min(s.held_jobs_max, s.read_ahead_jobs_max, s.lane_waiting_max)
+        ingesters = sum("ingester" in process.roles for process in self._world.processes)
+        rated_s = self._jobs * min(ingesters, 4) / s.ingest_rate_per_s
+        bounded_s = 0.0 if least >= _AMPLE else self._jobs / least * (s.tick_s + 0.5)
+        if s.held_jobs_max < _AMPLE:
+            bounded_s += self._jobs / s.held_jobs_max * s.hold_window_s / max(1, min(ingesters, 4))
+        return 1000 * (rated_s + bounded_s)
+
+    # --- from a page to its first try ---------------------------------------------------------------------------------
+
+    def unprompt(self) -> Iterable[str]:
+        """Jobs that a dispatcher had in memory in good time and did not try to send at their due time.
+
+        Only where nothing was wrong, and memory and lanes had room for all. A FIFO queue takes one call at a time.
+        """
+        s, evidence = self._settings, self._world.evidence
+        ample = min(s.read_ahead_jobs_max, s.lane_waiting_max) >= _AMPLE
+        if not ample or self._scenario.has("slow") or self._scenario.has("step"):
+            return
+        clocks = {process.name: process.clock for process in self._world.processes}
+        for token, tries in evidence.sends.items():
+            flights = [
+                a.flight for a in tries if a.flight.role == "dispatcher" and not a.flight.target.endswith(".fifo")
+            ]
+            if not token or not flights:
+                continue
+            key = parse(token).key
+            first = min(flights, key=lambda flight: flight.began_at)
+            pages = [r for r in evidence.reads.get(key, []) if r.flight.process == first.process]
+            read_at = max((_answered_at(r.flight) for r in pages if r.at <= first.began_at), default=first.began_at)
+            due_s = (key.due_at_ms - EPOCH_MS - clocks[first.process].offset_ms) / 1000
+            since = max(due_s, read_at)
+            late_s = first.began_at - since
+            if late_s > _PROMPT_S and _uncovered(since - _PROMPT_S, first.began_at, self._everybody) >= late_s:
+                yield f"{token[12:24]}: in the memory of {first.process}, and not tried for {late_s:.3f} s"
+
+    # --- excuses ------------------------------------------------------------------------------------------------------
+
+    def _calls(self) -> Iterable[Span]:
+        for flights in self._world.evidence.troubled_calls.values():
+            for flight in flights:
+                if flight.role != "api" and flight.role not in OUTSIDE_OF_JOBS:
+                    yield flight.began_at, flight.began_at + self._repeated_s(flight)
+
+    def _repeated_s(self, flight: Flight) -> float:
+        s = self._settings
+        seconds = max(s.call_timeout_s, flight.there_s + flight.back_s) + 2 * s.tick_s + 1.0
+        if flight.verb in _LEASE_VERBS:
+            return seconds + s.lease_ttl_s + s.member_ttl_s
+        if flight.verb in _INBOUND_VERBS:
+            return seconds + s.visibility_timeout_s + s.receive_wait_s + _INGEST_BACKOFF_S
+        return seconds + s.backoff_max_s + _INGEST_BACKOFF_S
+
+    def _processes(self) -> Iterable[Span]:
+        recovery_s = self._scenario.recovery_s + self._settings.receive_wait_s
+        for disturbances in self._world.evidence.disturbances.values():
+            for disturbance in disturbances:
+                yield disturbance.since, disturbance.until + recovery_s
+        for process in self._world.processes:
+            yield process.started_at, process.started_at + self._settings.member_ttl_s + 4 * self._settings.tick_s + 2.0
+            if process.died_at is not None:
+                yield min(process.died_at, process.told_to_stop_at), process.died_at + recovery_s
+
+    def _destination(self, queue: str) -> Iterable[Span]:
+        pause_s = self._settings.backoff_max_s + 2 * self._settings.call_timeout_s + 3 * self._settings.tick_s + 2.0
+        for fault in self._queue_faults.get(queue, []):
+            yield fault.since, fault.until + pause_s
+
+    def _partition(self, key: TriggerKey) -> Iterable[Span]:
+        bucket = bucket_of(key.due_at_ms, self._scenario.bucket_width_s * 1000)
+        until = self._world.faults.hot.until(bucket, key.shard)
+        if until is not None:
+            yield 0.0, until + _INGEST_BACKOFF_S + 2 * self._settings.call_timeout_s + 3 * self._settings.tick_s + 2.0
+
+
+def _answered_at(flight: Flight) -> float:
+    return flight.began_at + flight.there_s + flight.back_s
+
+
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for since, until in sorted(spans):
+        if merged and since <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(until, merged[-1][1])
+        else:
+            merged.append((since, until))
+    return merged
+
+
+def _uncovered(since: float, until: float, spans: list[Span]) -> float:
+    covered = sum(max(0.0, min(until, end) - max(since, begin)) for begin, end in spans)
+    return max(0.0, until - since - covered)

@@ -13,8 +13,9 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from tests.simulation.mutation import planted
-from tests.simulation.mutations import MUTATIONS
+from tests.simulation.mutations import mutation_of
 from tests.simulation.run import Outcome, simulate
+from tests.simulation.unit_tests import UnitTests, run_unit_tests
 
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
@@ -35,6 +36,8 @@ class Search(NamedTuple):
     """Seed."""
     violation: str
     cpu_s: float
+    unit_tests: UnitTests | None
+    """What the unit tests showed, if there are any for it and they were run."""
 
 
 class Totals:
@@ -68,10 +71,12 @@ def run_seeds(seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[
         yield from pool_map(partial(_run_one, mix=mix), seeds)
 
 
-def search_all(names: Iterable[str], seeds: range, mix: tuple[str, ...] | None, jobs: int) -> Iterator[Search]:
-    """Plant each bug in turn and search for a seed that finds it."""
+def search_all(
+    names: Iterable[str], seeds: range, mix: tuple[str, ...] | None, jobs: int, *, with_unit_tests: bool
+) -> Iterator[Search]:
+    """Plant each bug in turn and search for a seed that finds it; perhaps for a unit test, too."""
     with _pool_map(jobs) as pool_map:
-        yield from pool_map(partial(_search_one, seeds=seeds, mix=mix), names)
+        yield from pool_map(partial(_search_one, seeds=seeds, mix=mix, with_unit_tests=with_unit_tests), names)
 
 
 def _run_one(seed: int, mix: tuple[str, ...] | None) -> Timed:
@@ -83,15 +88,16 @@ def _run_one(seed: int, mix: tuple[str, ...] | None) -> Timed:
     return Timed(outcome, time.process_time() - began)
 
 
-def _search_one(name: str, seeds: range, mix: tuple[str, ...] | None) -> Search:
-    (mutation,) = [mutation for mutation in MUTATIONS if mutation.name == name]
+def _search_one(name: str, seeds: range, mix: tuple[str, ...] | None, *, with_unit_tests: bool = False) -> Search:
+    mutation = mutation_of(name)
+    unit_tests = run_unit_tests(mutation) if with_unit_tests else None
     began = time.process_time()
     with planted(mutation):
         for seed in seeds:
             violations = simulate(seed, mix).violations
             if violations:
-                return Search(name, seed, violations[0], time.process_time() - began)
-    return Search(name, None, "", time.process_time() - began)
+                return Search(name, seed, violations[0], time.process_time() - began, unit_tests)
+    return Search(name, None, "", time.process_time() - began, unit_tests)
 
 
 @contextmanager

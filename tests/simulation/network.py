@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator
@@ -16,6 +17,7 @@ from tests.simulation.process import Process
 from tests.simulation.scenario import FaultIntensity
 
 ResultT = TypeVar("ResultT")
+LEASE_WRITES = ("renew", "take", "release")
 
 
 class Network:
@@ -26,12 +28,17 @@ class Network:
     ) -> None:
         self.loop = loop
         self.met = met
+        self.on_trouble: Callable[[Flight], None] = lambda _: None
+        """Called with each call that will fail, or take longer than `slow_s`."""
+        self.slow_s = math.inf
         self.rng = rng
         self.intensity = intensity
         self.context = context
         """The engines' own: what runs in it goes on when a process is paused or has died."""
         self.partitions: dict[tuple[str, str], Fate] = {}
         """(process, service) to the outcome of its calls."""
+        self.no_renewals: dict[str, Fate] = {}
+        """Process to the outcome of its writes to shard records."""
         self.outages: dict[str, None] = {}
         """Services that respond to no one."""
         self.serving: Flight | None = None
@@ -51,15 +58,20 @@ class Network:
             if rng.random() < intensity.slow:
                 back_s += rng.random() * intensity.slow_s
                 self.met["slow"] += 1
-        fate = self._fate(process, service)
-        return Flight(process.name, role, verb, target, self.loop.time(), fate, there_s, back_s)
+        fate = self._fate(process, service, verb)
+        flight = Flight(process.name, role, verb, target, self.loop.time(), fate, there_s, back_s)
+        if fate is not Fate.FINE or self.slow_s < there_s + back_s:
+            self.on_trouble(flight)
+        return flight
 
-    def _fate(self, process: Process, service: str) -> Fate:
+    def _fate(self, process: Process, service: str, verb: str) -> Fate:
         if service in self.outages:
             return self.rng.choice((Fate.REFUSED, Fate.REQUEST_LOST))
         partitions = self.partitions.get((process.name, service))
         if partitions is not None:
             return partitions
+        if verb in LEASE_WRITES and process.name in self.no_renewals:
+            return self.no_renewals[process.name]
         if self.intensity.fates:
             roll = self.rng.random()
             for kind, likelihood in self.intensity.fates:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator
 
 from dynein.core.job_token import parse
 from tests.simulation.evidence import Handover
-from tests.simulation.flight import Flight
+from tests.simulation.flight import Fate, Flight
 from tests.simulation.world import World
 
 _ROUNDING_S = 1e-6
@@ -27,9 +28,18 @@ def check_ownership(world: World) -> Iterator[str]:
 
 
 def _takes(world: World) -> Iterator[str]:
-    """A lease is taken only from an owner struck by a fault, or by a process whose own take was not answered."""
+    """A lease is taken only from an owner struck by a fault, or by a process whose own take was not answered.
+
+    And not before it has seen, for as long as a lease lasts, that its owner does not renew it.
+    """
+    lease_s = world.settings.lease_ttl_s
     for take in world.evidence.handovers:
         theirs = take.previous is not None and take.previous != take.owner
+        heartbeats = [at for at in world.evidence.heartbeats.get(take.shard, []) if at < take.at]
+        stale_s = take.at - max(heartbeats, default=-math.inf)
+        if take.owner is not None and theirs and stale_s < lease_s - _ROUNDING_S:
+            taken = f"shard {take.shard}: {take.owner} took it at {take.at:.3f} from {take.previous}"
+            yield f"{taken}, {stale_s:.3f} s after it was renewed"
         if take.owner is not None and theirs and not _lease_may_end(world, take):
             taken = f"shard {take.shard}: {take.owner} took it at {take.at:.3f} from {take.previous}"
             yield f"{taken}, which no fault had struck"
@@ -48,7 +58,8 @@ def _lease_may_end(world: World, take: Handover) -> bool:
     if evidence.disturbed_by(take.previous, since, take.at) is not None:
         return True
     return any(
-        since <= call.began_at <= take.at and (not call.answered or call.there_s + call.back_s > settings.tick_s / 2)
+        since <= call.began_at <= take.at
+        and (not call.answered or call.fate is not Fate.FINE or call.there_s + call.back_s > settings.tick_s / 2)
         for call in evidence.lease_calls.get(take.previous, [])
     )
 

@@ -85,6 +85,7 @@ class Process:
         self.loop = loop
         self.clock = clock
         self.running = True
+        self.started_at = loop.time()
         self.died_at: float | None = None
         self.exited = False
         """It ended by itself."""

@@ -141,6 +141,7 @@ async def _run_phases(world: World, fault_injector: FaultInjector, auditor: Audi
     await workload.run(max(10, scenario.jobs // 8), scenario.calm_phase_s, bursts=False)
     await until(world, lambda: not workload.active, math.inf)
     await until(world, lambda: is_idle(world), 60.0 + scenario.skew_ms_max / 500 + 15.0)
+    auditor.bounds.check_shares()
     await _wind_down(world)
     for task in background:
         task.cancel()

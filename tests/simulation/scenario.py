@@ -30,6 +30,7 @@ KINDS = {
     "partial": "half of a batch fails inside a response with status 200",
     "hot": "a partition of the table takes no writes until shortly before its bucket may be retired",
     "duplicate": "SQS returns a message and keeps it visible, or forgets a delete",
+    "redeliver": "SQS delivers inbound messages again, deleted ones too: some, or all there ever were",
     "reorder": "a standard queue returns messages in any order",
     "skew": "wall clocks are off, each by its own amount",
     "step": "a wall clock steps",
@@ -37,8 +38,10 @@ KINDS = {
     "pause": "a process is stopped for up to minutes, and then acts on what it knew before",
     "suspend": "the same, and its monotonic clock is stopped too",
     "partition": "a process is cut off from SQS, from DynamoDB, or both",
+    "renewals": "the writes to shard records of one process, or of all, fail for a while, and nothing else",
+    "conflict": "writes and transactions that meet on one shard record are refused, as DynamoDB's are",
     "outage": "SQS or DynamoDB is down for all processes",
-    "bad_queue": "a destination fails, throttles, refuses for good, or is removed and created anew",
+    "bad_queue": "a destination fails, throttles, refuses for good, in whole or in part; or is removed for a while",
     "deploy": "every process of a kind is replaced in turn",
     "scale": "processes are added and stopped",
     "shards": "the shard count is raised",
@@ -58,6 +61,12 @@ _PAIRS = (
     ("hot", "crash"),
     ("crash", "partial"),
     ("scale", "shards"),
+    ("redeliver", "crash"),
+    ("redeliver", "hot"),
+    ("renewals", "partial"),
+    ("renewals", "redeliver"),
+    ("conflict", "slow"),
+    ("shards", "response_lost"),
 )
 """Kinds that find more together than each by itself."""
 
@@ -76,6 +85,8 @@ class FaultIntensity:
         self.hot = 0.0
         """How likely a partition is to take no writes."""
         self.duplicate = 0.0
+        self.conflict_s = 0.0
+        """How long a write to a shard record may meet another."""
         self.reorder = False
         self.fates: list[tuple[str, float]] = []
         """(kind, which is a `network.Fate`, and likelihood); all other calls are fine."""
@@ -148,7 +159,8 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         visibility_timeout_s=int(hold_window_s + call_timeout_s) + rng.choice((2, 10, 20)),
         retire_grace_s=max(4 * lease_ttl_s, 2.2 * skew_ms_max / 1000)
         + (300.0 if long_open else rng.choice((0.0, 10.0))),
-        member_ttl_s=rng.choice((4.0, 8.0)),
+        clock_skew_max_s=1.1 * max(skew_ms_max, 1) / 1000,
+        member_ttl_s=min(rng.choice((4.0, 8.0)), lease_ttl_s),
         receive_wait_s=rng.choice((2, 5, 20)),
         ingest_receivers=rng.choice((1, 1, 3)),
         ingest_rate_per_s=rng.choice((20.0, 200.0, 10_000.0)),
@@ -223,5 +235,7 @@ def fault_intensity_of(scenario: Scenario, rng: random.Random) -> FaultIntensity
         intensity.hot = rng.choice((0.1, 0.5))
     if scenario.has("duplicate"):
         intensity.duplicate = bad
+    if scenario.has("conflict"):
+        intensity.conflict_s = rng.choice((0.005, 0.02))
     intensity.reorder = scenario.has("reorder")
     return intensity

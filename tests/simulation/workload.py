@@ -6,12 +6,16 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
+
 from dynein.api.schemas import JobRequest, MoveRequest, PrepareRequest
 from dynein.core.job import Policy
 from dynein.errors import Conflict, DyneinError, Rejected, Retryable
+from tests.simulation.answers import Asked
 from tests.simulation.auditor import Auditor
 from tests.simulation.clients import Client
 from tests.simulation.jobs import JobMaker
+from tests.simulation.loop import OWNER
 from tests.simulation.process import Process, pause
 from tests.simulation.world import World
 
@@ -58,6 +62,10 @@ class Workload:
                 self._start(self._prepared())
             elif roll < 0.2 and self.world.scenario.alteration_rate:
                 self._start(self._away_and_back())
+            elif roll < 0.22 and self.world.scenario.alteration_rate:
+                self._start(self._around_a_mark())
+            elif bursts and roll < 0.225 and self.world.scenario.alteration_rate:
+                self._start(self._mass_change())
             else:
                 self._start(self._single())
 
@@ -99,7 +107,9 @@ class Workload:
             self.auditor.submitting(request)
 
         async def ask(api: Client) -> None:
+            since = self.world.loop.time()
             for request, outcome in zip(requests, await api.accept_many(requests), strict=True):
+                self._answered("submit", request, "", since, outcome)
                 if isinstance(outcome, DyneinError):
                     self.auditor.refused(request, outcome)
                 else:
@@ -126,7 +136,7 @@ class Workload:
             token = await self._ask(prepare)
         except (NoResponse, DyneinError):
             return
-        request = self.jobs.make(policy=None, run_at=None, delay=None, token=token, body=request.body)
+        request = msgspec.structs.replace(request, run_at=None, delay=None, cancellable=None, token=token)
         for _ in range(self.rng.choice((1, 2, 3))):
             if self.rng.random() < 0.5:
                 self._start(self._create(request))
@@ -160,6 +170,56 @@ class Workload:
         await pause(world.loop, rng.random() * 3 * world.intensity.latency_s)
         await self._move(away, left_ms)
 
+    async def _around_a_mark(self) -> None:
+        """Have a job due within milliseconds of where the marks will be soon; change it, and ask for it, many times."""
+        world, rng, settings = self.world, self.rng, self.world.settings
+        token = await self._submit(self.jobs.make(policy=Policy.SCHEDULED, delay=settings.hold_window_s + 4.0))
+        if token is None:
+            return
+        await pause(world.loop, 1.0 + rng.random() * 2.0)
+        shard = world.signer.verify(token).key.shard
+        for _ in range(rng.choice((2, 4, 8))):
+            mark_ms = max(world.table.shards()[shard].cancel_mark_ms, world.now_ms())
+            what = rng.choice(("get", "old", "move", "move", "cancel"))
+            if what == "get":
+                await self._get(token)
+            elif what == "cancel" and rng.random() < 0.3:
+                await self._cancel(token)
+            else:
+                moved = await self._move(token, mark_ms + rng.choice((-1, 0, 1, 2, 50, 400, 1_500)))
+                if moved is not None and moved != token and what == "old":
+                    await self._by_an_old(token)
+                token = moved or token
+            await pause(world.loop, rng.choice((0.0, 0.003, 0.3)) * rng.random())
+        for ask in rng.sample((self._cancel, self._get, self._cancel, self._get, self._by_an_old), 3):
+            self._start(ask(token))
+
+    async def _by_an_old(self, token: str) -> None:
+        """Ask by a token that the job may not have any more."""
+        ask = self.rng.choice(("get", "cancel", "move", "move"))
+        if ask == "get":
+            await self._get(token)
+        elif ask == "cancel":
+            await self._cancel(token)
+        else:
+            await self._move(token)
+
+    async def _mass_change(self) -> None:
+        """Many jobs due at the same few milliseconds are all cancelled or moved at once, far from a mark or close."""
+        world, rng = self.world, self.rng
+        due_ms = world.now_ms() + rng.randint(8_000, 20_000)
+        many = rng.choice((20, 40))
+        requests = [self.jobs.make(run_at=due_ms + rng.choice((0, 0, 1)), policy=Policy.SCHEDULED) for _ in range(many)]
+        tokens = await self._submit_many(requests)
+        lead_s = rng.choice((world.settings.read_ahead_s, world.settings.hold_window_s, 5.0))
+        await pause(world.loop, max(0.0, (due_ms - world.now_ms()) / 1000 - lead_s + 0.5 * (rng.random() - 0.5)))
+        mark_ms = due_ms + rng.choice((1, 3_000))
+        for token in tokens:
+            self._start(self._cancel(token) if rng.random() < 0.7 else self._moved(token, mark_ms))
+
+    async def _moved(self, token: str, run_at: int) -> None:
+        await self._move(token, run_at)
+
     async def _create(self, request: JobRequest) -> None:
         await self._submit(request)
 
@@ -168,7 +228,7 @@ class Workload:
 
         async def ask(api: Client) -> str:
             try:
-                accepted = await api.accept(request)
+                accepted = await self._recorded("submit", request, request.token or "", api.accept(request))
             except DyneinError as error:
                 self.auditor.refused(request, error)
                 raise
@@ -195,6 +255,8 @@ class Workload:
                 await self._to_the_brink(token)
             else:
                 moved = await self._move(token)
+                if moved is not None and moved != token and rng.random() < 0.3:
+                    await self._by_an_old(token)
                 token = moved or token
             roll = rng.random()
 
@@ -211,7 +273,7 @@ class Workload:
         self.auditor.cancelling(token)
 
         async def ask(api: Client) -> None:
-            await api.cancel(token)
+            await self._recorded("cancel", token, token, api.cancel(token))
             self.auditor.cancelled(token)
 
         try:
@@ -244,7 +306,8 @@ class Workload:
         self.auditor.moving(token)
 
         async def ask(api: Client) -> str:
-            moved = await api.move(token, MoveRequest(run_at, delay))
+            request = MoveRequest(run_at, delay)
+            moved = await self._recorded("move", request, token, api.move(token, request))
             self.auditor.moved(token, moved.token)
             return moved.token
 
@@ -257,7 +320,7 @@ class Workload:
 
     async def _get(self, token: str) -> None:
         async def ask(api: Client) -> None:
-            self.auditor.looked_up(token, (await api.get(token)).state)
+            await self._recorded("get", token, token, api.get(token))
 
         try:
             await self._ask(ask)
@@ -265,6 +328,24 @@ class Workload:
             return
 
     # --- their requests --------------------------------------------------------------------------------------------
+
+    async def _recorded(
+        self, verb: str, what: JobRequest | MoveRequest | str, token: str, call: Coroutine[Any, Any, ResultT]
+    ) -> ResultT:
+        """The result of ``call``, which the process that is asked makes. The auditor gets it, or its error."""
+        since = self.world.loop.time()
+        try:
+            answer = await call
+        except DyneinError as error:
+            self._answered(verb, what, token, since, error)
+            raise
+        self._answered(verb, what, token, since, answer)
+        return answer
+
+    def _answered(self, verb: str, what: JobRequest | MoveRequest | str, token: str, since: float, answer: Any) -> None:
+        process = OWNER.get()
+        assert isinstance(process, Process), "called in a process"
+        self.auditor.answered(Asked(verb, what, token, process.name, since, self.world.loop.time(), answer))
 
     async def _ask(self, ask: Ask[ResultT]) -> ResultT:
         """One request to some API process. Raises `NoResponse`, or the error that it was answered with."""

@@ -70,7 +70,7 @@ class World:
         network_rng = random.Random(f"network {scenario.seed}")
         self.network = Network(loop, network_rng, self.intensity, copy_context(), self.met)
         engines_rng = random.Random(f"engines {scenario.seed}")
-        self.faults = EngineFaults(engines_rng, self.intensity, scenario, self.clock, self.met)
+        self.faults = EngineFaults(engines_rng, self.intensity, scenario, self.clock, loop, self.met)
         self.queues = FakeQueues(self.clock, faults=self.faults)
         self.table = FakeTriggerTable(
             self.clock,
@@ -83,6 +83,8 @@ class World:
         self.evidence = Evidence(self.trace.note)
         self.books = Books()
         self.faults.quirks = self.evidence.quirks
+        self.network.on_trouble = self.evidence.trouble
+        self.network.slow_s = self.settings.call_timeout_s / 2
         self.signer = TokenSigner([SECRET.encode()])
         self.processes: list[Process] = []
         self.apis: dict[str, Client] = {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +74,39 @@ def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"lease_ttl_s": 7.0}, "lease_ttl_s must exceed"),
-        ({"read_ahead_s": 1.9}, "read_ahead_s must be at least"),
-        ({"hold_window_s": 4.9}, "hold_window_s must be at least"),
-        ({"visibility_timeout_s": 11}, "visibility_timeout_s must exceed"),
-        ({"retire_grace_s": 39.0}, "retire_grace_s must be at least"),
+        ({"lease_ttl_s": 7.0, "member_ttl_s": 7.0}, "lease_ttl_s must exceed 2 * tick_s + call_timeout_s"),
+        ({"tick_s": 2.5, "read_ahead_s": 7.5, "hold_window_s": 9.5}, "lease_ttl_s must exceed 2 * tick_s"),
+        ({"member_ttl_s": 6.6}, "member_ttl_s must exceed 4/3 * call_timeout_s"),
+        ({"call_timeout_s": 6.0}, "member_ttl_s must exceed 4/3 * call_timeout_s"),
+        ({"member_ttl_s": 10.5}, "member_ttl_s must not exceed lease_ttl_s"),
+        ({"lease_ttl_s": 7.5}, "member_ttl_s must not exceed lease_ttl_s"),
+        ({"read_ahead_s": 1.9}, "read_ahead_s must be at least 3 * tick_s"),
+        ({"hold_window_s": 4.9}, "hold_window_s must be at least read_ahead_s"),
+        ({"visibility_timeout_s": 11}, "visibility_timeout_s must exceed hold_window_s"),
+        ({"lease_ttl_s": 151.0}, "retire_grace_s must be at least 4 * lease_ttl_s"),
+        ({"retire_grace_s": 599.0}, "retire_grace_s must be at least 2 * clock_skew_max_s"),
+        ({"clock_skew_max_s": 301.0}, "retire_grace_s must be at least 2 * clock_skew_max_s"),
         ({"pack_bytes_max": 262145}, "pack_bytes_max must not exceed"),
+        ({"ops_port": 8080}, "ops_port must differ from port"),
         ({"token_secrets": "0123456789abcdef,short"}, "every secret in token_secrets"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_with_a_sentence(
     overrides: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InvalidSettings, match=message):
+    with pytest.raises(InvalidSettings) as raised:
         load_settings(overrides)
+    (sentence,) = str(raised.value).splitlines()
+    assert message in re.sub(r" \([0-9.]+\)", "", sentence), "the values aside"
+
+
+def test_a_relation_s_sentence_has_both_values_and_the_fix() -> None:
+    with pytest.raises(InvalidSettings) as raised:
+        load_settings({"retire_grace_s": 300.0})
+    assert str(raised.value) == (
+        "retire_grace_s (300) must be at least 2 * clock_skew_max_s (600), or a job that a slow clock stores is never "
+        "read: raise retire_grace_s, or keep the clocks closer"
+    )
 
 
 def test_secrets_are_split_and_never_shown() -> None:

@@ -2,15 +2,16 @@
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 
 import pytest
 
-from dynein.core.keys import bucket_of
+from dynein.core.keys import TriggerKey, bucket_of
 from dynein.core.ledger import Counts
-from dynein.core.trigger_store import Cancelled
+from dynein.core.trigger_store import Cancelled, Found, Tombstone
 from dynein.delivery.dead_letter_queue import KIND_INBOUND, KIND_JOB
 from dynein.errors import AccessDenied, Throttled, Unavailable
-from dynein.testing import Faults, ManualClock
+from dynein.testing import FakeTriggerTable, Faults, ManualClock
 from dynein.testing.faults import Call
 from tests.unit.ingest.world import INBOUND, WIDTH_MS, World, bucket_of_entry, due_of, trigger_of
 
@@ -38,6 +39,7 @@ async def test_a_job_due_in_two_seconds_is_sent_at_its_millisecond_and_never_sto
 
 async def test_many_near_jobs_leave_each_at_its_own_millisecond_in_due_order(world: World) -> None:
     entries = [world.entry(due_in_ms / 1000) for due_in_ms in (1500, 3, 977, 978, 978, 4002, 1)]
+    await world.own(0, read_mark_ms=world.now_ms() + 1400, settled_mark_ms=world.now_ms() + 1000)
     process = world.process()
     await world.post(*entries[:4])
     await world.post(*entries[4:])
@@ -87,6 +89,7 @@ async def test_a_wall_clock_set_forward_is_noticed_within_a_second(world: World)
 
 async def test_what_is_overdue_is_sent_at_once(world: World) -> None:
     entry = world.entry(-HOUR_S)
+    await world.own(0, read_mark_ms=world.now_ms(), settled_mark_ms=world.now_ms())
     await world.post(entry)
     world.process().start()
     await world.clock.settle()
@@ -254,8 +257,9 @@ async def test_one_job_in_two_messages_at_once_is_written_once_a_batch(world: Wo
 
 async def test_one_near_job_in_two_messages_is_looked_up_once_a_call(world: World) -> None:
     entry, other = world.entry(2.0), world.entry(2.0)
+    await world.own(0, read_mark_ms=due_of(entry), settled_mark_ms=due_of(entry))
     process = world.process()
-    gate = process.faults.hold_before_next("raise_hold_mark")
+    gate = process.faults.hold_before_next("get")
     await world.post(entry, other)
     await world.post(entry)
     process.start()
@@ -469,12 +473,63 @@ async def test_a_cancel_after_the_mark_is_up_is_too_late_and_the_job_is_sent(wor
     lookup = process.faults.hold_before_next("tombstones")
     await world.post(entry)
     process.start()
-    await world.clock.settle()
+    await world.clock.advance(process.settings.tick_s)
     assert lookup.reached.is_set()
     assert await world.table.cancel(trigger_of(entry).key) is Cancelled.TOO_LATE
     lookup.open()
     await world.clock.advance(10)
     assert world.times_delivered() == {entry.token: 1}
+
+
+class SlowToShow(FakeTriggerTable):
+    """A cancel's tombstone shows half a second after the shard's record is free again."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock, bucket_width_ms=WIDTH_MS, shard_count=2)
+        self._clock = clock
+        self._shows_at: dict[TriggerKey, float] = {}
+
+    async def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
+        self._shows_at[key] = self._clock.monotonic() + 0.5
+        return await super().cancel(key)
+
+    async def tombstones(self, keys: Sequence[TriggerKey]) -> list[Tombstone]:
+        return [tombstone for tombstone in await super().tombstones(keys) if self._shows(tombstone.key)]
+
+    async def find(self, key: TriggerKey) -> Found:
+        found = await super().find(key)
+        return found if self._shows(key) else found._replace(tombstone=None)
+
+    def _shows(self, key: TriggerKey) -> bool:
+        return self._clock.monotonic() >= self._shows_at.get(key, 0.0)
+
+
+@pytest.mark.parametrize("received_before", [False, True])
+async def test_a_cancel_may_show_on_the_shard_s_record_before_its_tombstone_does(
+    world: World, *, received_before: bool
+) -> None:
+    world.table = SlowToShow(world.clock)
+    entry = world.entry(3.0)
+    await world.post(entry)
+    if received_before:
+        world.queues.faults.duplicate_next()
+        await world.queues.receive(world.queues.url(INBOUND), entries_max=1, wait_s=0, visibility_timeout_s=30)
+    assert await world.table.cancel(trigger_of(entry).key) is Cancelled.CANCELLED
+    process = world.process()
+    process.start()
+    await world.clock.advance(10)
+    assert process.calls("raise_hold_mark") == 1
+    assert world.delivered == []
+
+
+async def test_what_waits_for_its_mark_is_not_late_while_the_shard_has_an_owner(world: World) -> None:
+    entry, soon = world.entry(2.2), world.entry(0.3)
+    now_ms = world.now_ms()
+    await world.own(0, read_mark_ms=now_ms + 3000, settled_mark_ms=now_ms + 2000)
+    await world.post(entry, soon)
+    world.process().start()
+    await world.clock.advance(10)
+    assert [d.at_ms for d in world.delivered] == [due_of(soon), due_of(entry)]
 
 
 async def test_a_far_job_cancelled_in_the_inbound_queue_meets_its_tombstone_in_the_store(world: World) -> None:
@@ -926,7 +981,7 @@ async def test_it_stops_receiving_when_its_memory_for_jobs_is_full(world: World)
     for _ in range(50):
         await world.post(*[world.entry(5.0) for _ in range(4)])
     process.start()
-    await world.clock.settle()
+    await world.clock.advance(process.settings.tick_s)
     assert process.ingester.near_jobs.jobs == 8
     assert process.ingester.admission.slots == 8
     assert world.inbound_visible() >= 30, "what cannot be taken in is left to others"
@@ -946,7 +1001,7 @@ async def test_a_message_larger_than_the_bound_is_taken_in_alone(world: World) -
     await world.post(small)
     await world.post(*[world.entry(5.0) for _ in range(30)])
     process.start()
-    await world.clock.settle()
+    await world.clock.advance(process.settings.tick_s)
     assert process.ingester.near_jobs.jobs in (1, 30)
     await world.clock.advance(10)
     assert len(world.delivered) == 31
@@ -1010,7 +1065,7 @@ async def test_a_drain_holds_nothing_new_that_is_due_later(world: World) -> None
     lookup = process.faults.hold_before_next("tombstones")
     await world.post(entry)
     process.start()
-    await world.clock.settle()
+    await world.clock.advance(process.settings.tick_s)
     assert lookup.reached.is_set()
     process.stopping.set()
     await world.clock.settle()

@@ -70,3 +70,22 @@ async def test_concurrent_holders_share_one_raise_and_a_later_due_time_gets_its_
     assert [call.verb for call in table.faults.calls] == ["raise_hold_mark"]
     await marks.cover({0: now_ms + 7001})
     assert len(table.faults.calls) == 2
+
+
+async def test_a_mark_that_the_owner_says_has_stood_needs_no_wait() -> None:
+    clock = ManualClock()
+    table = FakeTriggerTable(clock, shard_count=1)
+    marks = marks_cache(table, clock)
+    now_ms = clock.now_ms()
+    record = await table.take(table.shards()[0], "d")
+    assert record is not None
+    await table.renew(record, read_mark_ms=now_ms + 4000, settled_mark_ms=now_ms + 3000, retired_before=0)
+    await marks.refresh([0])
+    assert marks.has_stood(0, now_ms + 3000)
+    assert not marks.has_stood(0, now_ms + 3001)
+    await asyncio.wait_for(marks.stood({0: now_ms + 3000}), 10)
+    standing = asyncio.ensure_future(marks.stood({0: now_ms + 3001}))
+    await clock.advance(0.999)
+    assert not standing.done()
+    await clock.advance(0.001)
+    assert standing.done()

@@ -188,7 +188,9 @@ class World:
     def record(self, shard: int) -> ShardRecord:
         return self.table.shards()[shard]
 
-    async def own(self, shard: int, *, read_mark_ms: int, retired_before: int = 0) -> ShardRecord:
+    async def own(
+        self, shard: int, *, read_mark_ms: int, settled_mark_ms: int | None = None, retired_before: int = 0
+    ) -> ShardRecord:
         """Be the shard's dispatcher for a moment: read up to a mark, retire buckets."""
         record = self.record(shard)
         if record.owner != "dispatcher":
@@ -196,7 +198,10 @@ class World:
             assert taken is not None
             record = taken
         renewed = await self.table.renew(
-            record, settled_mark_ms=record.settled_mark_ms, read_mark_ms=read_mark_ms, retired_before=retired_before
+            record,
+            settled_mark_ms=record.settled_mark_ms if settled_mark_ms is None else settled_mark_ms,
+            read_mark_ms=read_mark_ms,
+            retired_before=retired_before,
         )
         assert renewed is not None
         return renewed

@@ -94,24 +94,3 @@ async def test_nothing_is_repeated_once_the_run_has_ended() -> None:
     retrying.ended.set()
     with pytest.raises(RetryEnded):
         await asking
-
-
-async def test_work_is_repeated_until_nothing_of_it_is_left() -> None:
-    retrying = Retrying(tries_max=None)
-    answers: list[int | Exception] = [7, 3, Unavailable("no answer"), 3, 3, 1, 0]
-    tried_at: list[float] = []
-
-    async def attempt() -> int:
-        tried_at.append(retrying.clock.monotonic())
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    await retrying.clock.result_of(retrying.retry.until_none_left("work", attempt))
-    assert answers == []
-    assert retrying.failed == [("work", "no answer", 2)]
-    pauses = [later - earlier for earlier, later in itertools.pairwise(tried_at)]
-    got_on = [pauses[0], pauses[1], pauses[5]]
-    assert all(pause <= 0.5 for pause in got_on), "a try that did a part of the work starts the pauses anew"
-    assert pauses[4] > 1.0, "and one that did nothing does not"

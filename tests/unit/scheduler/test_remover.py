@@ -19,7 +19,8 @@ from dynein.scheduler.memory_budget import MemoryBudget
 from dynein.scheduler.remover import Remover
 from dynein.scheduler.shard_buffer import BufferedTrigger, ShardBuffer
 from dynein.settings import Settings
-from dynein.testing import FakeTriggerTable, ManualClock
+from dynein.testing import ManualClock
+from tests.unit.hot_partition import HotTable
 
 
 class Validity:
@@ -54,7 +55,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.table = FakeTriggerTable(self.clock, bucket_width_ms=60_000, shard_count=1)
+        self.table = HotTable(self.clock, bucket_width_ms=60_000, shard_count=2)
         self.dead_letters = DeadLetters()
         self.telemetry = Telemetry()
         self.memory = MemoryBudget(1_000, 100)
@@ -66,12 +67,13 @@ class Scene:
             self.memory,
             Context(self.clock, random.Random(7), self.telemetry),
             Settings(backoff_first_s=0.1, backoff_max_s=1.0),
+            bucket_width_ms=60_000,
         )
 
-    async def stored(self, *records: bytes, readable: bool = True) -> list[BufferedTrigger]:
+    async def stored(self, *records: bytes, readable: bool = True, shard: int = 0) -> list[BufferedTrigger]:
         entries = []
         for record in records:
-            key = TriggerKey(self.clock.now_ms(), record.rjust(12, b"-"), 0)
+            key = TriggerKey(self.clock.now_ms(), record.rjust(12, b"-"), shard)
             trigger = Trigger(key, "token", record)
             assert await self.table.add([trigger]) == []
             self.memory.take_more(1)
@@ -93,11 +95,37 @@ async def test_removals_of_one_turn_share_calls_and_what_is_left_is_repeated(sce
     for entry in await scene.stored(*(b"%02d" % i for i in range(30))):
         scene.remover.remove(entry)
     await scene.clock.advance(1.0)
-    assert scene.removals() == [25, 2, 5], "a call that is not full goes when no other is under way"
+    assert scene.removals() == [25, 5, 2], "what is left waits, and the next call does not wait for it"
     assert scene.table.triggers() == []
     assert len(scene.buffer) == 0
     assert scene.memory.slots == 0
     assert scene.telemetry.removed._value.get() == 30
+
+
+async def test_a_shard_that_takes_no_removals_delays_its_own_alone() -> None:
+    scene = Scene()
+    hot = await scene.stored(*(b"h%03d" % i for i in range(300)), shard=1)
+    healthy = await scene.stored(*(b"%02d" % i for i in range(25)))
+    scene.table.hot = frozenset([1])
+    for entry in [*hot, *healthy]:
+        scene.remover.remove(entry)
+    await scene.clock.advance(1.0)
+    assert {trigger.key.shard for trigger in scene.table.triggers()} == {1}
+    scene.table.hot = frozenset()
+    await scene.clock.advance(10.0)
+    assert scene.table.triggers() == []
+
+
+async def test_a_shard_without_a_valid_lease_keeps_no_other_s_dead_letters(scene: Scene) -> None:
+    scene.lease.is_valid = False
+    for entry in await scene.stored(b"invalid", readable=False):
+        scene.remover.dead_letter(entry, "not a job")
+    await scene.clock.advance(1.0)
+    scene.buffer = ShardBuffer(Validity(), scene.memory, scene.clock, 60_000)
+    for entry in await scene.stored(b"valid", readable=False, shard=1):
+        scene.remover.dead_letter(entry, "not a job")
+    await scene.clock.settle()
+    assert scene.dead_letters.accepted == [b"valid"]
 
 
 async def test_a_trigger_that_was_not_sent_is_removed_and_not_counted(scene: Scene) -> None:
