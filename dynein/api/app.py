@@ -18,7 +18,7 @@ from dynein.api.caller import shown_path
 from dynein.api.docs_page import CONTENT_SECURITY_POLICY, docs_page
 from dynein.api.envelope import Envelope
 from dynein.api.fast_path import FastPath
-from dynein.api.health import Lifecycle, health_routes
+from dynein.api.health import Health, Lifecycle, health_routes
 from dynein.api.hosts import AllowedHosts
 from dynein.api.openapi import openapi_document
 from dynein.api.problems import headers_of, make, problem_of, respond
@@ -33,7 +33,7 @@ from dynein.settings import Settings
 
 def create_app(
     submissions: Submissions | None,
-    readiness: Callable[[], Awaitable[list[str]]],
+    readiness: Callable[[], Awaitable[Health]],
     lifecycle: Lifecycle,
     telemetry: Telemetry,
     settings: Settings,

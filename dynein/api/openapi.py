@@ -215,7 +215,9 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
 
 
 def _operation_paths() -> dict[str, Any]:
-    def probe(operation_id: str, summary: str, status: str, problems: tuple[str, ...]) -> dict[str, Any]:
+    def probe(
+        operation_id: str, summary: str, status: str, problems: tuple[str, ...], **more: dict[str, Any]
+    ) -> dict[str, Any]:
         response = {
             "description": summary,
             "content": {
@@ -223,7 +225,7 @@ def _operation_paths() -> dict[str, Any]:
                     "schema": {
                         "type": "object",
                         "required": ["status"],
-                        "properties": {"status": {"const": status}},
+                        "properties": {"status": {"const": status}, **more},
                         "additionalProperties": False,
                     }
                 }
@@ -237,7 +239,17 @@ def _operation_paths() -> dict[str, Any]:
 
     return {
         "/healthz": probe("healthz", "The process is alive", "alive", ()),
-        "/readyz": probe("readyz", "The process reaches SQS and the table", "ready", ("not-ready",)),
+        "/readyz": probe(
+            "readyz",
+            "The process has reached what its roles need",
+            "ready",
+            ("not-ready",),
+            unreachable={
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "What it cannot reach at the moment, though it is ready: requests may get a 503.",
+            },
+        ),
         "/metrics": {
             "get": operation(
                 "metrics",

@@ -12,7 +12,8 @@ entry acknowledged                            `Outcome.SENT`
 entry refused for its content                 dead-letters that job at once: sending it again cannot succeed
 entry or call throttled, failed, or no reply  pauses the lane, then tries the same batch again
 queue missing, access denied                  the same, and looks the queue up anew
-failing for longer than the retry budget      dead-letters the batch; one later success ends the failure
+failing for longer than the retry budget      dead-letters the batch, and further jobs at once, but for one batch after
+                                              each pause, which is tried; one success ends the failure
 dead-letter queue fails too                   keeps trying: a job is done only when some queue has acknowledged it
 ============================================  ==================================================================
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dynein.api.health import health_routes
+from dynein.api.health import Health, health_routes
 from dynein.errors import InvalidSettings
 from dynein.observability.telemetry import Telemetry
 from dynein.settings import ROLES, Settings, load_settings
@@ -96,11 +96,16 @@ def test_the_settings_are_known_and_fit_one_another(directory: str, settings_of:
 
 
 @workloads
-def test_only_what_needs_the_token_secrets_has_them(directory: str) -> None:
+def test_every_role_has_the_same_token_secrets(directory: str) -> None:
+    """Each signs, or verifies, what is on the inbound and the dead-letter queue."""
     assert set.union(*(roles(pod) for _, pod in pods(render(directory)))) == set(ROLES)
     for name, pod in pods(render(directory)):
-        given = environment(render(directory), pod, SECRETS)
-        assert ("DYNEIN_TOKEN_SECRETS" in given) == ("api" in roles(pod)), name
+        assert environment(render(directory), pod, SECRETS)["DYNEIN_TOKEN_SECRETS"] == str(*SECRETS.values()), name
+
+
+def test_bootstrap_signs_nothing_and_has_no_secrets() -> None:
+    [(_, job)] = pods(render(BOOTSTRAP))
+    assert "DYNEIN_TOKEN_SECRETS" not in environment(render(BOOTSTRAP), job, SECRETS)
 
 
 def test_bootstrap_prepares_what_the_service_uses() -> None:
@@ -164,10 +169,10 @@ def test_a_pod_has_time_to_drain(directory: str, settings_of: Callable[..., Sett
 
 @workloads
 def test_probes_ask_for_what_is_served_where_it_is_served(directory: str, settings_of: Callable[..., Settings]) -> None:
-    async def reasons() -> list[str]:
-        return []
+    async def health() -> Health:
+        return Health([], [])
 
-    served = {route.path for route in health_routes(reasons, Telemetry())}
+    served = {route.path for route in health_routes(health, Telemetry())}
     for _, pod in pods(render(directory)):
         settings = settings_of(directory, pod)
         only = container(pod)

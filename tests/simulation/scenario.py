@@ -26,6 +26,7 @@ KINDS = {
     "request_lost": "a call is lost on its way",
     "response_lost": "a call takes effect, and its response is lost",
     "straggler": "a call takes effect long after its caller gave up",
+    "unexpected": "a call of an ingester to the table ends with an error that nobody has foreseen",
     "slow": "a call or its response takes up to one and a half times the call timeout",
     "partial": "half of a batch fails inside a response with status 200",
     "hot": "a partition of the table takes no writes until shortly before its bucket may be retired",
@@ -46,10 +47,13 @@ KINDS = {
     "scale": "processes are added and stopped",
     "shards": "the shard count is raised",
     "poison": "unreadable messages are in the inbound queue",
+    "forged": "another program writes to the inbound and the dead-letter queue, without the secret",
 }
 """Kinds of faults, and what each is."""
-
-
+_EXPLAINING = tuple(kind for kind in KINDS if kind != "forged")
+"""Those that may explain what happened to a job. A forged message explains nothing, so it is drawn by itself."""
+_FORGED = 0.2
+"""Share of the seeds."""
 _PAIRS = (
     ("partition", "slow"),
     ("partition", "bad_queue"),
@@ -63,6 +67,7 @@ _PAIRS = (
     ("scale", "shards"),
     ("redeliver", "crash"),
     ("redeliver", "hot"),
+    ("unexpected", "redeliver"),
     ("renewals", "partial"),
     ("renewals", "redeliver"),
     ("conflict", "slow"),
@@ -136,6 +141,8 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
     """The scenario of a seed. ``mix``: kinds of faults, in place of those that the seed would choose."""
     rng = random.Random(f"scenario {seed}")
     kinds = _kinds(rng)
+    if random.Random(f"attacker {seed}").random() < _FORGED:
+        kinds += ("forged",)
     if mix is not None:
         kinds = tuple(kind for kind in KINDS if kind in mix)
     tick_s = rng.choice((0.5, 1.0, 1.0))
@@ -211,10 +218,10 @@ def _kinds(rng: random.Random) -> tuple[str, ...]:
     if mood < 0.15:
         return rng.choice(_PAIRS)
     if mood < 0.6:
-        few = rng.sample(tuple(KINDS), rng.choice((1, 2, 2, 3, 4)))
-        return tuple(kind for kind in KINDS if kind in few)
+        few = rng.sample(_EXPLAINING, rng.choice((1, 2, 2, 3, 4)))
+        return tuple(kind for kind in _EXPLAINING if kind in few)
     share = 0.4 if mood < 0.85 else 0.9
-    return tuple(kind for kind in KINDS if rng.random() < share)
+    return tuple(kind for kind in _EXPLAINING if rng.random() < share)
 
 
 def fault_intensity_of(scenario: Scenario, rng: random.Random) -> FaultIntensity:
@@ -223,7 +230,7 @@ def fault_intensity_of(scenario: Scenario, rng: random.Random) -> FaultIntensity
     intensity.latency_s = rng.choice((0.001, 0.01, 0.06))
     intensity.long_pages, intensity.long_page_s = rng.choice(((0.1, 0.1), (0.3, 0.5)))
     bad = rng.choice((0.01, 0.05, 0.2))
-    fates = ("throttled", "refused", "reset", "request_lost", "response_lost", "straggler")
+    fates = ("throttled", "refused", "reset", "request_lost", "response_lost", "straggler", "unexpected")
     intensity.fates = [(kind, bad / 2) for kind in fates if scenario.has(kind)]
     if scenario.has("slow"):
         intensity.slow = rng.choice((0.02, 0.2))
