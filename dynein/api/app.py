@@ -50,6 +50,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if serves_api else None,
+        # FastAPI's own spans, where a process has a tracer for everything, have the whole path: with the token in it.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     document = openapi_document(settings, serves_ops=serves_ops)
     routes = job_routes(submissions, lifecycle, settings) if submissions is not None else []
