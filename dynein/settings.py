@@ -105,8 +105,9 @@ class Settings(BaseSettings):
     )
     token_secrets: SecretStr | None = Field(
         None,
-        description="Secrets that sign job tokens, comma-separated; required for the `api` role. The first signs, all "
-        f"verify. At least {SECRET_BYTES_MIN} bytes each.",
+        description="Secrets that sign job tokens and what Dynein writes to its own queues, comma-separated; required "
+        "for every role, for `dynein redrive` and for `dynein audit --repair`, and the same for all. The first signs, "
+        f"all verify. At least {SECRET_BYTES_MIN} bytes each.",
     )
     message_bytes_max: Annotated[int, Field(ge=8192, le=1048576)] = Field(
         262144,
@@ -373,6 +374,14 @@ class Settings(BaseSettings):
     def ledger_grace_in_force_s(self) -> float:
         """`ledger_grace_s`, or its default."""
         return self.retry_budget_s + _LEDGER_GRACE_MORE_S if self.ledger_grace_s is None else self.ledger_grace_s
+
+    def require_secrets(self, why: str) -> None:
+        """Raise `InvalidSettings` if there is no secret. ``why``: who needs it, and for what."""
+        if not self.secrets:
+            raise InvalidSettings(
+                f"DYNEIN_TOKEN_SECRETS is needed {why}. Give every process of the deployment, and commands, the same; "
+                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
 
     @property
     def own_queues(self) -> frozenset[str]:

@@ -18,6 +18,7 @@ from dynein.aws.ports import aws_ledger, aws_ports, aws_queues, aws_table
 from dynein.cli.output import err, print_remark
 from dynein.core.ledger import Row, rows
 from dynein.core.queue_address import name_of
+from dynein.core.seal import Seal
 from dynein.delivery.destinations import Destinations
 from dynein.errors import FatalError
 from dynein.ledger.reader import closing_by
@@ -58,13 +59,17 @@ async def run_tail(
 
 async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet: bool) -> Report:
     """``dynein audit``; shows its progress on a terminal, unless ``quiet``."""
+    if repair:
+        settings.require_secrets("to sign what a repair puts on the inbound queue")
     context = command_context()
     async with clients(settings) as aws:
         table = aws_table(aws, context, settings)
         layout = await verify_layout(table, settings)
         ports = aws_ports(aws, table, layout, context, settings)
         destinations = Destinations(ports.queues, context.clock, ttl_s=settings.destination_cache_s)
-        requeue = requeue_by(ports.queues, destinations, settings.inbound_queue) if repair else None
+        requeue = None
+        if repair:
+            requeue = requeue_by(ports.queues, destinations, settings.inbound_queue, Seal(settings.secrets))
         with Progress(console=err, transient=True, disable=_hidden(quiet=quiet)) as progress:
             task = progress.add_task("reading time buckets", total=None)
             return await audit(
@@ -81,6 +86,7 @@ async def run_redrive(
     settings: Settings, selection: Selection, *, dead_letters_max: int, quiet: bool
 ) -> redrive.Report:
     """``dynein redrive``; shows its progress on a terminal, unless ``quiet``."""
+    settings.require_secrets("to verify what is on the dead-letter queue")
     context = command_context()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     async with clients(settings) as aws:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from dynein.core.ports import Deployment, Ports
+from dynein.core.seal import Seal
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.delivery import Delivery
 from dynein.errors import DyneinError
@@ -77,7 +78,9 @@ class Ingester:
         late_writes = LateWrites(ports.shards, marks, deployment.layout, retry, context, settings)
         writes = CheckedWrites(store, late_writes, self.near_jobs, poison, retry, context.telemetry)
         processor = MessageProcessor(store, writes, marks, self.near_jobs, poison, context, settings)
-        self._messages = ReceivedMessages(self.inbox, self.visibility, self.admission, processor, poison)
+        self._messages = ReceivedMessages(
+            self.inbox, self.visibility, self.admission, processor, poison, Seal(settings.secrets)
+        )
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Ingest until ``stopping`` is set, then drain, within ``drain_s``.

@@ -26,7 +26,6 @@ from dynein.api.health import Lifecycle, Readiness
 from dynein.aws.clients import Clients, clients
 from dynein.aws.dynamodb.layout import verify_layout
 from dynein.aws.ports import aws_ports, aws_table
-from dynein.errors import InvalidSettings
 from dynein.ledger.process import tally_by
 from dynein.observability.events.process import PROCESS_STARTED, START_DELAYED
 from dynein.observability.telemetry import Telemetry
@@ -63,11 +62,7 @@ class Service:
         listeners: Listeners | None = None,
         sharing: Sharing | None = None,
     ) -> None:
-        if API in roles and not settings.secrets:
-            raise InvalidSettings(
-                "DYNEIN_TOKEN_SECRETS is needed by the api role: it signs job tokens. Make one with: "
-                "python -c 'import secrets; print(secrets.token_urlsafe(32))', and give every API process the same"
-            )
+        settings.require_secrets("by every role, to sign job tokens and what Dynein writes to its own queues")
         self._settings = settings
         self._roles = roles
         self._listeners = listeners

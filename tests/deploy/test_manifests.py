@@ -96,11 +96,16 @@ def test_the_settings_are_known_and_fit_one_another(directory: str, settings_of:
 
 
 @workloads
-def test_only_what_needs_the_token_secrets_has_them(directory: str) -> None:
+def test_every_role_has_the_same_token_secrets(directory: str) -> None:
+    """Each signs, or verifies, what is on the inbound and the dead-letter queue."""
     assert set.union(*(roles(pod) for _, pod in pods(render(directory)))) == set(ROLES)
     for name, pod in pods(render(directory)):
-        given = environment(render(directory), pod, SECRETS)
-        assert ("DYNEIN_TOKEN_SECRETS" in given) == ("api" in roles(pod)), name
+        assert environment(render(directory), pod, SECRETS)["DYNEIN_TOKEN_SECRETS"] == str(*SECRETS.values()), name
+
+
+def test_bootstrap_signs_nothing_and_has_no_secrets() -> None:
+    [(_, job)] = pods(render(BOOTSTRAP))
+    assert "DYNEIN_TOKEN_SECRETS" not in environment(render(BOOTSTRAP), job, SECRETS)
 
 
 def test_bootstrap_prepares_what_the_service_uses() -> None:

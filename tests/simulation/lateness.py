@@ -112,7 +112,8 @@ class Lateness:
             return
         clocks = {process.name: process.clock for process in self._world.processes}
         for token, tries in evidence.sends.items():
-            flights = [a.flight for a in tries if a.flight.role == "dispatcher" and not a.flight.target.endswith(".fifo")]
+            flights = [a.flight for a in tries if a.flight.role == "dispatcher"]
+            flights = [flight for flight in flights if not flight.target.endswith(".fifo")]
             if not token or not flights:
                 continue
             key = parse(token).key

@@ -25,7 +25,7 @@ from dynein.errors import (
     UnknownQueue,
 )
 from dynein.testing.queues import Sent
-from tests.unit.api.setting import INBOUND, Api, job
+from tests.unit.api.setting import INBOUND, SEAL, Api, job
 
 MINUTE_MS = 60_000
 
@@ -175,7 +175,8 @@ async def test_near_and_far_jobs_do_not_share_a_message() -> None:
     near = {"policy": "SCHEDULED", "delay": 2}
     await asyncio.gather(*(api.accept(**(near if i % 2 else {"delay": "1h"})) for i in range(20)))
     now_ms = api.clock.now_ms()
-    kinds = [{arrival.key.due_at_ms - now_ms for arrival in unpack(body)} for body in api.queues.messages(INBOUND)]
+    messages = [unpack(body, SEAL).arrivals for body in api.queues.messages(INBOUND)]
+    kinds = [{arrival.key.due_at_ms - now_ms for arrival in arrivals} for arrivals in messages]
     assert sorted(kinds, key=min) == [{2_000}, {60 * MINUTE_MS}]
 
 

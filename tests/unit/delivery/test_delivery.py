@@ -12,6 +12,7 @@ from dynein.core.job import Attribute, Job, decode_job, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from dynein.core.ledger import Counts, Tally, balance_of
+from dynein.core.seal import Seal
 from dynein.core.trigger import Trigger
 from dynein.delivery.dead_letter_queue import DeadLetterQueue, read_dead_letter
 from dynein.delivery.delivery import Delivery
@@ -26,7 +27,7 @@ from dynein.testing import FakeQueues, Faults, ManualClock
 DLQ = "dead"
 BUDGET_S = 60.0
 BACKOFF_MAX_S = 5.0
-SIGNER = TokenSigner([b"0123456789abcdef"])
+SIGNER, SEAL = TokenSigner([b"0123456789abcdef"]), Seal([b"0123456789abcdef"])
 
 
 class World:
@@ -48,7 +49,7 @@ class World:
             "dispatcher",
             self.queues,
             self.destinations,
-            DeadLetterQueue(dead_queues, Destinations(dead_queues, self.clock, ttl_s=300.0), DLQ),
+            DeadLetterQueue(dead_queues, Destinations(dead_queues, self.clock, ttl_s=300.0), DLQ, SEAL),
             Context(self.clock, random.Random(7), self.telemetry, self.tally),
             Settings(
                 lane_waiting_max=waiting_max,
