@@ -13,6 +13,7 @@ from dynein.core.trigger import Trigger, check
 from dynein.core.trigger_store import (
     ADD_MAX,
     LOOKUP_MAX,
+    MARKER_TTL_S,
     REMOVE_MAX,
     Cancelled,
     DueCount,
@@ -23,7 +24,7 @@ from dynein.core.trigger_store import (
 )
 from dynein.runtime.clock import Clock
 from dynein.testing.faults import Call, Faults
-from dynein.testing.table_state import MARKER_TTL_S, TableState
+from dynein.testing.table_state import TableState
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")

@@ -13,8 +13,6 @@ from dynein.core.trigger_store import Cancelled, DueCount, Found, Moved, Page, T
 from dynein.errors import Conflict, InvalidToken
 from dynein.runtime.clock import Clock
 
-MARKER_TTL_S = 15 * 86400.0
-"""How long tombstones and claims are kept: longer than SQS can keep an inbound message (14 days)."""
 COUNT_UNITS = 0.5
 """What a small page costs, read without strong consistency."""
 PAGE_BYTES_MAX = 1024 * 1024

@@ -24,16 +24,13 @@ from dynein.core.job_token import names
 from dynein.core.keys import DUE_BYTES, JOB_ID_BYTES, Kind, TriggerKey, bucket_of, partition_key, sort_key
 from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger, check
-from dynein.core.trigger_store import Tombstone
+from dynein.core.trigger_store import MARKER_TTL_S, Tombstone
 
 Item = dict[str, Any]
 """One item or key, in DynamoDB's typed form. Built and read in `dynein.aws.dynamodb` only."""
 
 ALONE = b"\0"
 """Sort key of a record that has its partition to itself."""
-MARKER_TTL_S = 15 * 86_400
-"""How long a tombstone or claim outlives its job: SQS keeps an inbound message for 14 days at most, so nothing that it
-must stop can come later."""
 LEDGER_TTL_S = 8 * 86_400
 """How long a window of the ledger is kept after its end: a week to read it in, and a day for DynamoDB to delete it."""
 MEMBER_TTL_S = 86_400
