@@ -185,12 +185,20 @@ class FakeTriggerTable:
     async def heartbeat(self, role: str, member: str, heartbeat: int) -> None:
         """See `dynein.core.shard_records.Roster.heartbeat`."""
         members = self._state.roster.setdefault(role, {})
-        await self._do(Call("table", "beat", role, 1), lambda: members.update({member: heartbeat}))
+        seen_s = self._state.clock.now_ms() // 1000
+        await self._do(Call("table", "beat", role, 1), lambda: members.update({member: (heartbeat, seen_s)}))
 
     async def members(self, role: str) -> dict[str, int]:
         """See `dynein.core.shard_records.Roster.members`."""
         members = self._state.roster.setdefault(role, {})
-        return await self._do(Call("table", "members", role, 0), lambda: dict(sorted(members.items())))
+        call = Call("table", "members", role, 0)
+        return await self._do(call, lambda: {name: heartbeat for name, (heartbeat, _) in sorted(members.items())})
+
+    async def last_seen(self, role: str) -> dict[str, int]:
+        """See `dynein.core.shard_records.Roster.last_seen`. By the fake's clock."""
+        members = self._state.roster.setdefault(role, {})
+        call = Call("table", "last_seen", role, 0)
+        return await self._do(call, lambda: {name: seen_s * 1000 for name, (_, seen_s) in sorted(members.items())})
 
     async def leave(self, role: str, member: str) -> None:
         """See `dynein.core.shard_records.Roster.leave`."""

@@ -51,15 +51,16 @@ class TableState:
         self.layout = Layout(bucket_width_ms, 0)
         self.partitions: dict[tuple[int, int], _Partition] = {}
         self.shards: dict[int, ShardRecord] = {}
-        self.roster: dict[str, dict[str, int]] = {}
-        self._clock = clock
+        self.roster: dict[str, dict[str, tuple[int, int]]] = {}
+        """By role and member: the last heartbeat, and when it came, epoch seconds."""
+        self.clock = clock
         self._marker_ttl_s = marker_ttl_s
         self._claims: dict[bytes, tuple[str, float]] = {}
 
     def raise_shard_count(self, shard_count: int) -> None:
         assert shard_count >= self.layout.shard_count, "the shard count only grows"
         for shard in range(self.layout.shard_count, shard_count):
-            self.shards[shard] = new_shard_record(shard, self._clock.now_ms(), self.width_ms)
+            self.shards[shard] = new_shard_record(shard, self.clock.now_ms(), self.width_ms)
         self.layout = Layout(self.width_ms, shard_count)
 
     def triggers(self) -> list[Trigger]:
@@ -80,7 +81,7 @@ class TableState:
         return Found(self.trigger(key), self.tombstone(key))
 
     def claim(self, arrival: Arrival) -> bool:
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         winner, expires_at = self._claims.get(arrival.key.job_id, ("", now))
         if expires_at <= now:
             winner = arrival.create_id
@@ -159,7 +160,7 @@ class TableState:
         self._partition(trigger.key).put(sort_key(trigger.key, Kind.TRIGGER), _Stored(trigger, float("inf")))
 
     def put_tombstone(self, tombstone: Tombstone) -> None:
-        stored = _Stored(tombstone, self._clock.monotonic() + self._marker_ttl_s)
+        stored = _Stored(tombstone, self.clock.monotonic() + self._marker_ttl_s)
         self._partition(tombstone.key).put(sort_key(tombstone.key, Kind.TOMBSTONE), stored)
 
     def drop_trigger(self, key: TriggerKey) -> None:
@@ -171,7 +172,7 @@ class TableState:
 
     def tombstone(self, key: TriggerKey) -> Tombstone | None:
         stored = self._partition(key).records.get(sort_key(key, Kind.TOMBSTONE))
-        if stored is None or stored.expires_at <= self._clock.monotonic():
+        if stored is None or stored.expires_at <= self.clock.monotonic():
             return None
         return stored.content if isinstance(stored.content, Tombstone) else None
 

@@ -334,6 +334,9 @@ class WiredTable:
     async def members(self, role: str) -> dict[str, int]:
         return await self._wire.call(TABLE, "members", lambda: self._table.members(role))
 
+    async def last_seen(self, role: str) -> dict[str, int]:
+        return await self._wire.call(TABLE, "last_seen", lambda: self._table.last_seen(role))
+
     async def leave(self, role: str, member: str) -> None:
         await self._wire.call(TABLE, "leave", lambda: self._table.leave(role, member))
 

@@ -33,8 +33,9 @@ ALONE = b"\0"
 """Sort key of a record that has its partition to itself."""
 LEDGER_TTL_S = 8 * 86_400
 """How long a window of the ledger is kept after its end: a week to read it in, and a day for DynamoDB to delete it."""
-MEMBER_TTL_S = 86_400
-"""When a member that never left is deleted. For tidiness only: whether it is alive, its heartbeat shows."""
+MEMBER_TTL_S = 2 * 86_400
+"""When a member that never left is deleted. Whether it is alive, its heartbeat shows; but the ledger wants to know for
+a day, and for as long as a window takes to close, that it ended without draining (`dynein.ledger.reader`)."""
 
 
 def text(value: str) -> Item:
