@@ -124,6 +124,9 @@ class TriggerStore(Protocol):
         stored record moves along.
         """
 
+    async def reserve(self, key: TriggerKey, for_s: int) -> bool:
+        """Reserve a stored trigger for one repair, for so long by wall clocks. ``False``: it is another's, or gone."""
+
     async def buckets(self) -> list[tuple[int, int]]:
         """Every (bucket, shard) that holds anything, by a scan of the whole table: for ``dynein audit`` only."""
 

@@ -134,6 +134,10 @@ class FakeTriggerTable:
         assert to.key != key, "a job cannot be moved to where it is"
         return await self._do(Call("table", "move", str(key.shard), 1), lambda: self._state.move(key, to))
 
+    async def reserve(self, key: TriggerKey, for_s: int) -> bool:
+        """See `dynein.core.trigger_store.TriggerStore.reserve`."""
+        return await self._do(Call("table", "reserve", str(key.shard), 1), lambda: self._state.reserve(key, for_s))
+
     async def buckets(self) -> list[tuple[int, int]]:
         """See `dynein.core.trigger_store.TriggerStore.buckets`."""
         return await self._do(Call("table", "buckets", "", 0), self._state.buckets)

@@ -55,6 +55,8 @@ class TableState:
         """By role and member: the last heartbeat, and when it came, epoch seconds."""
         self.clock = clock
         self._marker_ttl_s = marker_ttl_s
+        self._reserved: dict[TriggerKey, int] = {}
+        """Until when, epoch milliseconds."""
         self._claims: dict[bytes, tuple[str, float]] = {}
 
     def raise_shard_count(self, shard_count: int) -> None:
@@ -87,6 +89,13 @@ class TableState:
             winner = arrival.create_id
             self._claims[arrival.key.job_id] = (winner, now + self._marker_ttl_s)
         return winner == arrival.create_id
+
+    def reserve(self, key: TriggerKey, for_s: int) -> bool:
+        now_ms = self.clock.now_ms()
+        if self.trigger(key) is None or self._reserved.get(key, 0) > now_ms:
+            return False
+        self._reserved[key] = now_ms + for_s * 1000
+        return True
 
     def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
         found = self.tombstone(key)

@@ -199,6 +199,9 @@ class WiredTable:
 
         return await self._wire.call(TABLE, "tombstones", tombstones)
 
+    async def reserve(self, key: TriggerKey, for_s: int) -> bool:
+        return await self._wire.call(TABLE, "reserve", lambda: self._table.reserve(key, for_s))
+
     async def claim(self, arrival: Arrival) -> bool:
         async def claim() -> bool:
             self._evidence.claims.setdefault(arrival.key.job_id, arrival.create_id)

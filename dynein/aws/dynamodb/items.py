@@ -3,7 +3,8 @@
 ==============  =====================  ===============  ==============================================================
 record          ``pk`` (String)        ``sk`` (Binary)  attributes
 ==============  =====================  ===============  ==============================================================
-trigger         ``t#BUCKET#SHARD``     `sort_key`       ``tk`` token, ``job`` the job's JSON text
+trigger         ``t#BUCKET#SHARD``     `sort_key`       ``tk`` token, ``job`` the job's JSON text, ``reserved`` until
+                                                        when a repair has it, epoch seconds (none but when stranded)
 tombstone       ``t#BUCKET#SHARD``     `sort_key`       ``to`` the token that replaced it (if moved), ``ttl``
 claim           ``claim#JOBID``        one zero byte    ``cid`` the create that keeps the job id, ``ttl``
 shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``beat``, ``read_mark``,
