@@ -186,9 +186,10 @@ class Settings(BaseSettings):
     )
     held_jobs_max: Count = Field(
         20_000,
-        description="Maximum number of jobs held in one ingester's memory. At the maximum it stops receiving, and jobs "
-        "with short delays are late. The default suffices for 2,900 jobs a second for each ingester if all are "
-        "SCHEDULED with a delay of `DYNEIN_HOLD_WINDOW_S`. A large job counts as several: one for each 4 KiB.",
+        description="Maximum number of jobs held in one ingester's memory. At the maximum it stores those that are due "
+        "latest and stops receiving, and jobs with short delays may be late. The default suffices for 2,900 jobs a "
+        "second for each ingester if all are SCHEDULED with a delay of `DYNEIN_HOLD_WINDOW_S`. A large job counts as "
+        "several: one for each 4 KiB.",
     )
 
     # --- Dispatcher -----------------------------------------------------------------------------------------------

@@ -131,6 +131,9 @@ class Roster(Protocol):
     async def members(self, role: str) -> dict[str, int]:
         """The last heartbeat of every member that has not left."""
 
+    async def last_seen(self, role: str) -> dict[str, int]:
+        """When each of these wrote its last heartbeat: epoch milliseconds by its own clock, to the second."""
+
     async def leave(self, role: str, member: str) -> None:
         """Forget ``member`` at once."""
 

@@ -55,6 +55,8 @@ write's response lost                       written again; if its trigger was re
                                             seconds), it is sent twice, another named duplicate
 delete fails                                tried again; then remembered, so that this process does not act on it twice
 receipt no longer valid                     counted, work goes on: another ingester may do the same work (duplicates)
+memory full                                 what is due latest is stored, if a dispatcher can still send it on time, so
+                                            that what is due sooner is received
 lane full, or its queue fails for long      stored, so that it delays no other destination; a dispatcher takes over
 trigger written into a retired bucket       looked up: still there, sent from here and removed; gone, it was sent
 SIGTERM                                     no more receives; near jobs due soon are sent, the others are stored;

@@ -3,7 +3,8 @@
 ==============  =====================  ===============  ==============================================================
 record          ``pk`` (String)        ``sk`` (Binary)  attributes
 ==============  =====================  ===============  ==============================================================
-trigger         ``t#BUCKET#SHARD``     `sort_key`       ``tk`` token, ``job`` the job's JSON text
+trigger         ``t#BUCKET#SHARD``     `sort_key`       ``tk`` token, ``job`` the job's JSON text, ``reserved`` until
+                                                        when a repair has it, epoch seconds (none but when stranded)
 tombstone       ``t#BUCKET#SHARD``     `sort_key`       ``to`` the token that replaced it (if moved), ``ttl``
 claim           ``claim#JOBID``        one zero byte    ``cid`` the create that keeps the job id, ``ttl``
 shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``beat``, ``read_mark``,
@@ -24,20 +25,18 @@ from dynein.core.job_token import names
 from dynein.core.keys import DUE_BYTES, JOB_ID_BYTES, Kind, TriggerKey, bucket_of, partition_key, sort_key
 from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger, check
-from dynein.core.trigger_store import Tombstone
+from dynein.core.trigger_store import MARKER_TTL_S, Tombstone
 
 Item = dict[str, Any]
 """One item or key, in DynamoDB's typed form. Built and read in `dynein.aws.dynamodb` only."""
 
 ALONE = b"\0"
 """Sort key of a record that has its partition to itself."""
-MARKER_TTL_S = 15 * 86_400
-"""How long a tombstone or claim outlives its job: SQS keeps an inbound message for 14 days at most, so nothing that it
-must stop can come later."""
 LEDGER_TTL_S = 8 * 86_400
 """How long a window of the ledger is kept after its end: a week to read it in, and a day for DynamoDB to delete it."""
-MEMBER_TTL_S = 86_400
-"""When a member that never left is deleted. For tidiness only: whether it is alive, its heartbeat shows."""
+MEMBER_TTL_S = 2 * 86_400
+"""When a member that never left is deleted. Whether it is alive, its heartbeat shows; but the ledger wants to know for
+a day, and for as long as a window takes to close, that it ended without draining (`dynein.ledger.reader`)."""
 
 
 def text(value: str) -> Item:

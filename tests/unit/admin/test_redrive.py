@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from dynein.admin import redrive as redrive_module
-from dynein.admin.redrive import NOT_DUE, Report, redrive
+from dynein.admin.redrive import NOT_DUE, TOO_OLD, Report, redrive
 from dynein.admin.redrive_selection import Selection
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import Entry, pack
@@ -118,6 +119,42 @@ async def test_a_job_is_not_early_only_because_it_is_dead(world: World) -> None:
     await world.clock.advance((due_at_ms - world.clock.now_ms()) / 1000)
     assert (await world.redrive()).redriven == 1
     assert world.bodies("a") == ["due", "later"]
+
+
+DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize(("age_days", "redriven"), [(13.9, 1), (14.1, 0)])
+async def test_an_inbound_message_stays_when_a_cancel_of_its_jobs_may_be_forgotten(
+    world: World, age_days: float, redriven: int
+) -> None:
+    """A tombstone is kept for 15 days after the due time, and the message may take a while until it is ingested."""
+    entries = []
+    for number, due_at_ms in enumerate((world.clock.now_ms() - int(age_days * DAY_MS), world.clock.now_ms())):
+        key = TriggerKey(due_at_ms, number.to_bytes(12, "big"), 0)
+        record: Any = encode_job(Job(queue="a", body="x"))
+        entries.append(Entry(SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), "", record))
+    await world.dead_letters.add_inbound(pack(entries, SEAL), "poison")
+    report = await world.redrive()
+    assert report == Report(1, redriven, 0, {} if redriven else {TOO_OLD: 1}, "empty")
+    assert len(world.bodies(INBOUND)) == redriven
+    assert len(world.queues.peek(DLQ)) == 1 - redriven
+
+
+async def test_a_dead_lettered_job_is_redriven_however_old_it_is(world: World) -> None:
+    """It was past its marks: nobody can have cancelled it since."""
+    await world.add("a", due_at_ms=world.clock.now_ms() - 100 * DAY_MS)
+    assert (await world.redrive()).redriven == 1
+
+
+async def test_two_redrives_at_a_time_redrive_each_dead_letter_once(world: World) -> None:
+    for i in range(200):
+        await world.add("a" if i % 2 else "b", str(i))
+    both = [redrive(world.queues, world.destinations, world.clock, world.settings) for _ in range(2)]
+    reports = await world.clock.result_of(asyncio.gather(*both))
+    assert sum(report.redriven for report in reports) == 200
+    assert all(report.redriven for report in reports), "they share the work"
+    assert sorted(world.bodies("a") + world.bodies("b"), key=int) == [str(i) for i in range(200)]
 
 
 async def test_an_empty_queue(world: World) -> None:

@@ -1117,6 +1117,21 @@ async def test_it_stops_receiving_when_its_memory_for_jobs_is_full(world: World)
     assert world.inbound() == 0
 
 
+async def test_when_its_memory_is_full_what_is_due_latest_is_stored_for_what_is_due_sooner(world: World) -> None:
+    process = world.process(held_jobs_max=10, ingest_receivers=1)
+    later = [world.entry(6.9) for _ in range(10)]
+    await world.post(*later)
+    process.start()
+    await world.clock.advance(process.settings.tick_s)
+    assert process.ingester.admission.slots == 0, "a dispatcher has more than a second to read them in time"
+    soon = [world.entry(1.5) for _ in range(10)]
+    await world.post(*soon)
+    await world.clock.advance(2)
+    assert [d.at_ms for d in world.delivered] == [due_of(entry) for entry in soon]
+    assert sorted(world.stored()) == sorted(entry.token for entry in later)
+    assert process.telemetry.late_writes._value.get() == 0
+
+
 async def test_a_message_larger_than_the_bound_is_taken_in_alone(world: World) -> None:
     process = world.process(held_jobs_max=10)
     small = world.entry(5.0)
