@@ -17,7 +17,7 @@ import msgspec
 
 from benchmarks import loadgen
 from benchmarks.alternatives import EVENTBRIDGE_SCHEDULER, ORIGINAL_DYNEIN, STEP_FUNCTIONS_WAIT, Usage
-from benchmarks.harness import OTHER_CORE, Child, Serve, Spent, Stub, aws_clients, client_setting, environment, spending
+from benchmarks.harness import Child, Serve, Spent, Stub, aws_clients, client_setting, load_generator, spending
 from benchmarks.idle import ALL
 from benchmarks.jobs import QUEUE, body_text
 from benchmarks.pipeline import NO_FORECAST, settle
@@ -110,8 +110,7 @@ def measure(report: Report, sizes: Sizes, client: str) -> list[tuple[Load, Spent
         stub = stack.enter_context(Stub())
         stub.bootstrap()
         service = stack.enter_context(Serve(stub, list(ALL), NO_FORECAST | client_setting(client)))
-        arguments = ["-m", "benchmarks.loadgen", str(OTHER_CORE)]
-        generator = stack.enter_context(Child("loadgen", arguments, OTHER_CORE, environment()))
+        generator = stack.enter_context(load_generator())
         settle(stub)
         with spending(stub) as idle:
             pause(sizes.idle_s)

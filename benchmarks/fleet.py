@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.jobs import QUEUE, body_text
+from pydantic import SecretStr
+
+from benchmarks.jobs import QUEUE, SECRET, body_text
 from benchmarks.results import Report, Table, options
 from dynein.core.job import Job, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
@@ -126,7 +128,8 @@ class World:
 
     def start(self, name: str) -> None:
         """One more dispatcher."""
-        settings, context = Settings(ledger_interval_s=0), Context(self.clock, random.Random(name), Telemetry())
+        settings = Settings(ledger_interval_s=0, token_secrets=SecretStr(SECRET))
+        context = Context(self.clock, random.Random(name), Telemetry())
         times = ServiceTimes(self.clock, self.calls)
         queues, table = self.queues.connect(times), self.table.connect(times)
         ports = Ports(queues, table, table, table, FakeLedger())
@@ -138,7 +141,7 @@ class World:
 
     async def load(self, jobs: int, due_at_ms: int) -> None:
         """Store triggers, all due at about the same moment."""
-        signer = TokenSigner([b"a-benchmark-needs-a-secret-too"])
+        signer = TokenSigner([SECRET.encode()])
         triggers = []
         for number in range(jobs):
             job_id = self._rng.randbytes(JOB_ID_BYTES)

@@ -154,6 +154,11 @@ class Child:
         self._log.close()
 
 
+def load_generator(module: str = "loadgen") -> Child:
+    """`benchmarks.loadgen` or `benchmarks.openload`, on the core where the stub runs; `Child.tell` it a plan."""
+    return Child(module, ["-m", f"benchmarks.{module}", str(OTHER_CORE)], OTHER_CORE, environment())
+
+
 class Stub(Child):
     """The stub endpoint, with queues and table made."""
 
@@ -233,11 +238,14 @@ class Spent:
         return 100 * self.cpu_s[name] / self.wall_s if self.wall_s else 0.0
 
     def less(self, idle: Spent) -> Spent:
-        """The same without what an idle process would have spent in that time."""
+        """The same without what an idle process would have spent in that time.
+
+        A hundredth of the CPU stays at least: on a busy machine a short run may have cost less than the idle interval.
+        """
         scale = self.wall_s / idle.wall_s
         rest = Spent()
         rest.wall_s = self.wall_s
-        rest.cpu_s = {name: max(0.0, cpu - scale * idle.cpu_s[name]) for name, cpu in self.cpu_s.items()}
+        rest.cpu_s = {name: max(cpu / 100, cpu - scale * idle.cpu_s[name]) for name, cpu in self.cpu_s.items()}
         rest.counts = {
             counted: defaultdict(
                 float, {name: max(0.0, n - scale * idle.counts[counted][name]) for name, n in names.items()}

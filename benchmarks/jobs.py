@@ -14,6 +14,7 @@ from dynein.core.inbound_message import Entry, pack
 from dynein.core.job import Job, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import DUE_BYTES, JOB_ID_BYTES, Kind, TriggerKey, bucket_of, partition_key, shard_of
+from dynein.core.seal import Seal
 from dynein.core.trigger import Trigger
 
 BODY_BYTES = 100
@@ -40,13 +41,13 @@ def packed_messages(
     rng: random.Random, messages: int, jobs_a_message: int, *, shard_count: int, from_ms: int, to_ms: int
 ) -> list[str]:
     """Inbound messages as the API packs them."""
-    signer, raw = TokenSigner([SECRET.encode()]), msgspec.Raw(record())
+    signer, seal, raw = TokenSigner([SECRET.encode()]), Seal([SECRET.encode()]), msgspec.Raw(record())
 
     def entry() -> Entry:
         key = _key(rng, shard_count, from_ms, to_ms)
         return Entry(signer.sign(JobRef(TokenKind.SCHEDULED, key)), "AAAAAAAAAAA", raw)
 
-    return [pack([entry() for _ in range(jobs_a_message)]) for _ in range(messages)]
+    return [pack([entry() for _ in range(jobs_a_message)], seal) for _ in range(messages)]
 
 
 class StoredTrigger(NamedTuple):
@@ -70,7 +71,7 @@ def stored_triggers(
     """Triggers due evenly at random in the range, for ``queues`` destinations in turn.
 
     Written out by hand, since a benchmark needs millions; the first is held against what Dynein itself would write.
-    Tokens are unsigned: no component behind the API checks signatures.
+    Tokens are unsigned: no component behind the API checks their signatures.
     """
     records = [record(QUEUE if queues == 1 else f"{QUEUE}-{n}") for n in range(queues)]
     texts = [msgspec.json.encode(text.decode()) for text in records]

@@ -2,7 +2,8 @@
 
 One API process on a core of its own. First it is saturated by callers that each wait for their response. Then one
 caller sends three times as many requests a second without waiting (an open loop, over many connections), while another
-sends a modest, steady rate from another address; that one was measured alone before.
+sends a modest, steady rate from another address; that one was measured alone before. Last, a process that gives
+callers a rate refuses nearly all of a flood: what does a refusal cost?
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks import loadgen, openload
-from benchmarks.harness import OTHER_CORE, Child, Serve, Stub, environment
+from benchmarks.harness import Child, Serve, Stub, load_generator
 from benchmarks.requests import post_single
 from benchmarks.results import Report, Table, options
 from benchmarks.wall import pause
@@ -46,12 +47,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
         stub = stack.enter_context(Stub())
         stub.bootstrap()
         serve = stack.enter_context(Serve(stub, ["api"]))
-        closed = stack.enter_context(_generator("loadgen"))
-        opened = stack.enter_context(_generator("openload"))
+        closed = stack.enter_context(load_generator())
+        opened = stack.enter_context(load_generator("openload"))
         request = post_single(serve.address, scheduled=False)
         for _ in range(2):  # the first warms up
             plan = loadgen.Plan(serve.address, [request], SATURATING_CLIENTS, sizes.saturating)
+            cpu_before = serve.cpu_s()
             saturated = msgspec.json.decode(closed.tell(msgspec.json.encode(plan)), type=loadgen.Report)
+            acceptance_s = (serve.cpu_s() - cpu_before) / saturated.count
         rate = saturated.count / saturated.wall_s
         modest = openload.Flow(MODEST, rate * sizes.modest_share, 16)
         flood = openload.Flow(FLOOD, 3 * rate, sizes.connections)
@@ -63,12 +66,10 @@ def run(arguments: Sequence[str] | None = None) -> None:
         sent = stub.ask("counts")["entries"]["SendMessageBatch"] - counted
         grown = _resident_mib(serve.pid) - before
         report.add(_table(rate, alone, both, grown))
-        report.facts = _facts(rate, alone, both, grown, sent)
+        serve.stop()
+        refusal_s = _refusal_s(stack, stub, opened, flood, sizes.seconds / 6)
+        report.facts = _facts(rate, alone, both, grown, sent, refusal_s / acceptance_s)
     report.write()
-
-
-def _generator(name: str) -> Child:
-    return Child(name, ["-m", f"benchmarks.{name}", str(OTHER_CORE)], OTHER_CORE, environment())
 
 
 def _openload(
@@ -76,6 +77,15 @@ def _openload(
 ) -> openload.Report:
     plan = openload.Plan(address, request, flows, seconds)
     return msgspec.json.decode(generator.tell(msgspec.json.encode(plan)), type=openload.Report)
+
+
+def _refusal_s(stack: ExitStack, stub: Stub, generator: Child, flood: openload.Flow, seconds: float) -> float:
+    """CPU seconds of a refusal."""
+    serve = stack.enter_context(Serve(stub, ["api"], {"DYNEIN_CALLER_RATE_PER_S": "1"}))
+    cpu_before = serve.cpu_s()
+    request = post_single(serve.address, scheduled=False)
+    (result,) = _openload(generator, serve.address, request, [flood], seconds).flows
+    return (serve.cpu_s() - cpu_before) / sum(result.statuses.values())
 
 
 def _accepted(result: openload.Result) -> int:
@@ -106,7 +116,7 @@ def _table(rate: float, alone: openload.Report, both: openload.Report, grown_mib
 
 
 def _facts(
-    rate: float, alone: openload.Report, both: openload.Report, grown_mib: float, sent: int
+    rate: float, alone: openload.Report, both: openload.Report, grown_mib: float, sent: int, refusal: float
 ) -> dict[str, object]:
     flood, modest = both.flows
     accepted = _accepted(flood) + _accepted(modest)
@@ -119,6 +129,7 @@ def _facts(
             "p99 of the accepted at 3x, ms": flood.p99_ms,
             "another caller's p99 at 3x, of its p99 alone": modest.p99_ms / max(alone.flows[0].p99_ms, 1e-3),
             "memory at 3x, MiB more": grown_mib,
+            "CPU of a refusal, of an acceptance": refusal,
         },
     }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import loadgen
-from benchmarks.harness import OTHER_CORE, Child, Serve, Stub, client_setting, environment
+from benchmarks.harness import Serve, Stub, client_setting, load_generator
 from benchmarks.pipeline import FULL, MANY_QUEUES, UNTHROTTLED, Side, measure_dispatchers, measure_ingesters, settle
 from benchmarks.requests import post_batch, post_single
 
@@ -42,7 +42,7 @@ def _api(stub: Stub, serve: Serve, *, single: bool) -> None:
     del stub
     request = post_single(serve.address, scheduled=True) if single else post_batch(serve.address, 1_000, scheduled=True)
     plan = loadgen.Plan(serve.address, [request], 64 if single else 4, 40_000 if single else 400)
-    with Child("loadgen", ["-m", "benchmarks.loadgen", str(OTHER_CORE)], OTHER_CORE, environment()) as generator:
+    with load_generator() as generator:
         generator.tell(msgspec.json.encode(plan))
 
 

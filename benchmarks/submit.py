@@ -24,6 +24,7 @@ from benchmarks.harness import (
     aws_clients,
     client_setting,
     environment,
+    load_generator,
     spending,
 )
 from benchmarks.requests import post_batch, post_single, raw_send_message
@@ -151,9 +152,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         stub = stack.enter_context(Stub())
         stub.bootstrap()
-        generator = stack.enter_context(
-            Child("loadgen", ["-m", "benchmarks.loadgen", str(OTHER_CORE)], OTHER_CORE, environment())
-        )
+        generator = stack.enter_context(load_generator())
         boto3 = Boto3.started(stack, stub)
         apis = [Api(stack, stub, generator, client) for client in aws_clients(quick=given.quick)]
         _warm_up(apis, boto3, sizes)

@@ -68,6 +68,13 @@ TARGETS = (
            0.95, at_least=True),
     Target("the same, one destination", "pipeline", _of_default("dispatcher, 1 destination flat"), 0.95, at_least=True),
     Target("ingester at 1 M stored triggers over 1 k", "pipeline", _of_default("ingester flat"), 0.95, at_least=True),
+    Target("three times too much load: done, of the saturated rate", "overload",
+           _plain("goodput at 3x, of saturated"), 0.9, at_least=True),
+    Target("the same: response to what is accepted, p99 ms", "overload", _plain("p99 of the accepted at 3x, ms"), 1000),
+    Target("the same: another caller's p99, of its p99 alone", "overload",
+           _plain("another caller's p99 at 3x, of its p99 alone"), 2.0),
+    Target("the same: memory, MiB more", "overload", _plain("memory at 3x, MiB more"), 64),
+    Target("CPU of a refusal, of an acceptance", "overload", _plain("CPU of a refusal, of an acceptance"), 0.2),
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@
     │   └── Conflict             a well-formed request that comes too late, or to a job that moved
     ├── Retryable                nothing is wrong with the input: ask again later
     │   ├── Overloaded           a bound of this process is reached
+    │   ├── RateLimited          faster than a setting allows
     │   ├── Throttled            AWS asks us to slow down
     │   └── Unavailable          AWS did not respond, or not in time; the call may have taken effect
     └── FatalError               the program cannot go on: operator action required
@@ -96,6 +97,10 @@ class Retryable(DyneinError):
 
 class Overloaded(Retryable):
     """A queue or set inside this process is at its bound."""
+
+
+class RateLimited(Retryable):
+    """More is asked for than a setting allows."""
 
 
 class Throttled(Retryable):

@@ -69,7 +69,11 @@ class Settings(BaseSettings):
         "dynein-dead-letter", description="SQS queue for jobs that could not be delivered and for unreadable messages."
     )
     call_timeout_s: Seconds = Field(5.0, description="Time limit of an AWS call.")
-    connections_max: Count = Field(64, description="Maximum number of open connections to each AWS service.")
+    connections_max: Count = Field(
+        64,
+        description="Maximum number of open connections to each AWS service. Destination queues that fail have half of "
+        "them at most, and one each.",
+    )
     aws_client: Literal["wire", "aiobotocore"] = Field(
         "wire",
         description="Client for the calls that are made for every job. `wire`: Dynein's own, at a fraction of the CPU "
@@ -92,13 +96,18 @@ class Settings(BaseSettings):
 
     # --- API ------------------------------------------------------------------------------------------------------
     host: str = Field("127.0.0.1", description="Address to listen on. In a container: 0.0.0.0.")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        8080, description="Port for the API, probes and metrics. 0: any free port."
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port of the API. 0: any free port.")
+    ops_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None,
+        description="Port of probes and metrics (`/healthz`, `/readyz`, `/metrics`), so that the API's port serves the "
+        "API only, and a process without the `api` role has this port only. In the Kubernetes manifests: 8081. Unset: "
+        "the API's port serves them too. 0: any free port.",
     )
     token_secrets: SecretStr | None = Field(
         None,
-        description="Secrets that sign job tokens, comma-separated; required for the `api` role. The first signs, all "
-        f"verify. At least {SECRET_BYTES_MIN} bytes each.",
+        description="Secrets that sign job tokens and what Dynein writes to its own queues, comma-separated; required "
+        "for every role, for `dynein redrive` and for `dynein audit --repair`, and the same for all. The first signs, "
+        f"all verify. At least {SECRET_BYTES_MIN} bytes each.",
     )
     message_bytes_max: Annotated[int, Field(ge=8192, le=1048576)] = Field(
         262144,
@@ -117,6 +126,14 @@ class Settings(BaseSettings):
         "more for each 4 KiB. 0: no limit but a fair share when there is more to do than can be done.",
     )
     caller_burst_s: Seconds = Field(2.0, description="For how many seconds' worth of requests a caller may be ahead.")
+    destination_rate_per_s: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Maximum jobs a second that one process accepts for one destination; what is more gets 429. 0: no "
+        "limit.",
+    )
+    destination_burst_s: Seconds = Field(
+        2.0, description="For how many seconds' worth of jobs the jobs of a destination may be ahead of that rate."
+    )
     trusted_proxies: str = Field(
         "",
         description="Networks of proxies whose `X-Forwarded-For` says who the caller is, separated by commas: "
@@ -287,6 +304,10 @@ class Settings(BaseSettings):
             "ledger_grace_s must be at least retry_budget_s + 2 * ledger_interval_s, or jobs still being retried "
             "count as lost",
         )
+        _require(
+            self.ops_port is None or self.ops_port == 0 or self.ops_port != self.port,
+            "ops_port must differ from port; unset it to serve probes and metrics on the API's port",
+        )
         _require(self.linger_s < self.drain_s, "linger_s must be less than drain_s")
         _require(self.pack_bytes_max <= self.message_bytes_max, "pack_bytes_max must not exceed message_bytes_max")
         for network in self.trusted_proxy_networks:
@@ -353,6 +374,14 @@ class Settings(BaseSettings):
     def ledger_grace_in_force_s(self) -> float:
         """`ledger_grace_s`, or its default."""
         return self.retry_budget_s + _LEDGER_GRACE_MORE_S if self.ledger_grace_s is None else self.ledger_grace_s
+
+    def require_secrets(self, why: str) -> None:
+        """Raise `InvalidSettings` if there is no secret. ``why``: who needs it, and for what."""
+        if not self.secrets:
+            raise InvalidSettings(
+                f"DYNEIN_TOKEN_SECRETS is needed {why}. Give every process of the deployment, and commands, the same; "
+                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
 
     @property
     def own_queues(self) -> frozenset[str]:

@@ -25,6 +25,7 @@ import msgspec
 from dynein.core.inbound_message import Entry, pack
 from dynein.core.keys import DUE_MAX_MS, TriggerKey
 from dynein.core.queues import OutgoingMessage, Queues
+from dynein.core.seal import Seal
 from dynein.core.shard_records import ShardRecord, ShardRecords
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Page, TriggerStore
@@ -124,11 +125,11 @@ async def _repair(store: TriggerStore, requeue: Requeue, trigger: Trigger) -> bo
     return not await store.remove([trigger.key])
 
 
-def requeue_by(queues: Queues, destinations: Destinations, inbound_queue: str) -> Requeue:
+def requeue_by(queues: Queues, destinations: Destinations, inbound_queue: str, seal: Seal) -> Requeue:
     """A `Requeue` that goes through the inbound queue."""
 
     async def requeue(trigger: Trigger) -> None:
-        body = pack([Entry(trigger.token, "", msgspec.Raw(trigger.record))])
+        body = pack([Entry(trigger.token, "", msgspec.Raw(trigger.record))], seal)
         destination = await destinations.resolve(inbound_queue)
         (failure,) = await queues.send(destination.url, [OutgoingMessage(body, {})])
         if failure is not None:

@@ -1,8 +1,10 @@
 """Redrive: sends what is in the dead-letter queue to where it was meant to go.
 
 A dead-lettered job is sent to its destination as the dispatcher would have sent it. A dead-lettered inbound message
-goes back to the inbound queue, if it can be read by now. A dead letter is deleted only after its send was acknowledged,
-so that an interrupted redrive loses nothing; a crash in between sends that job a second time, with the same token.
+goes back to the inbound queue, if it can be read by now. Both only if this deployment signed them (`dynein.core.seal`):
+whoever may send to the dead-letter queue could otherwise have anything delivered. A dead letter is deleted only after
+its send was acknowledged, so that an interrupted redrive loses nothing; a crash in between sends that job a second
+time, with the same token.
 
 A job that is not due yet stays: dead-lettering does not make it due. (It was dead-lettered when it was ingested,
 because its shard does not exist.)
@@ -19,6 +21,7 @@ from typing import NamedTuple
 from dynein.admin.redrive_selection import Redrivable, Selection, batches, outgoing
 from dynein.core.delivered_message import TOKEN_ATTRIBUTE
 from dynein.core.queues import ENTRIES_MAX, Queues, Received
+from dynein.core.seal import Seal
 from dynein.delivery.dead_letter_queue import read_dead_letter
 from dynein.delivery.destinations import Destinations
 from dynein.errors import DyneinError, Rejected
@@ -84,6 +87,7 @@ class _Redrive:
         self._destinations = destinations
         self._clock = clock
         self._settings = settings
+        self._seal = Seal(settings.secrets)
         self._selection = selection
         self._held: dict[str, str] = {}
         """Message id to receipt of every dead letter that stays."""
@@ -149,7 +153,9 @@ class _Redrive:
             self._held[message.message_id] = message.receipt
             dead_letter = read_dead_letter(message)
             try:
-                queue, to_send = outgoing(dead_letter, self._settings.inbound_queue, self._settings.own_queues)
+                queue, to_send = outgoing(
+                    dead_letter, self._settings.inbound_queue, self._seal, self._settings.own_queues
+                )
             except (DyneinError, ValueError) as error:
                 if self._selection.selects(dead_letter, None):
                     self._failed[_reason(error)] += 1
@@ -209,4 +215,4 @@ def _log_redriven(dead_letter: Redrivable) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if isinstance(error, DyneinError) else f"unreadable: {error}"
+    return f"{type(error).__name__}: {error}" if isinstance(error, DyneinError) else str(error)

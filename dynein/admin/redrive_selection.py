@@ -11,6 +11,7 @@ from dynein.core.inbound_message import unpack
 from dynein.core.job import decode_job
 from dynein.core.queue_address import name_of
 from dynein.core.queues import OutgoingMessage, Received, message_bytes
+from dynein.core.seal import Seal
 from dynein.delivery.dead_letter_queue import KIND_JOB, DeadLetter
 
 
@@ -40,17 +41,25 @@ class Redrivable(NamedTuple):
 
 
 def outgoing(
-    dead_letter: DeadLetter, inbound_queue: str, own_queues: Container[str] = ()
+    dead_letter: DeadLetter, inbound_queue: str, seal: Seal, own_queues: Container[str]
 ) -> tuple[str, OutgoingMessage]:
     """The queue that a dead letter goes to, and the message.
 
-    Raises `ValueError` when it cannot be read, or is a job for one of ``own_queues``.
+    Raises `ValueError` when this deployment did not sign it, when it cannot be read, or when it is a job for one of
+    ``own_queues``.
     """
     if dead_letter.kind != KIND_JOB:
-        unpack(dead_letter.body)  # one that the ingester could not read either would only come back
+        # One that the ingester cannot read would only come back.
+        for entry in unpack(dead_letter.body, seal).unreadable:
+            raise ValueError(entry.reason)
         return inbound_queue, OutgoingMessage(dead_letter.body, {})
     if dead_letter.token is None or dead_letter.due_at_ms is None:
         raise ValueError("the dead letter has no token or no due time")
+    if not dead_letter.is_ours(seal):
+        raise ValueError(
+            "its signature is not this deployment's: another program wrote or changed it, "
+            "or a process with other DYNEIN_TOKEN_SECRETS"
+        )
     job = decode_job(dead_letter.body)
     if name_of(job.queue) in own_queues:
         raise ValueError("the job is for one of Dynein's own queues")

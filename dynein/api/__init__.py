@@ -43,6 +43,8 @@ an entry fails temporarily               503 for that job alone; nothing was acc
 no response to a direct send             503 that says it may have been sent. Not repeated: it could be a duplicate
 no response from the inbound queue       the same message again, up to 3 times within ``call_timeout_s``; then 503 that
                                          says it may have been accepted. A repeat has the same token and create id
+a caller or destination above its rate   429 rate-limited with Retry-After, for what is above it
+the event loop late: too many requests   503 overloaded with Retry-After, by the head alone, to whoever sends most
 too many jobs or bytes at once           503 overloaded with Retry-After; nothing was accepted
 wall clock set back past 900 s ahead     503 for SQS_DELAYED jobs in that window: a shorter delay would be early
 too late to cancel or move               409 too-late: it will be delivered
@@ -52,6 +54,7 @@ credentials or inbound queue missing     503 unavailable with Retry-After 10: op
 a bug                                    500 internal, the trace in the log under the response's ``x-request-id``
 =======================================  ===============================================================================
 
-429 means that AWS throttles; 503 is about this process, or AWS not responding. Both may be retried. A caller whose job
-must not be delivered twice takes a token first (``POST /v1/tokens``) and repeats the submit with it.
+429 means that AWS throttles, or that a rate is exceeded; 503 is about this process, or AWS not responding. Both may be
+retried. A caller whose job must not be delivered twice takes a token first (``POST /v1/tokens``) and repeats the submit
+with it.
 """

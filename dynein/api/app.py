@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from dynein import __version__
 from dynein.api.fast_path import FastPath
-from dynein.api.health import Lifecycle, health_routes
+from dynein.api.health import Health, Lifecycle, health_routes
 from dynein.api.intake import Envelope
 from dynein.api.openapi import openapi_document
 from dynein.api.problems import headers_of, make, problem_of, respond
@@ -28,13 +28,15 @@ from dynein.settings import Settings
 
 def create_app(
     submissions: Submissions | None,
-    readiness: Callable[[], Awaitable[list[str]]],
+    readiness: Callable[[], Awaitable[Health]],
     lifecycle: Lifecycle,
     telemetry: Telemetry,
     settings: Settings,
     tracing: Tracing | None = None,
+    *,
+    serves_ops: bool = True,
 ) -> FastAPI:
-    """The application of one process; without ``submissions`` (no ``api`` role), only probes and metrics."""
+    """The application of one port: the API, if there are ``submissions``; probes and metrics, if it ``serves_ops``."""
     serves_api = submissions is not None
     app = _Application(
         title="Dynein",
@@ -45,13 +47,13 @@ def create_app(
         openapi_url="/openapi.json" if serves_api else None,
     )
     routes = job_routes(submissions, lifecycle, settings) if submissions is not None else []
-    app.router.routes.extend([*routes, *health_routes(readiness, telemetry)])
+    app.router.routes.extend([*routes, *(health_routes(readiness, telemetry) if serves_ops else ())])
     metrics = RequestMetrics(app.router.routes, telemetry)
     if submissions is not None:
         app.fast_path = FastPath(
             routes, metrics, on_error=_on_dynein_error, on_disconnect=_on_disconnect, tracing=tracing
         )
-    document = openapi_document(settings)
+    document = openapi_document(settings, serves_ops=serves_ops)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to replace it
     app.add_exception_handler(DyneinError, _on_dynein_error)
     app.add_exception_handler(HTTPException, _framework_errors(document["paths"]))

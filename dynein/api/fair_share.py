@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 WINDOW_S = 0.1
 """How often `FairShare.end_window` is to be called."""
-LAG_TARGET_S = 0.03
-"""A request passes through the event loop some ten times, so this much lag makes it about 0.3 s late."""
+LAG_TARGET_S = 0.05
+"""A request passes through the event loop some ten times, so this much lag makes it about half a second late."""
 CALLERS_MAX = 10_000
 """Callers told apart in one window; the rest of them are one."""
 CAPACITY_MIN = 20.0
@@ -52,12 +52,16 @@ class FairShare:
         self._admitted += cost
         return True
 
-    def end_window(self, lag_s: float) -> None:
-        """Close a window of `WINDOW_S`, in which the event loop was ``lag_s`` late at the most."""
+    def end_window(self, lag_s: float, length_s: float = WINDOW_S) -> None:
+        """Close a window, in all of which the event loop was at least ``lag_s`` late.
+
+        ``length_s``: how long it has been, for a late event loop ends it late.
+        """
         asked = sum(self._asked.values())
         if lag_s > LAG_TARGET_S:
             # Less than was admitted, even if more was allowed: that much was too much.
-            before = self._admitted if self.capacity is None else min(self.capacity, self._admitted)
+            admitted = self._admitted * WINDOW_S / length_s
+            before = admitted if self.capacity is None else min(self.capacity, admitted)
             self.capacity = max(CAPACITY_MIN, before * _DECREASE)
             self._calm = 0
         elif self.capacity is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from enum import Enum
+from typing import NamedTuple
 
+import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,7 +16,7 @@ from starlette.routing import Route
 from dynein.api.problems import make, respond
 from dynein.core.queues import Queues
 from dynein.core.shard_records import ShardRecords
-from dynein.errors import DyneinError
+from dynein.errors import DyneinError, NotBootstrapped, Retryable, as_result
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock
 
@@ -68,59 +70,100 @@ class Lifecycle:
         self.phase = phase
 
 
+SQS, DYNAMODB = "SQS", "DynamoDB"
+_NEEDED_BY = {"api": frozenset({SQS}), "ingester": frozenset({SQS, DYNAMODB}), "dispatcher": frozenset({SQS, DYNAMODB})}
+"""What a role cannot do without. The API accepts jobs while the table is down; only looking up, cancelling and moving
+them has to wait."""
+
+
+class Health(NamedTuple):
+    """What `Readiness` found. Both are lists of sentences."""
+
+    not_ready: list[str]
+    """Why no requests should be sent here; empty: they should."""
+    unreachable: list[str]
+    """What cannot be reached, though the process is ready all the same."""
+
+
 class Readiness:
-    """Can this process do its work? Call it for the reasons why not; an empty list means ready."""
+    """Can this process do its work? Call it to find out.
+
+    It is ready once it has reached what its roles need, and stays so through an outage: if all processes became not
+    ready, their callers would find no endpoint at all, in place of a 503 that says when to try again. What an operator
+    has to put right (permissions, a queue that is gone) makes it not ready at any time.
+    """
 
     def __init__(
-        self, queues: Queues, shards: ShardRecords, inbound_url: str, clock: Clock, lifecycle: Lifecycle
+        self,
+        roles: Collection[str],
+        queues: Queues,
+        shards: ShardRecords,
+        inbound_url: str,
+        clock: Clock,
+        lifecycle: Lifecycle,
     ) -> None:
+        self._needed = frozenset[str]().union(*(_NEEDED_BY[role] for role in roles))
         self._queues = queues
         self._shards = shards
         self._inbound_url = inbound_url
         self._clock = clock
         self._lifecycle = lifecycle
         self._checking = asyncio.Lock()
-        self._reasons: list[str] = []
+        self._reached: set[str] = set()
+        """What has been reached before."""
+        self._health = Health([], [])
         self._valid_until = float("-inf")
 
-    async def __call__(self) -> list[str]:
-        """The reasons. Concurrent probes share one check, whose result is kept for `READINESS_TTL_S`."""
+    async def __call__(self) -> Health:
+        """Concurrent probes share one check, whose result is kept for `READINESS_TTL_S`."""
         if not self._lifecycle.ready:
-            return ["shutting down"]
+            return Health(["shutting down"], [])
         async with self._checking:
             if self._clock.monotonic() >= self._valid_until:
-                checks = (_failure("SQS", self._reach_sqs()), _failure("DynamoDB", self._reach_table()))
-                self._reasons = [reason for reason in await asyncio.gather(*checks) if reason is not None]
+                self._health = await self._check()
                 self._valid_until = self._clock.monotonic() + READINESS_TTL_S
-            return self._reasons
+            return self._health
 
-    async def _reach_sqs(self) -> str | None:
+    async def _check(self) -> Health:
+        checks = {SQS: self._reach_sqs(), DYNAMODB: self._reach_table()}
+        errors = dict(zip(checks, await asyncio.gather(*map(_error_of, checks.values())), strict=True))
+        self._reached.update(service for service, error in errors.items() if error is None)
+        health = Health([], [])
+        for service, error in errors.items():
+            if error is not None:
+                passes = isinstance(error, Retryable) and service in self._reached
+                ready = passes or service not in self._needed
+                (health.unreachable if ready else health.not_ready).append(f"{service}: {error}")
+        return health
+
+    async def _reach_sqs(self) -> None:
         await self._queues.depth(self._inbound_url)
-        return None
 
-    async def _reach_table(self) -> str | None:
-        return "the table has no layout; run `dynein bootstrap`" if await self._shards.layout() is None else None
+    async def _reach_table(self) -> None:
+        if await self._shards.layout() is None:
+            raise NotBootstrapped("the table has no layout; run `dynein bootstrap`")
 
 
-async def _failure(service: str, check: Awaitable[str | None]) -> str | None:
+async def _error_of(check: Awaitable[None]) -> DyneinError | None:
     try:
-        reason = await check
+        await check
     except DyneinError as error:
-        reason = str(error) or type(error).__name__
-    return None if reason is None else f"{service}: {reason}"
+        return as_result(error)
+    return None
 
 
-def health_routes(readiness: Callable[[], Awaitable[list[str]]], telemetry: Telemetry) -> list[Route]:
+def health_routes(readiness: Callable[[], Awaitable[Health]], telemetry: Telemetry) -> list[Route]:
     """``/healthz``, ``/readyz`` and ``/metrics``."""
 
     async def healthz(_: Request) -> Response:
         return Response(b'{"status":"alive"}', media_type="application/json")
 
     async def readyz(request: Request) -> Response:
-        reasons = await readiness()
-        if reasons:
-            return respond(make("not-ready", "; ".join(reasons), request.url.path), {"retry-after": "1"})
-        return Response(b'{"status":"ready"}', media_type="application/json")
+        health = await readiness()
+        if health.not_ready:
+            return respond(make("not-ready", "; ".join(health.not_ready), request.url.path), {"retry-after": "1"})
+        found = {"status": "ready", **({"unreachable": health.unreachable} if health.unreachable else {})}
+        return Response(msgspec.json.encode(found), media_type="application/json")
 
     async def metrics(_: Request) -> Response:
         return Response(telemetry.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})

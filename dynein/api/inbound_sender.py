@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dynein.api.send_result import SendResult, results_of
 from dynein.core.inbound_message import PACK_OVERHEAD_BYTES, Entry, pack
 from dynein.core.queues import ENTRIES_MAX, OutgoingMessage, Queues
+from dynein.core.seal import Seal
 from dynein.errors import DyneinError, Retryable, Unavailable, UnknownQueue
 from dynein.runtime.context import Context
 from dynein.runtime.group_commit import GroupCommit
@@ -42,6 +43,7 @@ class InboundSender:
         self._url = url
         self._clock = context.clock
         self._settings = settings
+        self._seal = Seal(settings.secrets)
         self._retry = Retry(context.clock, context.rng, _BACKOFF, tries_max=INBOUND_TRIES)
         self._batchers: dict[bool, GroupCommit[PackedJob, SendResult]] = {
             near: GroupCommit(
@@ -72,7 +74,7 @@ class InboundSender:
             call_bytes_max=self._settings.message_bytes_max,
         )
         for call in calls:
-            messages = [OutgoingMessage(pack([jobs[i].entry for i in group]), {}) for group in call]
+            messages = [OutgoingMessage(pack([jobs[i].entry for i in group], self._seal), {}) for group in call]
             for group, result in zip(call, await self._send_with_retries(messages), strict=True):
                 for i in group:
                     results[i] = result

@@ -67,8 +67,8 @@ _JOB_EXAMPLES = {
 }
 
 
-def openapi_document(settings: Settings) -> dict[str, Any]:
-    """The document for an application with these settings."""
+def openapi_document(settings: Settings, *, serves_ops: bool = True) -> dict[str, Any]:
+    """The document for an application with these settings. ``serves_ops``: with probes and metrics."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -79,9 +79,9 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
         },
         "tags": [
             {"name": "jobs", "description": "Submit, look up, cancel and move jobs."},
-            {"name": "operation", "description": "Probes and metrics, on every process."},
+            *([{"name": "operation", "description": "Probes and metrics, on every process."}] if serves_ops else []),
         ],
-        "paths": {**_job_paths(settings), **_operation_paths()},
+        "paths": {**_job_paths(settings), **(_operation_paths() if serves_ops else {})},
         "components": {"schemas": component_schemas(batch_jobs_max=settings.batch_jobs_max)},
     }
 
@@ -200,7 +200,9 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
 
 
 def _operation_paths() -> dict[str, Any]:
-    def probe(operation_id: str, summary: str, status: str, problems: tuple[str, ...]) -> dict[str, Any]:
+    def probe(
+        operation_id: str, summary: str, status: str, problems: tuple[str, ...], **more: dict[str, Any]
+    ) -> dict[str, Any]:
         response = {
             "description": summary,
             "content": {
@@ -208,7 +210,7 @@ def _operation_paths() -> dict[str, Any]:
                     "schema": {
                         "type": "object",
                         "required": ["status"],
-                        "properties": {"status": {"const": status}},
+                        "properties": {"status": {"const": status}, **more},
                         "additionalProperties": False,
                     }
                 }
@@ -222,7 +224,17 @@ def _operation_paths() -> dict[str, Any]:
 
     return {
         "/healthz": probe("healthz", "The process is alive", "alive", ()),
-        "/readyz": probe("readyz", "The process reaches SQS and the table", "ready", ("not-ready",)),
+        "/readyz": probe(
+            "readyz",
+            "The process has reached what its roles need",
+            "ready",
+            ("not-ready",),
+            unreachable={
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "What it cannot reach at the moment, though it is ready: requests may get a 503.",
+            },
+        ),
         "/metrics": {
             "get": operation(
                 "metrics",

@@ -20,6 +20,7 @@ from dynein.errors import (
     InvalidField,
     InvalidToken,
     Overloaded,
+    RateLimited,
     Rejected,
     Retryable,
     Throttled,
@@ -110,7 +111,10 @@ CATALOGUE: Mapping[str, Kind] = {
     ),
     "headers-too-large": Kind(431, "Headers too large", "Send fewer or shorter headers. The connection is closed."),
     "rate-limited": Kind(
-        429, "Too many requests from one caller", "Send more slowly: try again after `Retry-After` seconds."
+        429,
+        "Faster than the rate that is set",
+        "`detail` says whose rate it is, a caller's or a destination's. Nothing was accepted: try again after "
+        "`Retry-After` seconds.",
     ),
     "throttled": Kind(
         429,
@@ -178,6 +182,7 @@ _CODES: tuple[tuple[type[DyneinError], str], ...] = (
     (Rejected, "refused-by-sqs"),
     (Draining, "draining"),
     (Overloaded, "overloaded"),
+    (RateLimited, "rate-limited"),
     (Throttled, "throttled"),
 )
 """The first that fits. Any other error needs an operator: ``unavailable``."""

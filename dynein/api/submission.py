@@ -31,9 +31,10 @@ from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.ports import Deployment, Ports
 from dynein.core.queues import Destination
 from dynein.delivery.destinations import Destinations
-from dynein.errors import DyneinError, Unavailable, as_result
+from dynein.errors import DyneinError, RateLimited, Unavailable, as_result
 from dynein.observability.events.api import SEND_FAILED
 from dynein.runtime.context import Context
+from dynein.runtime.rate_limits import RateLimits
 from dynein.settings import Settings
 
 
@@ -66,6 +67,7 @@ class Submissions:
         self._clock = context.clock
         self._settings = settings
         self._own_queues = settings.own_queues
+        self._rates = RateLimits(settings.destination_rate_per_s, settings.destination_burst_s)
         self._keys = KeyMaker(ports.shards, deployment.layout, context, random_bytes)
         self._sender = JobSender(ports.queues, destinations, deployment.inbound_url, context, settings)
         self._recorder = OutcomeRecorder(context)
@@ -136,6 +138,10 @@ class Submissions:
         """Check the job and begin to send it; `_result_of` waits for the result."""
         if isinstance(destination, DyneinError):
             return destination
+        wait_s = self._rates.take(destination.url, 1.0, self._clock.monotonic())
+        if wait_s > 0:
+            limit = f"{self._rates.rate_per_s:g} jobs a second (setting destination_rate_per_s)"
+            return RateLimited(f"More than {limit} are submitted to {request.queue}.", retry_after_s=wait_s)
         try:
             ready = draft(
                 request, destination, now_ms, self._keys.new_key(), self._signer, self._settings, caller.traceparent

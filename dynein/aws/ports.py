@@ -23,7 +23,7 @@ def aws_table(aws: Clients, context: Context, settings: Settings) -> DynamoTable
 def aws_ports(aws: Clients, table: DynamoTable, layout: Layout, context: Context, settings: Settings) -> Ports:
     """Over open clients, on ``table`` and the queues that the settings name. ``layout`` is the table's own."""
     return Ports(
-        queues=aws_queues(aws, context),
+        queues=aws_queues(aws, context, settings),
         triggers=DynamoTriggerStore(table, layout.bucket_width_ms),
         shards=DynamoShardRecords(table),
         roster=DynamoRoster(table),
@@ -31,9 +31,9 @@ def aws_ports(aws: Clients, table: DynamoTable, layout: Layout, context: Context
     )
 
 
-def aws_queues(aws: Clients, context: Context) -> SqsQueues:
+def aws_queues(aws: Clients, context: Context, settings: Settings) -> SqsQueues:
     """The queues alone, for what needs no table."""
-    return SqsQueues(aws.sqs, context.telemetry)
+    return SqsQueues(aws.sqs, context.telemetry, settings.own_queues)
 
 
 def aws_ledger(table: DynamoTable, context: Context, settings: Settings) -> DynamoLedger:

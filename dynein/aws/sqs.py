@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
@@ -17,6 +18,7 @@ from botocore.exceptions import ClientError
 from dynein.aws.calls import AwsCalls
 from dynein.aws.error_codes import FORBIDDEN_CODES
 from dynein.aws.errors import content_failure, entry_failure, error_code, queue_error
+from dynein.aws.turns import Turns
 from dynein.core.job import Attribute
 from dynein.core.queue_address import QueueAddresses, is_url
 from dynein.core.queues import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure, call_failure
@@ -33,15 +35,18 @@ _UNMENTIONED = SendFailure("Unanswered", "SQS's response does not mention this e
 
 
 class SqsQueues:
-    """All the queues one SQS client can reach."""
+    """All the queues one SQS client can reach. ``own_queues``: names of ours, which wait for no other
+    (`dynein.aws.turns`).
+    """
 
-    def __init__(self, client: SQSClient, telemetry: Telemetry) -> None:
+    def __init__(self, client: SQSClient, telemetry: Telemetry, own_queues: Container[str] = ()) -> None:
         self._client = client
         self._calls = AwsCalls(client, telemetry)
         config: Any = client.meta.config  # botocore sets its attributes from a table, unseen by type checkers
         # `dynein.aws.clients` sets both; the read timeout has a long poll on top of what any other call may take.
         self._call_timeout_s = float(config.connect_timeout)
         self._read_timeout_s = float(config.read_timeout)
+        self._turns = Turns(config.max_pool_connections, own_queues)
         self._addresses = QueueAddresses(client.meta.endpoint_url, client.meta.region_name)
 
     async def resolve(self, queue: str) -> Destination:
@@ -50,10 +55,10 @@ class SqsQueues:
         fifo = queue.endswith(".fifo")
         try:
             if is_url(queue):
-                asked = self._client.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
+                asked = partial(self._client.get_queue_attributes, QueueUrl=queue, AttributeNames=["QueueArn"])
                 await self._run(queue, "GetQueueAttributes", asked)
                 return Destination(queue, fifo)
-            found = await self._run(queue, "GetQueueUrl", self._client.get_queue_url(QueueName=queue))
+            found = await self._run(queue, "GetQueueUrl", partial(self._client.get_queue_url, QueueName=queue))
         except AccessDenied as error:
             if error.__cause__ is not None and error_code(error.__cause__) in FORBIDDEN_CODES:
                 # SQS's response to a look-up that a policy forbids, whether the queue exists or not.
@@ -80,7 +85,8 @@ class SqsQueues:
         response = await self._run(
             url,
             "ReceiveMessage",
-            self._client.receive_message(
+            partial(
+                self._client.receive_message,
                 QueueUrl=url,
                 MaxNumberOfMessages=entries_max,
                 WaitTimeSeconds=wait_s,
@@ -113,7 +119,8 @@ class SqsQueues:
         response = await self._run(
             url,
             "GetQueueAttributes",
-            self._client.get_queue_attributes(
+            partial(
+                self._client.get_queue_attributes,
                 QueueUrl=url,
                 AttributeNames=[
                     "ApproximateNumberOfMessages",
@@ -136,7 +143,7 @@ class SqsQueues:
         if not entries:
             return {}
         try:
-            response = await self._run(url, operation, call(QueueUrl=url, Entries=entries))
+            response = await self._run(url, operation, partial(call, QueueUrl=url, Entries=entries))
         except ClientError as error:  # refused for its content
             if len(entries) > 1:
                 return await self._one_by_one(url, operation, call, entries)
@@ -162,16 +169,20 @@ class SqsQueues:
         return results
 
     async def _run(
-        self, queue: str, operation: str, call: Awaitable[ResultT], *, timeout_s: float | None = None
+        self, queue: str, operation: str, call: Callable[[], Awaitable[ResultT]], *, timeout_s: float | None = None
     ) -> ResultT:
         """One call. Raises what the protocol says, and a `ClientError` only if the call was refused for its content."""
+        taken = self._turns.take(queue, call)
         try:
-            return await self._calls.run(operation, call, timeout_s=timeout_s or self._call_timeout_s)
-        except ClientError as error:
-            meant = queue_error(queue, operation, error)
-            if meant is None:
+            response = await self._calls.run(operation, taken, timeout_s=timeout_s or self._call_timeout_s)
+        except BaseException as error:
+            meant = queue_error(queue, operation, error) if isinstance(error, ClientError) else error
+            self._turns.heard(queue, works=meant is None)
+            if meant is None or meant is error:
                 raise
             raise meant from error
+        self._turns.heard(queue, works=True)
+        return response
 
 
 def _entry(entry_id: str, message: OutgoingMessage) -> dict[str, Any]:

@@ -13,8 +13,7 @@ import typer
 
 from dynein.cli.jobs import Json
 from dynein.cli.output import (
-    arrival_line,
-    out,
+    print_arrival,
     print_audit,
     print_json,
     print_ledger,
@@ -29,7 +28,8 @@ def bootstrap(*, json: Json = False) -> None:
     """Create or verify queues and table.
 
     Inbound queue, dead-letter queue, table, shards. Changes only what differs from the settings; run it as often as you
-    like. To add shards while everything runs: DYNEIN_SHARD_COUNT=64 dynein bootstrap.
+    like. It sets no resource policies and no KMS key: docs/how-to/aws.md has them. To add shards while everything runs:
+    DYNEIN_SHARD_COUNT=64 dynein bootstrap.
     """
     from dynein.cli.operations import run_bootstrap
 
@@ -57,7 +57,7 @@ def tail(
         if json:
             print_json({**arrived._asdict(), "late_ms": arrived.late_ms})
         else:
-            out.print(arrival_line(arrived))
+            print_arrival(arrived)
 
     settings = load_settings()
     run_until_stopped(lambda stopping: run_tail(settings, queue, show, stopping, keep=keep), settings)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-from rich.text import Text
 
 from dynein.admin.tail import Arrived, tail
 from dynein.aws.bootstrap import bootstrap
@@ -23,7 +22,7 @@ from dynein.aws.clients import clients
 from dynein.aws.sqs import SqsQueues
 from dynein.cli.engine import CREDENTIALS, REGION, EmbeddedEngine
 from dynein.cli.jobs import DEFAULT_URL
-from dynein.cli.output import arrival_line, clock_time, out, print_steps
+from dynein.cli.output import clock_time, print_arrival, print_line, print_steps
 from dynein.errors import FatalError, Retryable
 from dynein.observability.events.process import CONSUMER_FAILED
 from dynein.observability.telemetry import Telemetry
@@ -84,7 +83,7 @@ class Dev:
         service = Service(settings, list(ROLES))
         service.bind()  # a taken port is reported before anything is started
         async with self._engine as engine, clients(settings) as aws:
-            out.print(Text.assemble(("dynein dev", "bold"), f"  {engine.description}"))
+            print_line(("dynein dev", "bold"), f"  {engine.description}")
             print_steps(await bootstrap(aws, settings, command_context()))
             await aws.sqs.create_queue(QueueName=self._queue)
             queues = SqsQueues(aws.sqs, Telemetry())
@@ -99,7 +98,7 @@ class Dev:
                 for task in (consuming, sampling):
                     task.cancel()
                 await asyncio.gather(serving, consuming, sampling, return_exceptions=True)
-        out.print("stopped", style="dim")
+        print_line(("stopped", "dim"))
 
     async def _serve(self, service: Service, stopping: asyncio.Event) -> None:
         announcing = asyncio.ensure_future(_announce_stop(stopping))
@@ -110,9 +109,10 @@ class Dev:
 
     async def _samples(self, service: Service, stopping: asyncio.Event) -> None:
         await service.started.wait()
-        url = service.url
+        url = service.listeners.url
         if self._sample and not stopping.is_set():
-            out.print(f"\nsubmitting {len(_SAMPLES)} sample jobs to queue {self._queue!r}", style="bold")
+            print_line()
+            print_line((f"submitting {len(_SAMPLES)} sample jobs to queue {self._queue!r}", "bold"))
             try:
                 async with httpx.AsyncClient(base_url=url, timeout=10) as api:
                     expected = {await self._submit(api, sample) for sample in _SAMPLES}
@@ -132,7 +132,7 @@ class Dev:
             raise FatalError(f"the sample job was refused: {response.text}")
         accepted = response.json()
         due = clock_time(accepted["due_at_ms"])
-        out.print(Text.assemble((f"{due}  due  ", "dim"), (f"{sample['name']:<22}", "bold"), f" {accepted['policy']}"))
+        print_line((f"{due}  due  ", "dim"), (f"{sample['name']:<22}", "bold"), f" {accepted['policy']}")
         return str(accepted["token"])
 
     async def _all_arrived(self, expected: set[str]) -> None:
@@ -150,14 +150,14 @@ class Dev:
     async def _consume(self, queues: SqsQueues, url: str, clock: SystemClock, stopping: asyncio.Event) -> None:
         if not self._options.consumer:
             return
-        out.print("a sample consumer shows what arrives: when, where, how late, name, body", style="dim")
+        print_line(("a sample consumer shows what arrives: when, where, how late, name, body", "dim"))
         while not stopping.is_set():
             arrivals = tail(
                 queues, url, self._queue, clock, keep=False, wait_s=0, pause_s=CONSUMER_PAUSE_S, stopping=stopping
             )
             try:
                 async for arrived in arrivals:
-                    out.print(arrival_line(arrived))
+                    print_arrival(arrived)
                     self._note(arrived)
             except Retryable as error:  # the machine was suspended, for example
                 CONSUMER_FAILED.log(error)
@@ -171,7 +171,7 @@ class Dev:
 
 async def _announce_stop(stopping: asyncio.Event) -> None:
     await stopping.wait()
-    out.print("stopping; Ctrl-C again ends it at once", style="dim")
+    print_line(("stopping; Ctrl-C again ends it at once", "dim"))
 
 
 def _settings(host: str, port: int, endpoint: str, data: Path) -> Settings:
@@ -202,15 +202,15 @@ def _print_ready(url: str, settings: Settings, queue: str) -> None:
     job = f'{{"queue": "{queue}", "body": "hello", "delay": 5, "policy": "SCHEDULED"}}'
     command = _command()
     elsewhere = "" if url == DEFAULT_URL else f" --url {url}"
-    out.print(
-        Text.assemble(
-            ("\nready", "bold"),
-            f"  API {url}  (try {url}/docs)   SQS and DynamoDB {settings.endpoint_url} in {REGION}   Ctrl-C stops\n"
-            f"\nsubmit a job, due in five seconds, and watch it arrive here:\n\n"
-            f"  curl -s {url}/v1/jobs -d '{job}'\n"
-            f"  {command} submit {queue} hello --delay 5{elsewhere}\n",
-        )
-    )
+    where = f"  API {url}  (try {url}/docs)   SQS and DynamoDB {settings.endpoint_url} in {REGION}   Ctrl-C stops"
+    print_line()
+    print_line(("ready", "bold"), where)
+    print_line()
+    print_line("submit a job, due in five seconds, and watch it arrive here:")
+    print_line()
+    print_line(f"  curl -s {url}/v1/jobs -d '{job}'")
+    print_line(f"  {command} submit {queue} hello --delay 5{elsewhere}")
+    print_line()
 
 
 def _command() -> str:

@@ -65,6 +65,9 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (DYNEIN_HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (DYNEIN_PORT).")] = None,
+    ops_port: Annotated[
+        int | None, typer.Option(help="Port of probes and metrics (DYNEIN_OPS_PORT); default: the API's.")
+    ] = None,
     workers: Annotated[
         str | None,
         typer.Option(metavar="N", help="Processes that share port and work; auto: one for each core (DYNEIN_WORKERS)."),
@@ -77,7 +80,7 @@ def serve(
     roles = list(role or ROLES)
     for wrong in [r for r in roles if r not in ROLES]:
         usage_error(f"--role {wrong}: no such role; there are {', '.join(ROLES)}")
-    given = _given(host=host, port=port)
+    given = _given(host=host, port=port, ops_port=ops_port)
     settings = load_settings({**given, **_given(workers=workers)})
     processes = settings.workers or usable_cores()
     if processes > 1:

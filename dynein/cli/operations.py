@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from dynein.admin import redrive
 from dynein.admin.audit import Report, audit, requeue_by
@@ -16,9 +15,10 @@ from dynein.aws.bootstrap import Step, bootstrap
 from dynein.aws.clients import clients
 from dynein.aws.dynamodb.layout import verify_layout
 from dynein.aws.ports import aws_ledger, aws_ports, aws_queues, aws_table
-from dynein.cli.output import err
+from dynein.cli.output import err, print_remark
 from dynein.core.ledger import Row, rows
 from dynein.core.queue_address import name_of
+from dynein.core.seal import Seal
 from dynein.delivery.destinations import Destinations
 from dynein.errors import FatalError
 from dynein.ledger.reader import closing_by
@@ -46,10 +46,10 @@ async def run_tail(
         )
     context = command_context()
     async with clients(settings) as aws:
-        queues = aws_queues(aws, context)
+        queues = aws_queues(aws, context, settings)
         destination = await queues.resolve(queue)
         doing = "showing, and giving back, what is on" if keep else "consuming"
-        err.print(Text(f"{doing} {destination.url}; Ctrl-C stops", style="dim"))
+        print_remark((f"{doing} {destination.url}; Ctrl-C stops", "dim"))
         arrivals = tail(
             queues, destination.url, queue, context.clock, keep=keep, stopping=stopping, wait_s=_TAIL_WAIT_S
         )
@@ -59,13 +59,17 @@ async def run_tail(
 
 async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet: bool) -> Report:
     """``dynein audit``; shows its progress on a terminal, unless ``quiet``."""
+    if repair:
+        settings.require_secrets("to sign what a repair puts on the inbound queue")
     context = command_context()
     async with clients(settings) as aws:
         table = aws_table(aws, context, settings)
         layout = await verify_layout(table, settings)
         ports = aws_ports(aws, table, layout, context, settings)
         destinations = Destinations(ports.queues, context.clock, ttl_s=settings.destination_cache_s)
-        requeue = requeue_by(ports.queues, destinations, settings.inbound_queue) if repair else None
+        requeue = None
+        if repair:
+            requeue = requeue_by(ports.queues, destinations, settings.inbound_queue, Seal(settings.secrets))
         with Progress(console=err, transient=True, disable=_hidden(quiet=quiet)) as progress:
             task = progress.add_task("reading time buckets", total=None)
             return await audit(
@@ -82,10 +86,11 @@ async def run_redrive(
     settings: Settings, selection: Selection, *, dead_letters_max: int, quiet: bool
 ) -> redrive.Report:
     """``dynein redrive``; shows its progress on a terminal, unless ``quiet``."""
+    settings.require_secrets("to verify what is on the dead-letter queue")
     context = command_context()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     async with clients(settings) as aws:
-        queues = aws_queues(aws, context)
+        queues = aws_queues(aws, context, settings)
         with Progress(*columns, console=err, transient=True, disable=_hidden(quiet=quiet)) as progress:
             task = progress.add_task("reading the dead-letter queue", total=None)
 

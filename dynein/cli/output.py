@@ -2,6 +2,9 @@
 
 Results go to standard output; errors, progress and remarks to standard error. Lines are never wrapped, so that a token
 can be copied and a pipe gets one line for each item. Without a terminal there are no colours.
+
+Every line passes through `line`: whatever text a job, a queue or a server brings along, it is shown on that line and
+does nothing else to the terminal.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from rich.console import Console
 from rich.text import Text
+
+from dynein.observability.one_line import as_json, flattened
 
 if TYPE_CHECKING:  # they bring the AWS SDK along, and `dynein submit` should be quick
     from dynein.admin import redrive
@@ -22,8 +26,12 @@ if TYPE_CHECKING:  # they bring the AWS SDK along, and `dynein submit` should be
     from dynein.aws.bootstrap import Step
     from dynein.core.ledger import Row
 
-out = Console(highlight=False, emoji=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+Part = str | tuple[str, str]
+"""Text, or text with a style."""
+
+_out = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, emoji=False, markup=False, soft_wrap=True)
+"""For progress bars, which are drawn on it; lines are printed by `print_remark`."""
 
 _OPTIONS = {
     "attributes": "--attribute",
@@ -36,13 +44,30 @@ _OPTIONS = {
 _MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
 _NOW_MS = 50
 _BODY_CHARS = 60
+_NAME_CHARS = 256
 _ON_TIME_MS = 100
 _ABOUT_A_SECOND_MS = 1100
 
 
+def line(*parts: Part) -> Text:
+    """One line of these parts. Line breaks, controls and what is not shown are escaped; markup is text."""
+    safe = [flattened(part) if isinstance(part, str) else (flattened(part[0]), part[1]) for part in parts]
+    return Text.assemble(*safe)
+
+
+def print_line(*parts: Part) -> None:
+    """Print a `line` on standard output."""
+    _out.print(line(*parts))
+
+
+def print_remark(*parts: Part) -> None:
+    """Print a `line` on standard error."""
+    err.print(line(*parts))
+
+
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever msgspec can encode
     """One JSON value, one line, at once (so that a pipe sees it)."""
-    sys.stdout.write(msgspec.json.encode(value, enc_hook=str).decode("utf-8") + "\n")
+    sys.stdout.write(as_json(value) + "\n")
     sys.stdout.flush()
 
 
@@ -50,7 +75,7 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     """One field a line."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        out.print(Text.assemble((f"{name:<{width}}  ", "dim"), _plain(value)))
+        print_line((f"{name:<{width}}  ", "dim"), _plain(value))
 
 
 def print_job(job: Mapping[str, Any], now_ms: int) -> None:
@@ -98,7 +123,7 @@ def print_steps(steps: Iterable[Step]) -> None:
     for step in steps:
         style = {"created": "green", "updated": "yellow"}.get(step.outcome, "dim")
         detail = f"  {step.detail}" if step.detail else ""
-        out.print(Text.assemble((f"{step.outcome:<9}", style), step.resource, (detail, "dim")))
+        print_line((f"{step.outcome:<9}", style), step.resource, (detail, "dim"))
 
 
 def clock_time(at_ms: int) -> str:
@@ -107,7 +132,7 @@ def clock_time(at_ms: int) -> str:
     return moment.strftime("%H:%M:%S.") + f"{at_ms % 1000:03d}"
 
 
-def arrival_line(arrived: Arrived) -> Text:
+def print_arrival(arrived: Arrived) -> None:
     """One message: when it arrived, where, how late, and what it is."""
     late = arrived.late_ms
     if late is None:
@@ -115,16 +140,19 @@ def arrival_line(arrived: Arrived) -> Text:
     else:
         lateness = f"{late:+d} ms"
         style = "green" if late <= _ON_TIME_MS else "yellow" if late <= _ABOUT_A_SECOND_MS else "red"
-    body = " ".join(arrived.body.splitlines())
-    if len(body) > _BODY_CHARS:
-        body = body[: _BODY_CHARS - 1] + "…"
-    return Text.assemble(
+    print_line(
         (clock_time(arrived.at_ms), "dim"),
         f"  {arrived.queue}  ",
         (f"{lateness:>10}", style),
-        (f"  {arrived.name or '-':<22}", "bold"),
-        f" {body}",
+        (f"  {_cut(arrived.name or '-', _NAME_CHARS):<22}", "bold"),
+        f" {_cut(arrived.body, _BODY_CHARS)}",
     )
+
+
+def _cut(text: str, chars_max: int) -> str:
+    """Its beginning, with its lines on one; an escape counts as what it is shown as."""
+    shown = flattened(" ".join(text[: 2 * chars_max].splitlines()))
+    return shown if len(shown) <= chars_max and len(text) <= 2 * chars_max else shown[: chars_max - 1] + "…"
 
 
 def print_audit(report: Report) -> None:
@@ -133,20 +161,18 @@ def print_audit(report: Report) -> None:
         due = dt.datetime.fromtimestamp(finding.due_at_ms / 1000, tz=dt.UTC).isoformat(" ", "milliseconds")
         kind = f"{finding.kind}, repaired" if finding.repaired else finding.kind
         style = "green" if finding.repaired else "yellow"
-        out.print(
-            Text.assemble(
-                (f"{kind:<19}", style),
-                f"  due {due.removesuffix('+00:00')} UTC  shard {finding.shard:<4}  bucket {finding.bucket}  ",
-                (finding.token or "-", "dim"),
-            )
+        print_line(
+            (f"{kind:<19}", style),
+            f"  due {due.removesuffix('+00:00')} UTC  shard {finding.shard:<4}  bucket {finding.bucket}  ",
+            (finding.token or "-", "dim"),
         )
     more = sum(report.counts.values()) - len(report.findings)
     if more:
-        out.print(f"and {more} more")
+        print_line(f"and {more} more")
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
     read = f"{_many(report.triggers, 'trigger')} and {_many(report.tombstones, 'tombstone')}"
     read = f"{read} in {_many(report.buckets, 'bucket')}"
-    out.print(Text.assemble(("clean", "green") if report.clean else ("not clean", "red"), f": {counts} of {read}"))
+    print_line(("clean", "green") if report.clean else ("not clean", "red"), f": {counts} of {read}")
 
 
 _LEDGER_COLUMNS = ("accepted", "moved in", "moved out", "delivered", "cancelled", "dead-lettered", "balance")
@@ -155,18 +181,17 @@ _LEDGER_COLUMNS = ("accepted", "moved in", "moved out", "delivered", "cancelled"
 def print_ledger(rows: Sequence[Row], *, gap_jobs: int, surplus_jobs: int) -> None:
     """The ledger: a line for each window, and the balance of the closed ones."""
     if not rows:
-        out.print("no jobs were counted in these hours")
+        print_line("no jobs were counted in these hours")
         return
-    out.print(Text(f"{'due (UTC)':<24}" + "".join(f"{name:>14}" for name in _LEDGER_COLUMNS), style="dim"))
+    print_line((f"{'due (UTC)':<24}" + "".join(f"{name:>14}" for name in _LEDGER_COLUMNS), "dim"))
     for row in rows:
         due = f"{_utc(row.start_ms)} - {_utc(row.end_ms)[11:]}"
-        line = f"{due:<24}" + "".join(f"{jobs:>14,}" for jobs in row.counts)
-        out.print(Text.assemble(line, _balance(row)))
+        print_line(f"{due:<24}" + "".join(f"{jobs:>14,}" for jobs in row.counts), _balance(row))
     closed = sum(row.closed for row in rows)
     balanced = gap_jobs == 0 and surplus_jobs == 0
     style = "green" if balanced else "red" if gap_jobs else "yellow"
     balance = "balanced" if balanced else f"{_many(gap_jobs, 'job')} missing, {surplus_jobs} too many"
-    out.print(Text.assemble((balance, style), f" in {_many(closed, 'closed window')}"))
+    print_line((balance, style), f" in {_many(closed, 'closed window')}")
 
 
 def _balance(row: Row) -> tuple[str, str]:
@@ -193,13 +218,13 @@ _STOPPED = {
 def print_redrive(report: redrive.Report) -> None:
     """A redrive's result."""
     for reason, count in report.failed.items():
-        out.print(Text.assemble((f"{count} stay", "yellow"), f"  {reason}"))
+        print_line((f"{count} stay", "yellow"), f"  {reason}")
     if report.examined == 0:
-        out.print("nothing to redrive: the dead-letter queue is empty")
+        print_line("nothing to redrive: the dead-letter queue is empty")
         return
     skipped = f", {report.skipped} not selected" if report.skipped else ""
     failed = sum(report.failed.values())
-    out.print(f"{report.redriven} redriven, {failed} failed{skipped}{_STOPPED[report.stopped]}")
+    print_line(f"{report.redriven} redriven, {failed} failed{skipped}{_STOPPED[report.stopped]}")
 
 
 def _many(count: int, thing: str) -> str:

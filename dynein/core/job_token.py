@@ -5,7 +5,8 @@ A token *is* the address of its trigger, so finding a job needs no index::
     kind (1 byte) | due time, ms (6) | shard (2) | job id (12) | MAC (18)   = 39 bytes = 52 base64url characters
 
 The MAC is HMAC-SHA-256 cut to 144 bits (RFC 2104, section 5: no less than half of the hash's output). Only the API
-signs and verifies: the other roles read tokens off our own queue and table and need no secret.
+signs and verifies tokens: the other roles read them off our own table, and off our own queue, where the whole message
+is signed (`dynein.core.seal`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Each destination has a *lane* of its own: its batches, and the state of its failures. A lane that fails pauses alone;
 the jobs in it wait, and once it is full, further jobs are turned away (`Overloaded`) and stay where they are stored. So
-a deleted or throttled queue costs bounded memory and delays no other.
+a deleted or throttled queue costs bounded memory and delays no other. Nor does one that does not respond at all: the
+connections that all lanes share are divided so that those that fail cannot hold all of them (`dynein.aws.turns`).
 
 ============================================  ==================================================================
 SQS's response                                what the lane does
@@ -11,7 +12,8 @@ entry acknowledged                            `Outcome.SENT`
 entry refused for its content                 dead-letters that job at once: sending it again cannot succeed
 entry or call throttled, failed, or no reply  pauses the lane, then tries the same batch again
 queue missing, access denied                  the same, and looks the queue up anew
-failing for longer than the retry budget      dead-letters the batch; one later success ends the failure
+failing for longer than the retry budget      dead-letters the batch, and further jobs at once, but for one batch after
+                                              each pause, which is tried; one success ends the failure
 dead-letter queue fails too                   keeps trying: a job is done only when some queue has acknowledged it
 ============================================  ==================================================================
 

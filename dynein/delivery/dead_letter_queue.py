@@ -2,6 +2,10 @@
 
 The body is the job's record (or a whole inbound message that could not be read), untouched; everything about it is in
 message attributes, so that ``dynein redrive`` and an operator with any SQS client can both work with it.
+
+A job's body, token and due time are signed (`dynein.core.seal`), since a redrive delivers what it finds here; the
+reason is not: it is for people. An inbound message has its signature in its body, and so also when SQS moved it here
+itself, without attributes.
 """
 
 from __future__ import annotations
@@ -11,12 +15,15 @@ from typing import NamedTuple
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.job import Attribute
 from dynein.core.queues import ENTRIES_MAX, OutgoingMessage, Queues, Received, SendFailure, message_bytes
+from dynein.core.seal import Seal
 from dynein.delivery.destinations import Destinations
 from dynein.errors import Rejected, Unavailable
 from dynein.runtime.group_commit import GroupCommit
 
 REASON_ATTRIBUTE = "dynein-reason"
 KIND_ATTRIBUTE = "dynein-dead-letter"
+SIGNATURE_ATTRIBUTE = "dynein-signature"
+_USE = "dead-lettered job"
 KIND_JOB = "job"
 KIND_INBOUND = "inbound"
 REASON_CHARS_MAX = 1024
@@ -29,6 +36,10 @@ WAITING_MAX = 10_000
 IN_FLIGHT_MAX = 4
 
 
+_DUE_DIGITS_MAX = 15
+"""Those of `dynein.core.keys.DUE_MAX_MS`: whoever may write to the queue may write longer ones, too long for `int`."""
+
+
 class DeadLetter(NamedTuple):
     """A dead letter read back. ``token`` and ``due_at_ms`` are ``None`` for an unreadable inbound message."""
 
@@ -37,10 +48,20 @@ class DeadLetter(NamedTuple):
     reason: str
     token: str | None
     due_at_ms: int | None
+    signature: str = ""
+
+    def is_ours(self, seal: Seal) -> bool:
+        """Is it a job that this deployment dead-lettered, with this body, token and due time?"""
+        if self.token is None or self.due_at_ms is None:
+            return False
+        return seal.is_ours(self.signature, _USE, *_signed(self.body, self.token, self.due_at_ms))
 
 
 def read_dead_letter(message: Received) -> DeadLetter:
-    """Inverse of what `DeadLetterQueue` writes; SQS's own redrive leaves no attributes: that is an inbound message."""
+    """Inverse of what `DeadLetterQueue` writes; SQS's own redrive leaves no attributes: that is an inbound message.
+
+    Reads anything, whoever wrote it; whether to believe it, `DeadLetter.is_ours` says.
+    """
     attributes = {name: attribute.value for name, attribute in message.attributes.items()}
     due_at = attributes.get(DUE_AT_ATTRIBUTE, "")
     return DeadLetter(
@@ -48,8 +69,13 @@ def read_dead_letter(message: Received) -> DeadLetter:
         body=message.body,
         reason=attributes.get(REASON_ATTRIBUTE, "received too often (moved by SQS)"),
         token=attributes.get(TOKEN_ATTRIBUTE),
-        due_at_ms=int(due_at) if due_at.isdecimal() else None,
+        due_at_ms=int(due_at) if due_at.isdecimal() and len(due_at) <= _DUE_DIGITS_MAX else None,
+        signature=attributes.get(SIGNATURE_ATTRIBUTE, ""),
     )
+
+
+def _signed(body: str, token: str, due_at_ms: int) -> tuple[bytes, ...]:
+    return body.encode(), token.encode(), str(due_at_ms).encode()
 
 
 class DeadLetterQueue:
@@ -59,11 +85,18 @@ class DeadLetterQueue:
     """
 
     def __init__(
-        self, queues: Queues, destinations: Destinations, queue: str, *, message_bytes_max: int = MESSAGE_BYTES_MAX
+        self,
+        queues: Queues,
+        destinations: Destinations,
+        queue: str,
+        seal: Seal,
+        *,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
         self._queues = queues
         self._destinations = destinations
         self._queue = queue
+        self._seal = seal
         self._message_bytes_max = message_bytes_max
         self._batcher: GroupCommit[OutgoingMessage, SendFailure | None] = GroupCommit(
             self._flush,
@@ -76,16 +109,19 @@ class DeadLetterQueue:
 
     async def add_job(self, record: bytes, token: str, due_at_ms: int, reason: str) -> None:
         """Acknowledged once this returns. Raises what `Queues.send` does, or `Retryable`, when it is not."""
+        # A record that is not UTF-8 is none of ours; it stays readable.
+        body = record.decode("utf-8", errors="backslashreplace")
+        signature = self._seal.sign(_USE, *_signed(body, token, due_at_ms))
         attributes = {
             KIND_ATTRIBUTE: Attribute("String", KIND_JOB),
             TOKEN_ATTRIBUTE: Attribute("String", token),
             DUE_AT_ATTRIBUTE: Attribute("Number", str(due_at_ms)),
+            SIGNATURE_ATTRIBUTE: Attribute("String", signature),
         }
-        # A record that is not UTF-8 is none of ours; it stays readable.
-        await self._send(record.decode("utf-8", errors="backslashreplace"), attributes, reason)
+        await self._send(body, attributes, reason)
 
     async def add_inbound(self, body: str, reason: str) -> None:
-        """The same for an inbound message that cannot be read."""
+        """The same for an inbound message that cannot be read, or that another program wrote."""
         await self._send(body, {KIND_ATTRIBUTE: Attribute("String", KIND_INBOUND)}, reason)
 
     async def _send(self, body: str, attributes: dict[str, Attribute], reason: str) -> None:

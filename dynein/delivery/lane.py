@@ -49,6 +49,8 @@ class Lane:
         self._queue = queue
         self._is_own = name_of(queue) in shared.settings.own_queues
         self._pace = LanePace(shared.settings, shared.context.rng)
+        self._failure: SendFailure | None = None
+        """The last that was not about one job's content."""
         self._record = DeliveryRecord(shared.role, queue, shared.context, shared.tracing)
         self._batcher: GroupCommit[DueJob, Outcome] = GroupCommit(
             self._deliver,
@@ -87,7 +89,10 @@ class Lane:
         outcomes: dict[int, Outcome] = {}
         pending = list(range(len(due_jobs)))
         while pending:
-            await self._pause()
+            if self._failure is not None and self._pace.is_given_up(self._shared.context.clock.monotonic()):
+                pending = sorted(await self._dead_letter(due_jobs, dict.fromkeys(pending, self._failure), outcomes))
+            if pending:
+                await self._pause()
             pending = self._drop_abandoned(due_jobs, pending, outcomes)
             if not pending:
                 break
@@ -134,6 +139,7 @@ class Lane:
             return []
         partly = len(retry) < len(pending)
         self._pace.failed(now, partly=partly)
+        self._failure = next(iter(retry.values()))
         self._record.failing(retry, self._pace, now)
         for call in self._shared.when_failing:
             call(self._queue)

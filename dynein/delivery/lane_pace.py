@@ -40,6 +40,13 @@ class LanePace:
         """Has it been failing for the whole of the retry budget?"""
         return self.failing_since is not None and now - self.failing_since >= self._settings.retry_budget_s
 
+    def is_given_up(self, now: float) -> bool:
+        """Over budget, and not to be tried yet: a job that comes now is dead-lettered without a try of its own.
+
+        The destination is still tried at the pace of the backoff, and one success ends this.
+        """
+        return self.is_over_budget(now) and self.pause_s(now) > 0
+
     def succeeded(self) -> None:
         """A try went through."""
         self.failures = 0

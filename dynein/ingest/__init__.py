@@ -25,20 +25,23 @@ How a message goes through
                                   │                             │ not sent        │
                                   └► far ───────────────────────┴─► CheckedWrites ┘
 
-`Ingester` is the agent: its receivers, its share of the rate, its drain. `ReceivedMessages` works on each message until
-it is deleted or given back, and `MessageProcessor` on the message's jobs. `NearJobs` holds jobs until they are due.
-`CheckedWrites` stores, then closes the race with dispatchers: `LateWrites` finds what came behind a read mark, and what
-no dispatcher will read is recovered. `Poison` dead-letters what cannot be read. `BatchedStore`, `MarksCache` and
-`Inbox` turn what many messages want of the store, of the shard records and of the inbound queue into few calls;
-`Visibility` keeps messages ours meanwhile; `ReceiveHistory` remembers what was done for a message that is received
-again. The decisions are in `triage` and `dynein.runtime.token_bucket`, both pure.
+`Ingester` is the agent: its receivers, its share of the rate, its drain. `ReceivedMessages` verifies each message, and
+works on it until it is deleted or given back; `MessageProcessor` works on the message's jobs. `NearJobs` holds jobs
+until they are due. `CheckedWrites` stores, then closes the race with dispatchers: `LateWrites` finds what came behind a
+read mark, and what no dispatcher will read is recovered. `Poison` dead-letters what cannot be read. `BatchedStore`,
+`MarksCache` and `Inbox` turn what many messages want of the store, of the shard records and of the inbound queue into
+few calls; `TableGate` lets nothing be received that could not be stored; `Visibility` keeps messages ours meanwhile;
+`ReceiveHistory` remembers what was done for a message that is received again. The decisions are in `triage` and
+`dynein.runtime.token_bucket`, both pure.
 
 When something fails
 --------------------
 ==========================================  ============================================================================
 failure                                     what becomes of the jobs
 ==========================================  ============================================================================
-message cannot be read                      dead-lettered whole, with the reason; left to come back if that fails
+message not signed by this deployment, or   dead-lettered whole, with the reason; left to come back if that fails
+cannot be read
+entry of a message cannot be read           dead-lettered alone, as a message of its own
 job record cannot be read (near jobs only)  dead-lettered alone; of a stored one, its dispatcher decides
 shard without a record                      dead-lettered alone: no dispatcher would ever read it
 shard without an owner                      a near job may be a tick late: nobody says that its mark has stood
@@ -55,6 +58,8 @@ lane full, or its queue fails for long      stored, so that it delays no other d
 trigger written into a retired bucket       looked up: still there, sent from here and removed; gone, it was sent
 SIGTERM                                     no more receives; near jobs due soon are sent, the others are stored;
                                             messages not begun, or not finished in time, are given back at once
+table denied, or out of reach               nothing is received: each receive counts towards the inbound queue's limit,
+                                            and other ingesters may be able to store it
 inbound queue gone                          receives are tried again under backoff
 credentials refused (`FatalError`)          the run ends by raising it
 any unexpected error                        logged with the message id, message left; SQS moves it to the dead-letter

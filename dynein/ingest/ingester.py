@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from dynein.core.ports import Deployment, Ports
+from dynein.core.seal import Seal
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.delivery import Delivery
 from dynein.errors import DyneinError
@@ -20,6 +21,7 @@ from dynein.ingest.message_processor import MessageProcessor
 from dynein.ingest.near_jobs import NearJobs
 from dynein.ingest.poison import Poison
 from dynein.ingest.received_messages import ReceivedMessages
+from dynein.ingest.table_gate import TableGate
 from dynein.ingest.visibility import Visibility
 from dynein.observability.events.ingest import CALL_RETRIED
 from dynein.observability.events.process import ROSTER_NOT_LEFT
@@ -67,13 +69,18 @@ class Ingester:
         self.inbox = Inbox(ports.queues, deployment.inbound_url, BACKOFF, self._ended, context, settings)
 
         retry = Retry(context.clock, context.rng, BACKOFF, failed=_log_retried, ended=self._ended)
+        self._table_gate = TableGate(
+            ports, context, failed=_log_retried, ended=self._stopping, ttl_s=settings.member_ttl_s
+        )
         store = BatchedStore(ports.triggers, deployment.layout, retry, settings)
         marks = MarksCache(ports.shards, context.clock, retry, settings)
         poison = Poison(dead_letters, retry, context)
         late_writes = LateWrites(ports.shards, marks, deployment.layout, retry, context, settings)
         writes = CheckedWrites(store, late_writes, self.near_jobs, poison, retry, context.telemetry)
         processor = MessageProcessor(store, writes, marks, self.near_jobs, poison, context, settings)
-        self._messages = ReceivedMessages(self.inbox, self.visibility, self.admission, processor, poison)
+        self._messages = ReceivedMessages(
+            self.inbox, self.visibility, self.admission, processor, poison, Seal(settings.secrets)
+        )
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Ingest until ``stopping`` is set, then drain, within ``drain_s``.
@@ -98,12 +105,16 @@ class Ingester:
     async def share_once(self) -> float:
         """Write our heartbeat and take our part of the fleet's rate; the seconds until the next pass."""
         wait_s = await self._membership.run_once()
+        self._table_gate.reached()
         self.admission.set_rate(self._settings.ingest_rate_per_s / len(self._membership.live))
         return wait_s
 
     async def receive_once(self, tasks: Tasks) -> float:
-        """Receive once there is room and rate for it, and begin work on what came; the seconds until the next pass."""
-        if not await self.admission.until_ready():
+        """Receive once the table can be reached and there is room and rate for it, and begin work on what came.
+
+        Returns the seconds until the next pass.
+        """
+        if not await self._table_gate.passed() or not await self.admission.until_ready():
             return 0.0
         messages = await self.inbox.receive()
         self._messages.begin(messages, tasks)

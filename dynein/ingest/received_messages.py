@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from dynein.core.inbound_message import Arrival, unpack
+from dynein.core.inbound_message import Unpacked, unpack
 from dynein.core.queues import Received
+from dynein.core.seal import Seal
 from dynein.core.trigger import slots
 from dynein.errors import FatalError
 from dynein.ingest.admission import Admission
@@ -16,20 +17,27 @@ from dynein.ingest.poison import Poison
 from dynein.ingest.receive_history import ReceiveHistory
 from dynein.ingest.visibility import Visibility
 from dynein.observability.events.ingest import INBOUND_GIVEN_BACK, INBOUND_LEFT
-from dynein.runtime.tasks import Tasks, all_ended
+from dynein.runtime.tasks import Tasks, all_ended, all_of
 
 
 class ReceivedMessages:
     """What one ingester has received and not yet deleted or given back. `Admission` bounds it."""
 
     def __init__(
-        self, inbox: Inbox, visibility: Visibility, admission: Admission, processor: MessageProcessor, poison: Poison
+        self,
+        inbox: Inbox,
+        visibility: Visibility,
+        admission: Admission,
+        processor: MessageProcessor,
+        poison: Poison,
+        seal: Seal,
     ) -> None:
         self._inbox = inbox
         self._visibility = visibility
         self._admission = admission
         self._processor = processor
         self._poison = poison
+        self._seal = seal
         self._history = ReceiveHistory()
         self._working: dict[str, asyncio.Task[None]] = {}
         """By message id; each message is in `_visibility` too."""
@@ -85,16 +93,22 @@ class ReceivedMessages:
     async def _process(self, message: Received) -> bool:
         """Do everything but the delete. False if it was not begun, because we are shutting down."""
         try:
-            arrivals = self._unpack(message)
+            arrivals, unreadable = self._unpack(message)
         except ValueError as error:
             await self._poison.dead_letter_message(message, str(error))
         else:
             room = sum(slots(len(arrival.trigger.record)) for arrival in arrivals)
-            if not await self._admission.enter(len(arrivals), room):
+            room += sum(slots(len(entry.body)) for entry in unreadable)
+            if not await self._admission.enter(len(arrivals) + len(unreadable), room):
                 return False
             try:
                 progress = self._history.recall(message.message_id)
-                await self._processor.finish(arrivals, progress, received_before=message.receive_count > 1)
+                await all_of(
+                    [
+                        self._processor.finish(arrivals, progress, received_before=message.receive_count > 1),
+                        *[self._poison.dead_letter_entry(message, entry) for entry in unreadable],
+                    ]
+                )
             finally:
                 self._admission.leave(room)
         self._history.finish(message.message_id)
@@ -112,9 +126,9 @@ class ReceivedMessages:
             self._visibility.drop(message_id)
             del self._working[message_id]
 
-    def _unpack(self, message: Received) -> list[Arrival]:
+    def _unpack(self, message: Received) -> Unpacked:
         try:
-            return unpack(message.body)
+            return unpack(message.body, self._seal)
         except Exception:
             self._admission.turn_away()
             raise

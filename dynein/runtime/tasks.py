@@ -115,7 +115,8 @@ async def any_set(*events: asyncio.Event) -> None:
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await cancel_all(waiting)
+        for wait in waiting:
+            wait.cancel()
 
 
 async def cancel_all(tasks: Sequence[asyncio.Future[Any]]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dynein.api.submission import Submissions
 from dynein.core.job_token import TokenSigner
 from dynein.core.ports import Deployment, Ports
+from dynein.core.seal import Seal
 from dynein.core.shard_records import Layout
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.delivery import Delivery
@@ -66,6 +67,7 @@ class Assembly:
             ports_of(DEAD_LETTERS).queues,
             self._destinations,
             settings.dead_letter_queue,
+            Seal(settings.secrets),
             message_bytes_max=settings.message_bytes_max,
         )
         self.deliveries: list[Delivery] = []

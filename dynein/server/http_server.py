@@ -24,9 +24,11 @@ from collections.abc import Iterator
 from typing import cast
 
 import uvicorn
+from fastapi import FastAPI
 
 from dynein.observability.events.api import CONNECTIONS_FULL
 from dynein.server.http_protocol import Gate, GuardedProtocol
+from dynein.server.listener import LISTEN_BACKLOG
 from dynein.server.workers.connections import Connections
 
 HOLD_BACK_S = 0.002
@@ -60,6 +62,22 @@ def connections_that_fit(connections_max: int, descriptors_for_aws: int) -> int:
     if soft == resource.RLIM_INFINITY:
         return connections_max
     return max(1, min(connections_max, soft - descriptors_for_aws - RESERVED_DESCRIPTORS))
+
+
+def http_config(app: FastAPI, *, close_within_s: float) -> uvicorn.Config:
+    """How every port of ours serves ``app``. ``close_within_s``: what is under way when it closes has so much time."""
+    return uvicorn.Config(
+        app,
+        http=GuardedProtocol,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=LISTEN_BACKLOG,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(close_within_s),
+    )
 
 
 class Server(uvicorn.Server):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
@@ -19,16 +18,16 @@ from dynein.api.fair_share import LAG_TARGET_S, WINDOW_S, FairShare
 from dynein.api.problems import PROBLEM_JSON, make
 from dynein.observability.events.api import REQUESTS_SHED
 from dynein.observability.telemetry import Telemetry
-from dynein.runtime.token_bucket import TokenBucket
+from dynein.runtime.rate_limits import RateLimits
 from dynein.server.http_protocol import Refusal
 from dynein.settings import Settings
 
-CALLERS_MAX = 10_000
-"""Callers whose rate is remembered; one that was not heard of for longest is forgotten first."""
 COST_BYTES = 4_096
 """A body costs one request more for each of these."""
 _GATED = b"/v1/"
 _SAMPLES_A_WINDOW = 4
+_SAMPLES_MIN = 2
+"""So that one slow turn is never all that a window has seen."""
 _IDLE_WINDOWS = 50
 """Then the event loop's lag is no longer sampled, until the next request."""
 
@@ -40,7 +39,7 @@ class LoadGate:
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self._trusted = tuple(map(ipaddress.ip_network, settings.trusted_proxy_networks))
-        self._rates = CallerRates(settings.caller_rate_per_s, settings.caller_burst_s)
+        self._rates = RateLimits(settings.caller_rate_per_s, settings.caller_burst_s)
         self._shares = FairShare()
         self._lag = LoopLag(self._shares.end_window)
         self._shed_overload = telemetry.shed.labels("overload")
@@ -54,7 +53,7 @@ class LoadGate:
         caller = caller_address(peer, headers, self._trusted) if self._trusted else peer
         cost = 1 + body_bytes / COST_BYTES
         self._lag.sample()
-        wait_s = self._rates.wait_s(caller, cost)
+        wait_s = self._rates.take(caller, cost, asyncio.get_running_loop().time())
         if wait_s > 0:
             self._shed_caller.inc()
             REQUESTS_SHED.log(reason="caller", caller=caller)
@@ -67,46 +66,20 @@ class LoadGate:
         return None
 
 
-class CallerRates:
-    """A rate for each of the callers heard of last, `CALLERS_MAX` of them. ``rate_per_s`` 0: no limit."""
-
-    def __init__(self, rate_per_s: float, burst_s: float) -> None:
-        self.rate_per_s = rate_per_s
-        self._burst_s = burst_s
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._buckets)
-
-    def wait_s(self, caller: str, cost: float) -> float:
-        """Seconds until the caller may send again; 0 if it may now, and then ``cost`` is taken."""
-        if not self.rate_per_s:
-            return 0.0
-        now = asyncio.get_running_loop().time()
-        bucket = self._buckets.get(caller)
-        if bucket is None:
-            bucket = self._buckets[caller] = TokenBucket(self.rate_per_s, now, burst_s=self._burst_s)
-            if len(self._buckets) > CALLERS_MAX:
-                self._buckets.popitem(last=False)
-        else:
-            self._buckets.move_to_end(caller)
-        wait_s = bucket.wait_s(now)
-        if wait_s <= 0:
-            bucket.take(cost, now)
-        return wait_s
-
-
 class LoopLag:
-    """How late the event loop runs its timers. ``end_window`` is called every `WINDOW_S` with the worst of the window.
+    """How late the event loop runs its timers. ``end_window`` is called about every `WINDOW_S`.
 
-    Sampled only while requests come, and a little longer: an idle process sets no timers for it.
+    It is given the least lag of the window, and the window's length in seconds. The least, since a queue that stands
+    shows in every sample, while one slow turn of the loop (a collection of garbage, a large batch) shows in one (CoDel:
+    Nichols and Jacobson, 2012). Sampled only while requests come, and a little longer: an idle process sets no timers
+    for it.
     """
 
-    def __init__(self, end_window: Callable[[float], None]) -> None:
+    def __init__(self, end_window: Callable[[float, float], None]) -> None:
         self._end_window = end_window
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = self._window_ends = 0.0
-        self._worst_s = 0.0
+        self._timer_due = self._window_began = 0.0
+        self._samples: list[float] = []
         self._asked = False
         self._idle_windows = 0
 
@@ -119,9 +92,8 @@ class LoopLag:
         """A request has come: go on sampling, or begin."""
         self._asked = True
         if self._timer is None:
-            now = asyncio.get_running_loop().time()
-            self._window_ends = now + WINDOW_S
-            self._schedule(now)
+            self._window_began = asyncio.get_running_loop().time()
+            self._schedule(self._window_began)
 
     def _schedule(self, now: float) -> None:
         self._timer_due = now + WINDOW_S / _SAMPLES_A_WINDOW
@@ -129,12 +101,15 @@ class LoopLag:
 
     def _fired(self) -> None:
         now = asyncio.get_running_loop().time()
-        self._worst_s = max(self._worst_s, now - self._timer_due)
-        if now >= self._window_ends:
-            self._end_window(self._worst_s)
-            self._idle_windows = 0 if self._asked or self._worst_s > LAG_TARGET_S else self._idle_windows + 1
-            self._worst_s, self._asked = 0.0, False
-            self._window_ends = now + WINDOW_S
+        self._samples.append(now - self._timer_due)
+        length_s = now - self._window_began
+        if length_s >= WINDOW_S and len(self._samples) >= _SAMPLES_MIN:
+            least_s = min(self._samples)
+            self._end_window(least_s, length_s)
+            self._idle_windows = 0 if self._asked or least_s > LAG_TARGET_S else self._idle_windows + 1
+            self._samples.clear()
+            self._asked = False
+            self._window_began = now
         if self._idle_windows > _IDLE_WINDOWS:
             self._timer, self._idle_windows = None, 0
         else:

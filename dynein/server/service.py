@@ -1,7 +1,8 @@
 """One process of the service, from its settings: connected to AWS, assembled, served over HTTP, run until it is
 stopped.
 
-Any subset of the three roles runs in one process. Every process also serves ``/healthz``, ``/readyz`` and ``/metrics``.
+Any subset of the three roles runs in one process. Every process also serves ``/healthz``, ``/readyz`` and ``/metrics``:
+on a port of their own (``ops_port``), until its last moment, or on the API's.
 
 Stopping, in order: ``/readyz`` fails while the API still accepts jobs for ``linger_s`` (load balancers need a moment to
 notice); then the API rejects new submissions with 503, finishes those under way and closes its port. Ingester and
@@ -25,7 +26,6 @@ from dynein.api.health import Lifecycle, Readiness
 from dynein.aws.clients import Clients, clients
 from dynein.aws.dynamodb.layout import verify_layout
 from dynein.aws.ports import aws_ports, aws_table
-from dynein.errors import InvalidSettings
 from dynein.ledger.process import tally_by
 from dynein.observability.events.process import PROCESS_STARTED, START_DELAYED
 from dynein.observability.telemetry import Telemetry
@@ -34,8 +34,8 @@ from dynein.runtime.clock import Clock, SystemClock
 from dynein.runtime.context import Context
 from dynein.runtime.retry import Backoff, Retry
 from dynein.server.assembly import API, Assembly, find_deployment, open_tracing
-from dynein.server.http_agent import HttpAgent, Sharing
-from dynein.server.listener import listen, url_of
+from dynein.server.http_agent import HttpAgent, Sharing, WithoutApi, serving_ops
+from dynein.server.listener import Listeners, open_listeners
 from dynein.server.load_gate import LoadGate
 from dynein.settings import Settings
 
@@ -49,7 +49,7 @@ _START_BACKOFF = Backoff(first_s=0.5, max_s=4.0)
 class Service:
     """One process. ``bind`` may be called before ``run``, so that a port in use is reported before anything starts.
 
-    ``sharing``: the port is open already, and shared with other workers.
+    ``listeners``: the ports, if they are open already. ``sharing``: they are shared with other workers.
     """
 
     def __init__(
@@ -59,48 +59,50 @@ class Service:
         *,
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
+        listeners: Listeners | None = None,
         sharing: Sharing | None = None,
     ) -> None:
-        if API in roles and not settings.secrets:
-            raise InvalidSettings(
-                "DYNEIN_TOKEN_SECRETS is needed by the api role: it signs job tokens. Make one with: "
-                "python -c 'import secrets; print(secrets.token_urlsafe(32))', and give every API process the same"
-            )
+        settings.require_secrets("by every role, to sign job tokens and what Dynein writes to its own queues")
         self._settings = settings
         self._roles = roles
+        self._listeners = listeners
         self._sharing = sharing
-        self._socket = sharing.listener if sharing is not None else None
         self.telemetry = telemetry or Telemetry()
         rng = random.Random()  # noqa: S311 - jitter, not secrecy
         self._context = Context(clock or SystemClock(), rng, self.telemetry, tally_by(settings))
         self.http: HttpAgent | None = None
-        """The HTTP server, once there is one."""
+        """The API's HTTP server, once there is one."""
         self.started = asyncio.Event()
-        """Set once the port serves requests."""
+        """Set once all ports serve requests."""
 
     def bind(self) -> None:
-        """Open the port. Raises `FatalError` when it is in use."""
-        self._socket = listen(self._settings.host, self._settings.port)
+        """Open the ports. Raises `FatalError` when one is in use."""
+        self._listeners = open_listeners(self._settings, self._roles)
 
     @property
-    def url(self) -> str:
-        """The URL of the API, once bound."""
-        assert self._socket is not None, "bind first"
-        return url_of(self._socket)
+    def listeners(self) -> Listeners:
+        """The ports, once bound."""
+        assert self._listeners is not None, "bind first"
+        return self._listeners
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until ``stopping`` is set, then drain. Raises `FatalError` when operator action is required."""
-        if self._socket is None:
+        if self._listeners is None:
             self.bind()
         tracing = open_tracing(self._settings)
         try:
             async with clients(self._settings, self._context.clock, self.telemetry) as aws:
                 assembly = await self._assemble(aws, tracing)
-                self.http = self._http_agent(assembly, tracing)
+                lifecycle = Lifecycle()
+                readiness = self._readiness(assembly, lifecycle)
+                self.http = self._http_agent(assembly, readiness, lifecycle, tracing)
+                ops = create_app(None, readiness, lifecycle, self.telemetry, self._settings)
                 self.telemetry.measure_process()
                 _collect_garbage_seldom()
-                PROCESS_STARTED.log(version=__version__, roles=",".join(self._roles), url=self.url)
-                await assembly.run(stopping, self.http)
+                url, ops_url = self.listeners.url, self.listeners.ops_url
+                PROCESS_STARTED.log(version=__version__, roles=",".join(self._roles), url=url, ops_url=ops_url)
+                async with serving_ops(ops, self.listeners.ops, self._context.clock):
+                    await assembly.run(stopping, self.http or WithoutApi(lifecycle, self.started))
         finally:
             if tracing is not None:
                 tracing.close()
@@ -117,16 +119,28 @@ class Service:
         member = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         return Assembly(self._roles, lambda _: ports, deployment, context, settings, member=member, tracing=tracing)
 
-    def _http_agent(self, assembly: Assembly, tracing: Tracing | None) -> HttpAgent:
-        assert self._socket is not None
-        lifecycle = Lifecycle()
+    def _readiness(self, assembly: Assembly, lifecycle: Lifecycle) -> Readiness:
         ports, inbound_url = assembly.ports_of(API), assembly.deployment.inbound_url
-        readiness = Readiness(ports.queues, ports.shards, inbound_url, self._context.clock, lifecycle)
-        app = create_app(assembly.submissions, readiness, lifecycle, self.telemetry, self._settings, tracing)
+        return Readiness(self._roles, ports.queues, ports.shards, inbound_url, self._context.clock, lifecycle)
+
+    def _http_agent(
+        self, assembly: Assembly, readiness: Readiness, lifecycle: Lifecycle, tracing: Tracing | None
+    ) -> HttpAgent | None:
+        if self.listeners.api is None:
+            return None
+        app = create_app(
+            assembly.submissions,
+            readiness,
+            lifecycle,
+            self.telemetry,
+            self._settings,
+            tracing,
+            serves_ops=self.listeners.ops is None,
+        )
         return HttpAgent(
             app,
             lifecycle,
-            self._socket,
+            self.listeners.api,
             self._context.clock,
             self._settings,
             sharing=self._sharing,

@@ -121,11 +121,14 @@ class Result(NamedTuple):
 class Process:
     """One ``dynein serve``."""
 
-    def __init__(self, roles: list[str], process: asyncio.subprocess.Process, port: int, log: Path) -> None:
+    def __init__(
+        self, roles: list[str], process: asyncio.subprocess.Process, port: int, log: Path, *, ops_port: int | None
+    ) -> None:
         self.roles = roles
         self.process = process
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
+        self.ops_url = f"http://127.0.0.1:{ops_port or port}"
         self.log = log
 
     def signal(self, number: int) -> None:
@@ -151,7 +154,7 @@ class Process:
             if self.process.returncode is not None:
                 raise AssertionError(f"{self.roles} ended: {self.log.read_text()}")
             with contextlib.suppress(aiohttp.ClientError):
-                async with http.get(f"{self.url}/readyz") as answer:
+                async with http.get(f"{self.ops_url}/readyz") as answer:
                     return answer.status == 200
             return False
 
@@ -232,7 +235,8 @@ class Fleet:
                 env={**self.environment, "DYNEIN_PORT": str(port), **settings},
                 stdout=output, stderr=asyncio.subprocess.STDOUT,
             )  # fmt: skip
-        started = Process(list(roles), process, port, log)
+        ops_port = int(settings["DYNEIN_OPS_PORT"]) if "DYNEIN_OPS_PORT" in settings else None
+        started = Process(list(roles), process, port, log, ops_port=ops_port)
         self.processes.append(started)
         await started.ready(self.http)
         return started
@@ -269,7 +273,7 @@ class Fleet:
 
     async def metric(self, process: Process, name: str) -> float:
         """The sum over all labels of one metric of a process."""
-        async with self.http.get(f"{process.url}/metrics") as answer:
+        async with self.http.get(f"{process.ops_url}/metrics") as answer:
             text = await answer.text()
         values = re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+-]+)$", text, re.MULTILINE)
         return sum(map(float, values))

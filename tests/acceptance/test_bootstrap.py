@@ -124,7 +124,16 @@ async def test_what_aws_refuses_and_what_does_not_answer_is_told_in_a_sentence(r
     ("arguments", "settings", "code", "sentence"),
     [
         (["serve", "--role", "cook"], {}, 2, "--role cook: no such role; there are api, ingester, dispatcher"),
-        (["serve", "--role", "api"], {"DYNEIN_TOKEN_SECRETS": ""}, 1, "DYNEIN_TOKEN_SECRETS is needed by the api role"),
+        (["serve", "--role", "api"], {"DYNEIN_TOKEN_SECRETS": ""}, 1, "DYNEIN_TOKEN_SECRETS is needed by every role"),
+        (["serve", "--role", "ingester"], {"DYNEIN_TOKEN_SECRETS": ""}, 1, "DYNEIN_TOKEN_SECRETS is needed by every"),
+        (["serve", "--role", "dispatcher"], {"DYNEIN_TOKEN_SECRETS": ""}, 1, "DYNEIN_TOKEN_SECRETS is needed by every"),
+        (["redrive"], {"DYNEIN_TOKEN_SECRETS": ""}, 1, "DYNEIN_TOKEN_SECRETS is needed to verify what is on the dead"),
+        (
+            ["audit", "--repair"],
+            {"DYNEIN_TOKEN_SECRETS": ""},
+            1,
+            "DYNEIN_TOKEN_SECRETS is needed to sign what a",
+        ),
         (["serve"], {"DYNEIN_TOKEN_SECRETS": "short"}, 1, "every secret in token_secrets needs 16 bytes or more"),
         (["serve"], {"DYNEIN_TICKS": "1"}, 1, "DYNEIN_TICKS: no such setting"),
         (["serve"], {"DYNEIN_TICK_S": "x"}, 1, "DYNEIN_TICK_S: Input should be a valid number"),
@@ -133,7 +142,7 @@ async def test_what_aws_refuses_and_what_does_not_answer_is_told_in_a_sentence(r
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-async def test_serve_with_wrong_settings_says_which(
+async def test_a_command_with_wrong_settings_says_which(
     running: Fleet, arguments: list[str], settings: dict[str, str], code: int, sentence: str
 ) -> None:
     assert sentence in refusal(await running.run(*arguments, given="", **settings), code)

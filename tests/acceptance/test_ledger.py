@@ -80,7 +80,7 @@ class Client:
 
 async def exported(running: Fleet, process: Process) -> dict[str, float]:
     """The ledger's metrics of a process: name or flow, and value."""
-    async with running.http.get(f"{process.url}/metrics") as answer:
+    async with running.http.get(f"{process.ops_url}/metrics") as answer:
         text = await answer.text()
     found = re.findall(r'^dynein_ledger_(\w+)(?:{\w+="(\w+)"})? (\S+)$', text, re.MULTILINE)
     return {label or name: float(value) for name, label, value in found}

@@ -57,7 +57,7 @@ class Shown:
 
 
 async def shown(running: Fleet, process: Process) -> Shown:
-    async with running.http.get(f"{process.url}/metrics") as answer:
+    async with running.http.get(f"{process.ops_url}/metrics") as answer:
         assert answer.status == 200
         return Shown(await answer.text())
 

@@ -52,7 +52,7 @@ async def start_workers(running: Fleet, workers: int, *roles: str, **settings: s
 
 async def by_worker(running: Fleet, process: Process, name: str) -> dict[str, float]:
     """A metric of each worker."""
-    async with running.http.get(f"{process.url}/metrics") as answer:
+    async with running.http.get(f"{process.ops_url}/metrics") as answer:
         assert answer.status == 200
         found = re.findall(rf'^{name}{{worker="(\d+)"}} (\S+)$', await answer.text(), re.MULTILINE)
     return {worker: float(value) for worker, value in found}
@@ -240,7 +240,7 @@ async def test_what_is_wrong_is_said_once_and_ends_it(running: Fleet) -> None:
         )
     for result, sentence in (
         (busy, rf"error: port {port} on 127.0.0.1 is in use; choose another with --port or DYNEIN_PORT"),
-        (unsigned, r"error: DYNEIN_TOKEN_SECRETS is needed by the api role: .*"),
+        (unsigned, r"error: DYNEIN_TOKEN_SECRETS is needed by every role, to sign .*"),
         (unmade, r"error: queue nowhere does not exist: run `dynein bootstrap`"),
         (wrong, r"error: DYNEIN_WORKERS: .*"),
     ):

@@ -124,7 +124,9 @@ def build(directory: Path) -> Image:
     (tools / "python").symlink_to(sys.executable)
     stages: list[Stage] = []
     for word, rest in instructions():
-        if word == "FROM":
+        if word == "ARG":
+            assert not stages, "one of all stages"
+        elif word == "FROM":
             base, _, name = rest.partition(" AS ")
             stages.append(Stage(base, name, directory / f"stage-{len(stages)}"))
             stages[-1].root.mkdir()

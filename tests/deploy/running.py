@@ -26,9 +26,10 @@ class Ended(NamedTuple):
 class Running:
     """One container."""
 
-    def __init__(self, process: asyncio.subprocess.Process, url: str, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, url: str, ops_url: str, log: Path) -> None:
         self.process = process
         self.url = url
+        self.ops_url = ops_url
         self._log = log
 
     @property
@@ -36,11 +37,11 @@ class Running:
         return self._log.read_text()
 
     async def status(self, path: str) -> int | None:
-        """The status of one GET; ``None`` when there is no response."""
+        """The status of one GET of a probe's path; ``None`` when there is no response."""
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(HANG_S)) as http,
-                http.get(self.url + path) as answer,
+                http.get(self.ops_url + path) as answer,
             ):
                 return answer.status
         return None
@@ -77,7 +78,8 @@ async def container_of(
             stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
     try:
-        yield Running(process, f"http://127.0.0.1:{port}", log)
+        ops_port = environment.get("DYNEIN_OPS_PORT", port)
+        yield Running(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{ops_port}", log)
     finally:
         if process.returncode is None:
             process.kill()

@@ -19,7 +19,7 @@ from aiohttp import web
 from dynein import __version__
 from dynein.settings import Settings
 from tests.acceptance.fleet import Fleet, fleet, free_port, monotonic, pause, until
-from tests.deploy.image import IGNORED, Image, context, instructions
+from tests.deploy.image import DOCKERFILE, IGNORED, Image, context, instructions
 from tests.deploy.rendering import BOOTSTRAP, K8S, Manifest, container, environment, missing, pods, render
 from tests.deploy.running import Running, container_of, run
 
@@ -43,12 +43,13 @@ def all_roles() -> Manifest:
 
 
 def pod_environment(directory: str, name: str, engine: Fleet, port: int) -> dict[str, str]:
-    """A pod's variables; only where AWS is, and the port, are not the manifest's."""
+    """A pod's variables; only where AWS is, and the ports, are not the manifest's."""
     manifests = render(directory)
     return {
         **environment(manifests, dict(pods(manifests))[name], SECRETS),
         "DYNEIN_ENDPOINT_URL": engine.endpoint,
         "DYNEIN_PORT": str(port),
+        "DYNEIN_OPS_PORT": str(free_port()),
     }
 
 
@@ -59,12 +60,16 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
 async def test_the_base_is_pinned_and_the_user_is_the_pods(image: Image, all_roles: Manifest) -> None:
-    bases = {rest.partition(" AS ")[0] for word, rest in instructions() if word == "FROM"}
-    [base] = bases
-    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base)
+    # One base for all stages, and no other image can come in its place, whatever becomes of the tag.
+    assert {rest.partition(" AS ")[0] for word, rest in instructions() if word == "FROM"} == {"${BASE}"}
+    [(name, base)] = [tuple(rest.split("=", 1)) for word, rest in instructions() if word == "ARG"]
+    assert name == "BASE"
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)
+    tag = base.partition("@")[0]
+    assert f"docker buildx imagetools inspect {tag} " in DOCKERFILE.read_text(), "how it is renewed"
     context_of = all_roles["spec"]["securityContext"]
     assert image.stage.user == f"{context_of['runAsUser']}:{context_of['runAsGroup']}"
-    assert image.stage.exposed == [str(container(all_roles)["ports"][0]["containerPort"])]
+    assert image.stage.exposed == [" ".join(str(port["containerPort"]) for port in container(all_roles)["ports"])]
     assert "0.0.0.0" in image.stage.cmd
 
 

@@ -78,10 +78,12 @@ async def test_the_file_is_well_formed() -> None:
 async def test_images_are_pinned_or_built_here() -> None:
     assert {name for name in SERVICES if name not in DYNEIN} == {"aws", "prometheus", "grafana"}
     # The last one that needs no account; see the page.
-    assert SERVICES["aws"]["image"] == "localstack/localstack:4.14.0"
+    assert SERVICES["aws"]["image"].startswith("localstack/localstack:4.14.0@")
     for name in ("aws", "prometheus", "grafana"):
-        assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", SERVICES[name]["image"])
-        assert SERVICES[name]["image"] in PAGE.read_text()
+        tag, _, digest = SERVICES[name]["image"].partition("@")
+        assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", tag)
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+        assert tag in PAGE.read_text()
     for service in DYNEIN.values():
         assert (ROOT / service["build"]["context"] / service["build"]["dockerfile"]).samefile(ROOT / "k8s/Dockerfile")
         assert service["image"] == "dynein:local"
@@ -98,7 +100,8 @@ async def test_settings_are_known_and_lead_to_the_emulator(monkeypatch: pytest.M
         assert settings.endpoint_url == given["AWS_ENDPOINT_URL"] == "http://aws:4566"
         assert settings.region == given["AWS_DEFAULT_REGION"]
         assert settings.host == "0.0.0.0"
-        assert DYNEIN["dynein"]["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]
+        assert DYNEIN["dynein"]["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"], "not that of metrics"
+        assert f"127.0.0.1:{settings.ops_port}/readyz" in str(DYNEIN["dynein"]["healthcheck"]["test"])
         assert seconds(DYNEIN["dynein"]["stop_grace_period"]) > settings.drain_s
 
 
@@ -162,7 +165,11 @@ class Stack:
 
     def __init__(self, image: Image, engine: Fleet) -> None:
         self.image = image
-        self._here = {"http://aws:4566": engine.endpoint, "127.0.0.1:8080": f"127.0.0.1:{free_port()}"}
+        self._here = {
+            "http://aws:4566": engine.endpoint,
+            "127.0.0.1:8080": f"127.0.0.1:{free_port()}",
+            "127.0.0.1:8081": f"127.0.0.1:{free_port()}",
+        }
 
     def here(self, text: str) -> str:
         """``text``, with the addresses of this machine in place of the containers'."""
@@ -174,10 +181,14 @@ class Stack:
     def port(self) -> int:
         return int(self.here("127.0.0.1:8080").rpartition(":")[2])
 
+    @property
+    def ops_port(self) -> int:
+        return int(self.here("127.0.0.1:8081").rpartition(":")[2])
+
     def environment(self, service: str) -> dict[str, str]:
         given = {name: self.here(value) for name, value in SERVICES[service]["environment"].items()}
         url = self.here("http://127.0.0.1:8080")
-        return {**given, "DYNEIN_PORT": str(self.port), "DYNEIN_URL": url}
+        return {**given, "DYNEIN_PORT": str(self.port), "DYNEIN_OPS_PORT": str(self.ops_port), "DYNEIN_URL": url}
 
     async def one_shot(self, service: str) -> str:
         """Run a service that ends; what it printed."""
@@ -272,7 +283,7 @@ async def test_prometheus_scrapes_it_and_knows_the_rules(stack: Stack, served: R
     seen = mounts("prometheus")
     (tmp_path / "alerts.yaml").write_text(seen["/etc/prometheus/alerts.yaml"].read_text())
     text = seen["/etc/prometheus/prometheus.yml"].read_text()
-    text = text.replace("/etc/prometheus/", f"{tmp_path}/").replace("dynein:8080", stack.here("127.0.0.1:8080"))
+    text = text.replace("/etc/prometheus/", f"{tmp_path}/").replace("dynein:8081", stack.here("127.0.0.1:8081"))
     config = tmp_path / "checked.yml"
     config.write_text(text)
     checked = promtool("check", "config", config)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dynein.api.health import health_routes
+from dynein.api.health import Health, health_routes
 from dynein.errors import InvalidSettings
 from dynein.observability.telemetry import Telemetry
 from dynein.settings import ROLES, Settings, load_settings
@@ -96,11 +96,16 @@ def test_the_settings_are_known_and_fit_one_another(directory: str, settings_of:
 
 
 @workloads
-def test_only_what_needs_the_token_secrets_has_them(directory: str) -> None:
+def test_every_role_has_the_same_token_secrets(directory: str) -> None:
+    """Each signs, or verifies, what is on the inbound and the dead-letter queue."""
     assert set.union(*(roles(pod) for _, pod in pods(render(directory)))) == set(ROLES)
     for name, pod in pods(render(directory)):
-        given = environment(render(directory), pod, SECRETS)
-        assert ("DYNEIN_TOKEN_SECRETS" in given) == ("api" in roles(pod)), name
+        assert environment(render(directory), pod, SECRETS)["DYNEIN_TOKEN_SECRETS"] == str(*SECRETS.values()), name
+
+
+def test_bootstrap_signs_nothing_and_has_no_secrets() -> None:
+    [(_, job)] = pods(render(BOOTSTRAP))
+    assert "DYNEIN_TOKEN_SECRETS" not in environment(render(BOOTSTRAP), job, SECRETS)
 
 
 def test_bootstrap_prepares_what_the_service_uses() -> None:
@@ -164,19 +169,19 @@ def test_a_pod_has_time_to_drain(directory: str, settings_of: Callable[..., Sett
 
 @workloads
 def test_probes_ask_for_what_is_served_where_it_is_served(directory: str, settings_of: Callable[..., Settings]) -> None:
-    async def reasons() -> list[str]:
-        return []
+    async def health() -> Health:
+        return Health([], [])
 
-    served = {route.path for route in health_routes(reasons, Telemetry())}
+    served = {route.path for route in health_routes(health, Telemetry())}
     for _, pod in pods(render(directory)):
         settings = settings_of(directory, pod)
         only = container(pod)
-        [port] = only["ports"]
-        assert port["containerPort"] == settings.port
+        ports = {port["name"]: port["containerPort"] for port in only["ports"]}
+        assert ports == {"ops": settings.ops_port} | ({"http": settings.port} if "api" in roles(pod) else {})
         probes = {name: only[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
         for probe in probes.values():
             assert probe["httpGet"]["path"] in served
-            assert probe["httpGet"]["port"] == port["name"]
+            assert probe["httpGet"]["port"] == "ops"
         assert probes["startup"]["httpGet"]["path"] == probes["liveness"]["httpGet"]["path"] == "/healthz"
         assert probes["readiness"]["httpGet"]["path"] == "/readyz"
         assert probes["readiness"]["timeoutSeconds"] > settings.call_timeout_s
@@ -219,21 +224,45 @@ def test_pods_meet_the_restricted_standard_and_more(directory: str) -> None:
 
 @workloads
 def test_the_network_is_as_open_as_it_needs_to_be(directory: str) -> None:
-    [policy] = of_kind(render(directory), "NetworkPolicy")
-    spec = policy["spec"]
+    assert {policy["metadata"]["name"] for policy in of_kind(render(directory), "NetworkPolicy")} == {
+        "dynein",
+        "dynein-api",
+    }
+    spec = named(render(directory), "NetworkPolicy", "dynein")["spec"]
     assert selected(spec["podSelector"]["matchLabels"], directory) == {name for name, _ in pods(render(directory))}
     assert sorted(spec["policyTypes"]) == ["Egress", "Ingress"]
-    for rule in spec["ingress"]:
-        assert rule["from"], "not from everywhere"
-        assert [port["port"] for port in rule["ports"]] == [8080]
+    scraping = {
+        "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "ports": [{"port": 8081, "protocol": "TCP"}],
+    }
+    assert spec["ingress"] == ([scraping] if of_kind(render(directory), "ServiceMonitor") else [])
+    assert all(rule["to"] for rule in spec["egress"]), "not to everywhere"
     ports = {(port["protocol"], port["port"]) for rule in spec["egress"] for port in rule["ports"]}
     assert ports == {("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 80)}
     for rule in spec["egress"]:
         blocks = [ipaddress.ip_network(peer["ipBlock"]["cidr"]) for peer in rule.get("to", []) if "ipBlock" in peer]
-        assert all(block.num_addresses == 1 for block in blocks)
-        assert ipaddress.ip_network("169.254.169.254/32") not in blocks, "the node's role is not theirs"
+        excepted = [
+            ipaddress.ip_network(text) for peer in rule["to"] for text in peer.get("ipBlock", {}).get("except", [])
+        ]
+        for metadata in map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254")):
+            reached = any(metadata in block for block in blocks) and not any(metadata in block for block in excepted)
+            assert not reached, "the node's role is not theirs"
+        if {port["port"] for port in rule["ports"]} != {443}:
+            assert all(block.num_addresses == 1 for block in blocks)
         if {port["port"] for port in rule["ports"]} == {80}:
             assert [str(block) for block in blocks] == ["169.254.170.23/32", "fd00:ec2::23/128"]
+
+
+@workloads
+def test_only_labelled_clients_reach_the_api_and_nobody_else_does(directory: str) -> None:
+    spec = named(render(directory), "NetworkPolicy", "dynein-api")["spec"]
+    takers = {name for name, pod in pods(render(directory)) if "api" in roles(pod)}
+    assert selected(spec["podSelector"]["matchLabels"], directory) == takers
+    assert spec["policyTypes"] == ["Ingress"], "what pods reach is in the other"
+    [rule] = spec["ingress"]
+    clients = {"matchLabels": {"dynein-client": "true"}}
+    assert rule["from"] == [{"podSelector": clients}, {"namespaceSelector": clients}]
+    assert rule["ports"] == [{"port": 8080, "protocol": "TCP"}]
 
 
 # --- who finds whom ---------------------------------------------------------------------------------------------------
@@ -330,10 +359,11 @@ def check_monitoring(manifests: list[Manifest]) -> None:
     assert metrics["spec"]["publishNotReadyAddresses"] is True
     for _, pod in pods(manifests):
         assert metrics["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
-        assert metrics["spec"]["ports"][0]["targetPort"] == container(pod)["ports"][0]["name"]
+        [port] = [port for port in container(pod)["ports"] if port["name"] == metrics["spec"]["ports"][0]["targetPort"]]
+        assert metrics["spec"]["ports"][0]["port"] == port["containerPort"]
         assert set(monitor["spec"]["podTargetLabels"]) <= set(pod["metadata"]["labels"])
-    [policy] = of_kind(manifests, "NetworkPolicy")
-    assert "kubernetes.io/metadata.name" in str(policy["spec"]["ingress"])
+    [rule] = named(manifests, "NetworkPolicy", "dynein")["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [port["containerPort"]]
 
 
 def test_every_pod_is_scraped() -> None:

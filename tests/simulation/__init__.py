@@ -17,6 +17,7 @@ in a run follows from its seed: which processes there are, which calls to the en
 `process_parts`                        the real roles, started in simulated processes
 `workload`, `jobs`, `clients`          users who submit, cancel and move jobs; their jobs; their connection to the API
 `fault_injector`                       crashes, pauses, partitions, outages, clock steps, deploys
+`forger`                               another program, which writes to our queues without the secret
 `recovery`                             when the fleet must have recovered from all faults
 `run`, `many`, `__main__`              one run, from seed to outcome; many, on several cores; the command line
 *the records of a run*
@@ -28,6 +29,7 @@ in a run follows from its seed: which processes there are, which calls to the en
 `explain`                              which named fault explains that something happened twice
 `conservation`                         whether the product's ledger balances against the books
 `ownership`                            one owner a shard; nothing sent after a lease may have expired
+`redriving`                            what `dynein redrive` sends when the run is over
 `fifo`, `lateness`, `bounds`           order and duplicates on FIFO queues; how late a job may be; memory
 *does the checker see?*
 `mutation`, `mutations`, `bugs_...`    planted bugs that the simulation has to find

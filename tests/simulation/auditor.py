@@ -20,6 +20,7 @@ from tests.simulation.bounds import Bounds
 from tests.simulation.fault_injector import FaultInjector
 from tests.simulation.fidelity import body_of
 from tests.simulation.flight import Fate, Flight
+from tests.simulation.forger import FORGED, Forger
 from tests.simulation.loop import OWNER
 from tests.simulation.process import Process
 from tests.simulation.world import EPOCH_MS, World
@@ -72,9 +73,10 @@ class Record:
 class Auditor:
     """Records everything during a run. Trusts no role."""
 
-    def __init__(self, world: World, fault_injector: FaultInjector) -> None:
+    def __init__(self, world: World, fault_injector: FaultInjector, forger: Forger) -> None:
         self.world = world
         self.fault_injector = fault_injector
+        self.forger = forger
         self.records: dict[str, Record] = {}
         """By body."""
         self.asked: list[Asked] = []
@@ -88,6 +90,8 @@ class Auditor:
         self.cancel_done: dict[str, float] = {}
         self.move_asked: dict[str, None] = {}
         self.move_done: dict[str, tuple[str, float]] = {}
+        self.redriven: list[Sent] = []
+        """What an operator's redrive sent when the run was over."""
         self.ledger: dict[int, Counts] | None = None
         """What a reader finds in it when all windows have closed."""
         self.bounds = Bounds(world)
@@ -162,7 +166,7 @@ class Auditor:
     def _sent(self, sent: Sent) -> None:
         flight = self.world.network.serving
         if flight is None:
-            return  # the fault injector sent it
+            return  # no process sent it
         settings = self.world.settings
         if sent.queue == settings.inbound_queue:
             self._carried(sent, flight)
@@ -192,11 +196,13 @@ class Auditor:
         verb = "dead-letters" if dead_letter else "sends"
         self.world.trace.note(flight.process, f"{verb} {short(token)} to {sent.queue}{reason}")
         self._check_ownership(delivery)
+        if FORGED in delivery.body:
+            self.violations.append(f"{short(token)}: FORGED, and {flight.process} {verb} it: {delivery.body!r}")
         if not dead_letter and int(attributes[DUE_AT_ATTRIBUTE].value) != parse(token).key.due_at_ms:
             self.violations.append(f"{short(token)}: the message has another due time than its token")
 
     def _carried(self, sent: Sent, flight: Flight) -> None:
-        arrivals = unpack(sent.message.body)
+        arrivals = unpack(sent.message.body, self.world.seal).arrivals
         self.bounds.message_jobs_max = max(self.bounds.message_jobs_max, len(arrivals))
         evidence = self.world.evidence
         evidence.inbound[sent.message_id] = self.world.queues._queues[sent.queue].messages[sent.message_id]

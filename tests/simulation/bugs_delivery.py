@@ -8,9 +8,11 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from dynein.admin import redrive
 from dynein.api import direct_sender
 from dynein.core import due_job
 from dynein.core.due_job import Outcome
+from dynein.delivery import dead_letter_queue
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.due_timer import DueTimer
 from dynein.delivery.lane import Lane
@@ -21,7 +23,7 @@ from dynein.runtime.group_commit import GroupCommit
 from dynein.scheduler.sender import Sender
 from dynein.scheduler.shard_buffer import ShardBuffer
 from tests.simulation.engines import WiredQueues
-from tests.simulation.mutation import Mutation, result, returns
+from tests.simulation.mutation import GULLIBLE, Mutation, result, returns
 
 
 def _remove_when_due(original: Any) -> Any:
@@ -103,6 +105,17 @@ def _forget(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     return lambda self, entry: self.drop(entry)
 
 
+def _without_body(original: Any) -> Any:
+    return lambda body, token, due_at_ms: original("", token, due_at_ms)  # noqa: ARG005 - that is the bug
+
+
+def _unverified(original: Any) -> Any:
+    def outgoing(dead_letter: Any, inbound_queue: str, seal: Any, own_queues: Any) -> Any:  # noqa: ARG001
+        return original(dead_letter, inbound_queue, GULLIBLE, own_queues)
+
+    return outgoing
+
+
 BUGS = (
     Mutation("ignore `Failed` of SendMessageBatch", WiredQueues, "send", result(lambda all_: [None] * len(all_))),
     Mutation("match the results of a batch to the wrong entries", WiredQueues, "send", result(lambda all_: all_[::-1])),
@@ -115,6 +128,8 @@ BUGS = (
     Mutation("assume a job sent once its lane has failed three times", Lane, "_deliver", _gives_up),
     Mutation("dead-letter without an acknowledgement", DeadLetterQueue, "_flush", _without_acknowledgement),
     Mutation("dead-letter at the first failure", LanePace, "is_over_budget", returns(value=True)),
+    Mutation("a redrive does not verify signatures", redrive, "outgoing", _unverified),
+    Mutation("sign a dead letter without its body", dead_letter_queue, "_signed", _without_body),
     Mutation("forget an evicted trigger", ShardBuffer, "evict", _forget),
     Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
     Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),

@@ -12,6 +12,7 @@ from dynein.api.stored_jobs import StoredJobs
 from dynein.core.keys import TriggerKey
 from dynein.core.queues import Received
 from dynein.errors import DyneinError, Overloaded, Unavailable
+from dynein.ingest import received_messages
 from dynein.ingest.admission import Admission
 from dynein.ingest.batched_store import BatchedStore
 from dynein.ingest.late_writes import LateWrites
@@ -21,7 +22,7 @@ from dynein.ingest.standing import Standing
 from dynein.ingest.visibility import Visibility
 from dynein.runtime.partitioned_commit import PartitionedCommit
 from tests.simulation.engines import WiredQueues, WiredTable
-from tests.simulation.mutation import Mutation, answer, result, returns
+from tests.simulation.mutation import GULLIBLE, Mutation, answer, result, returns
 
 
 def _accept_before_acknowledged(original: Any) -> Any:
@@ -109,6 +110,10 @@ def _every_message(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     return enter
 
 
+def _unverified(original: Any) -> Any:
+    return lambda body, _: original(body, GULLIBLE)
+
+
 BUGS = (
     Mutation("202 although the inbound queue did not respond", WiredQueues, "send", _accept_before_acknowledged),
     Mutation("a cancel is 200 whatever its outcome in the store", StoredJobs, "_cancel", _cancels_anything),
@@ -125,6 +130,7 @@ BUGS = (
     Mutation("report a late write without counting it", WiredTable, "report_late", answer(value=True)),
     Mutation("never extend the visibility of a message", Visibility, "run_once", answer(1.0)),
     Mutation("an ingester admits every message at once", Admission, "enter", _every_message),
+    Mutation("an ingester does not verify signatures", received_messages, "unpack", _unverified),
     Mutation("every create of a prepared job goes ahead", WiredTable, "claim", answer(value=True)),
     Mutation("an ingester ignores tombstones", WiredTable, "tombstones", answer([])),
     Mutation("hold a job without raising the hold mark", MarksCache, "cover", answer(None)),

@@ -19,6 +19,7 @@ from tests.simulation.fidelity import differences, queue_of
 from tests.simulation.fifo import check_fifo
 from tests.simulation.lateness import Lateness, calm_phase_bound_ms
 from tests.simulation.ownership import check_ownership
+from tests.simulation.redriving import check_redriven
 from tests.simulation.world import EPOCH_MS
 
 _REFUSED_BEFORE_S = 10.0
@@ -46,6 +47,7 @@ class Checker:
         self.violations.extend(check_fifo(auditor))
         if auditor.ledger is not None:
             self.violations.extend(check_ledger(auditor))
+            self.violations.extend(check_redriven(auditor))
         self.violations.extend(auditor.bounds.violations)
 
     # --- what users were answered ------------------------------------------------------------------------------
@@ -209,17 +211,16 @@ class Checker:
         inbound = world.queues.everything(world.settings.inbound_queue)
         if inbound:
             self.violations.append(f"{len(inbound)} messages are left in the inbound queue")
+        foreign = [*auditor.fault_injector.poison, *auditor.forger.inbound]
         found: dict[str, None] = {}
         for message in world.queues.everything(world.settings.dead_letter_queue):
             dead_letter = read_dead_letter(message)
             if dead_letter.token is None:
                 found[dead_letter.body] = None
-                if dead_letter.body not in auditor.fault_injector.poison:
+                if dead_letter.body not in foreign:
                     self.violations.append(f"a good inbound message was dead-lettered: {dead_letter.reason}")
         self.violations.extend(
-            "a poisoned message did not reach the dead-letter queue"
-            for body in auditor.fault_injector.poison
-            if body not in found
+            "a poisoned or forged message did not reach the dead-letter queue" for body in foreign if body not in found
         )
         self._check_retirement()
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from dynein.core.seal import Seal
+
 
 class Mutation(NamedTuple):
     """One bug."""
@@ -16,6 +18,15 @@ class Mutation(NamedTuple):
     attribute: str
     make: Callable[[Any], Any]
     """From the original to its replacement."""
+
+
+class _Gullible(Seal):
+    def is_ours(self, signature: str, use: str, *parts: bytes) -> bool:  # noqa: ARG002 - whatever it is
+        return True
+
+
+GULLIBLE = _Gullible([b"a secret that signs nothing"])
+"""Takes everything for ours."""
 
 
 @contextmanager

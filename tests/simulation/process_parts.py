@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 from dynein.api.app import create_app
-from dynein.api.health import Lifecycle
+from dynein.api.health import Health, Lifecycle
 from dynein.core.ports import Deployment, Ports
 from dynein.delivery.delivery import Delivery
 from dynein.ledger.process import tally_by
@@ -70,8 +70,8 @@ class ProcessParts:
         return HttpClient(app, lambda what: world.problems.append(f"{self._process.name}: {what}"))
 
 
-async def _always_ready() -> list[str]:
-    return []
+async def _always_ready() -> Health:
+    return Health([], [])
 
 
 def wire(world: World, process: Process, role: str) -> Wire:

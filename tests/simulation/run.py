@@ -17,6 +17,7 @@ from tests.simulation.auditor import Auditor
 from tests.simulation.checker import Checker
 from tests.simulation.fault_injector import FaultInjector
 from tests.simulation.flight import UnexpectedError
+from tests.simulation.forger import Forger
 from tests.simulation.loop import Deadlock, Livelock, SimulationLoop
 from tests.simulation.process import pause
 from tests.simulation.recovery import (
@@ -28,6 +29,7 @@ from tests.simulation.recovery import (
     recovery_min_s,
     until,
 )
+from tests.simulation.redriving import redrive_all
 from tests.simulation.scenario import fault_intensity_of, scenario_of
 from tests.simulation.workload import Workload
 from tests.simulation.world import World
@@ -94,7 +96,8 @@ def _simulate(seed: int, mix: tuple[str, ...] | None, *, keep_trace: bool) -> Ou
     propagated, log.propagate = log.propagate, False
     try:
         fault_injector = FaultInjector(world)
-        auditor = Auditor(world, fault_injector)
+        forger = Forger(world)
+        auditor = Auditor(world, fault_injector, forger)
         main = loop.create_task(_run_phases(world, fault_injector, auditor), context=world.network.context.copy())
         try:
             loop.run_until_complete(main)
@@ -129,9 +132,10 @@ async def _run_phases(world: World, fault_injector: FaultInjector, auditor: Audi
     vars(world.intensity).update(vars(fault_intensity_of(scenario, world.rng)))
     workload = Workload(world, auditor)
     background = [world.spawn(fault_injector.supervise()), world.spawn(auditor.bounds.watch())]
-    injecting = world.spawn(fault_injector.run())
+    injecting, forging = world.spawn(fault_injector.run()), world.spawn(auditor.forger.run())
     await workload.run(scenario.jobs, scenario.fault_phase_s - 2.0)
     await injecting
+    await forging
     await pause(loop, max(0.0, scenario.fault_phase_s - loop.time()))
     await fault_injector.repair()
     await pause(loop, recovery_min_s(world))
@@ -166,7 +170,7 @@ async def _wind_down(world: World) -> None:
 
 
 async def _close_books(world: World, auditor: Auditor) -> None:
-    """The last processes stop in good order. The ledger is read once all its windows have closed."""
+    """The last processes stop. The ledger is read once all its windows have closed, and dead letters are redriven."""
     auditor.finished_at = world.loop.time()
     processes = [process for kind in world.scenario.fleet for process in world.alive(kind)]
     for stopping in [world.spawn(world.stop(process)) for process in processes]:
@@ -176,6 +180,7 @@ async def _close_books(world: World, auditor: Auditor) -> None:
     closed_at_ms = (last_ms // closing.window_ms + 1) * closing.window_ms + closing.grace_ms
     await pause(world.loop, max(0, closed_at_ms - world.now_ms()) / 1000 + 0.001)
     auditor.ledger = await world.ledger.read(*closing.closed(world.now_ms(), LOOK_BACK_MS))
+    await redrive_all(auditor)
 
 
 def _describe_error(context: dict[str, object]) -> str:

@@ -47,10 +47,13 @@ KINDS = {
     "scale": "processes are added and stopped",
     "shards": "the shard count is raised",
     "poison": "unreadable messages are in the inbound queue",
+    "forged": "another program writes to the inbound and the dead-letter queue, without the secret",
 }
 """Kinds of faults, and what each is."""
-
-
+_EXPLAINING = tuple(kind for kind in KINDS if kind != "forged")
+"""Those that may explain what happened to a job. A forged message explains nothing, so it is drawn by itself."""
+_FORGED = 0.2
+"""Share of the seeds."""
 _PAIRS = (
     ("partition", "slow"),
     ("partition", "bad_queue"),
@@ -140,6 +143,8 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
     """The scenario of a seed. ``mix``: kinds of faults, in place of those that the seed would choose."""
     rng = random.Random(f"scenario {seed}")
     kinds = _kinds(rng)
+    if random.Random(f"attacker {seed}").random() < _FORGED:
+        kinds += ("forged",)
     if mix is not None:
         kinds = tuple(kind for kind in KINDS if kind in mix)
     tick_s = rng.choice((0.5, 1.0, 1.0))
@@ -217,10 +222,10 @@ def _kinds(rng: random.Random) -> tuple[str, ...]:
     if mood < 0.15:
         return rng.choice(_PAIRS)
     if mood < 0.6:
-        few = rng.sample(tuple(KINDS), rng.choice((1, 2, 2, 3, 4)))
-        return tuple(kind for kind in KINDS if kind in few)
+        few = rng.sample(_EXPLAINING, rng.choice((1, 2, 2, 3, 4)))
+        return tuple(kind for kind in _EXPLAINING if kind in few)
     share = 0.4 if mood < 0.85 else 0.9
-    return tuple(kind for kind in KINDS if rng.random() < share)
+    return tuple(kind for kind in _EXPLAINING if rng.random() < share)
 
 
 def fault_intensity_of(scenario: Scenario, rng: random.Random) -> FaultIntensity:

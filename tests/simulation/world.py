@@ -11,6 +11,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from dynein.core.job_token import TokenSigner
+from dynein.core.seal import Seal
 from dynein.core.shard_records import NEW_SHARD_LOOK_BACK_MS
 from dynein.errors import DyneinError, FatalError
 from dynein.testing import FakeLedger, FakeQueues, FakeTriggerTable
@@ -85,7 +86,7 @@ class World:
         self.faults.quirks = self.evidence.quirks
         self.network.on_trouble = self.evidence.trouble
         self.network.slow_s = self.settings.call_timeout_s / 2
-        self.signer = TokenSigner([SECRET.encode()])
+        self.signer, self.seal = TokenSigner([SECRET.encode()]), Seal([SECRET.encode()])
         self.processes: list[Process] = []
         self.apis: dict[str, Client] = {}
         """By process name: those that accept requests."""

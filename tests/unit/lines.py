@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pytest
@@ -18,3 +19,8 @@ def lines(caplog: pytest.LogCaptureFixture, *events: str) -> list[dict[str, Any]
 def names(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The events of all lines, in order."""
     return [line["event"] for line in lines(caplog)]
+
+
+def not_shown(text: str) -> list[str]:
+    """The characters of ``text`` that a terminal does not show, but acts on: controls, formats, line separators."""
+    return [character for character in text if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}]

@@ -87,6 +87,7 @@ def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"retire_grace_s": 599.0}, "retire_grace_s must be at least 2 * clock_skew_max_s"),
         ({"clock_skew_max_s": 301.0}, "retire_grace_s must be at least 2 * clock_skew_max_s"),
         ({"pack_bytes_max": 262145}, "pack_bytes_max must not exceed"),
+        ({"ops_port": 8080}, "ops_port must differ from port"),
         ({"token_secrets": "0123456789abcdef,short"}, "every secret in token_secrets"),
     ],
 )

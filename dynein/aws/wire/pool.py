@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import deque
+from collections import OrderedDict
 
 from aiohappyeyeballs import start_connection
 
@@ -37,7 +37,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._opened: dict[Connection, None] = {}
         self._slots_taken = 0
-        self._line: deque[asyncio.Future[Connection | None]] = deque()
+        self._line: OrderedDict[asyncio.Future[Connection | None], None] = OrderedDict()
         self._closed = False
 
     @property
@@ -101,12 +101,12 @@ class Pool:
     async def _stand_in_line(self) -> Connection | None:
         """A connection, or ``None`` for the right to open one."""
         turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
+        self._line[turn] = None
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._line.remove(turn)
+                self._line.pop(turn, None)  # unless it was its turn in this very moment, and it was passed over
             else:
                 self._hand_on(turn.result())
             raise
@@ -140,7 +140,7 @@ class Pool:
     def _hand_on(self, connection: Connection | None) -> None:
         """Give a connection, or the place for one, to the first in line."""
         while self._line:
-            turn = self._line.popleft()
+            turn, _ = self._line.popitem(last=False)
             if not turn.done():
                 turn.set_result(connection)
                 return

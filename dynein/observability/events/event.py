@@ -42,6 +42,7 @@ FIELDS: Mapping[str, str] = {
     "what": "what was being done",
     "operation": "AWS operation",
     "url": "address",
+    "ops_url": "address of probes and metrics",
     "version": "version of Dynein",
     "roles": "roles of the process",
     "workers": "number of worker processes",

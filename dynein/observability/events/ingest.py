@@ -52,10 +52,12 @@ LATE_WRITE_MADE_GOOD = Event(
 INBOUND_POISON = Event(
     "inbound.poison",
     ERROR,
-    "an inbound message cannot be decoded and is dead-lettered as a whole",
+    "an inbound message is not signed by this deployment or cannot be decoded, and is dead-lettered; or one entry of a "
+    "message cannot be decoded, and is dead-lettered alone",
     "role message_id error",
-    "Check whether another program, or a newer version, writes to the inbound queue. Run `dynein redrive` once the "
-    "message can be decoded.",
+    "If the signature is wrong, compare `DYNEIN_TOKEN_SECRETS` of API and ingesters; if they agree, another program "
+    "writes to the inbound queue: find out who may send to it. Otherwise check whether another version of Dynein is "
+    "running. Then run `dynein redrive`: it sends back what is signed and can be decoded.",
     role=ROLE,
 )
 INBOUND_LEFT = Event(

@@ -10,7 +10,7 @@ PROCESS_STARTED = Event(
     "process.started",
     INFO,
     "the process serves requests",
-    "version roles url",
+    "version roles url ops_url",
     "Nothing.",
 )
 START_DELAYED = Event(
@@ -81,7 +81,7 @@ WORKERS_STARTED = Event(
     "workers.started",
     INFO,
     "worker processes were started on one port",
-    "workers url",
+    "workers url ops_url",
     "Nothing.",
 )
 WORKERS_KILLED = Event(

@@ -45,8 +45,8 @@ class ApiMetrics:
             "HTTP requests that got a response",
             {"route": "the route's template; `other` for an unknown path or method", "status": "HTTP status"},
             roles="all",
-            look="submitters get errors: 4xx is an error in the request; 429 means that AWS throttles, 503 that a "
-            "bound of the process is reached or that AWS does not respond",
+            look="submitters get errors: 4xx is an error in the request; 429 means that AWS throttles or that a "
+            "rate is exceeded, 503 that a bound of the process is reached or that AWS does not respond",
         )
         self.shed = declare.counter(
             "dynein_api_requests_shed_total",

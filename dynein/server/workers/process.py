@@ -10,30 +10,37 @@ from collections.abc import Sequence
 import msgspec
 
 from dynein.runtime.clock import Clock
+from dynein.server.listener import Listeners
 from dynein.server.workers.protocol import READY, Spec
 
 _POLL_S = 0.01
 
 
 class WorkerProcess:
-    """Starts ``command`` with ``spec``. It inherits the ``listener``, the ``lock`` and its end of the lifeline.
+    """Starts ``command`` with ``spec``. It inherits the ``listeners``, the ``lock`` and its end of the lifeline.
 
     Raises OSError when the operating system cannot start another process.
     """
 
-    def __init__(self, command: Sequence[str], spec: Spec, listener: socket.socket, lock: int) -> None:
+    def __init__(self, command: Sequence[str], spec: Spec, listeners: Listeners, lock: int) -> None:
         self.ready = False
         """It has begun to serve."""
         self.passes_unheard = 0
         """The parent's checks since the last heartbeat; incremented by the parent."""
         ours, theirs = socket.socketpair()
         with theirs:
-            inherited = msgspec.structs.replace(spec, listener=listener.fileno(), lifeline=theirs.fileno())
+            inherited = msgspec.structs.replace(
+                spec,
+                listener=listeners.api and listeners.api.fileno(),
+                ops_listener=listeners.ops and listeners.ops.fileno(),
+                lifeline=theirs.fileno(),
+            )
+            descriptors = [listener.fileno() for listener in listeners.opened]
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - our own command line
                     [*command, msgspec.json.encode(inherited).decode()],
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(inherited.listener, inherited.lifeline, lock),
+                    pass_fds=(*descriptors, inherited.lifeline, lock),
                     # Ctrl-C at a terminal goes to the whole foreground group: a worker would get two signals.
                     process_group=0,
                 )

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
-
-if TYPE_CHECKING:
-    pass
-
 
 HEARTBEAT_S = 1.0
 
@@ -44,7 +38,9 @@ class Spec(msgspec.Struct, frozen=True):
     """Where the workers keep their metrics and connection counts."""
     overrides: dict[str, str | int]
     """Settings given on the command line."""
-    listener: int = -1
-    """File descriptor."""
+    listener: int | None = None
+    """File descriptor of the API's port, if it is open."""
+    ops_listener: int | None = None
+    """File descriptor of the port of probes and metrics, if they have one of their own."""
     lifeline: int = -1
     """File descriptor."""

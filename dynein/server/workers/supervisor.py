@@ -1,6 +1,6 @@
-"""``dynein serve --workers N``: the parent of N worker processes that share one port.
+"""``dynein serve --workers N``: the parent of N worker processes that share their ports.
 
-The parent opens the port, starts the workers, and replaces one that has ended. It serves no requests, makes no calls
+The parent opens the ports, starts the workers, and replaces one that has ended. It serves no requests, makes no calls
 and holds no jobs: whatever happens to it, the workers drain (`dynein.server.workers.worker`). One worker is started
 first, so that an invalid setting or a missing table is reported once, by one process; the others follow when it is
 ready.
@@ -27,6 +27,7 @@ the parent is killed                   (nothing.) The workers notice it at once,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -46,7 +47,7 @@ from dynein.observability.events.process import (
 from dynein.runtime.backoff import pause_s
 from dynein.runtime.clock import Clock, SystemClock, sleep_unless
 from dynein.runtime.tasks import all_ended, any_ended, any_set, cancel_all, within
-from dynein.server.listener import listen, url_of
+from dynein.server.listener import open_listeners
 from dynein.server.workers.connections import Connections
 from dynein.server.workers.directory import WorkersDirectory
 from dynein.server.workers.process import WorkerProcess
@@ -107,11 +108,11 @@ class Workers:
         """Run until stopped; returns the exit code. Raises `FatalError` when port or directory cannot be opened."""
         self._directory = WorkersDirectory()
         try:
-            self._listener = listen(self._settings.host, self._settings.port)
+            self._listeners = open_listeners(self._settings, self._roles)
             self._connections = Connections(self._directory.path / CONNECTIONS_FILE, self._workers)
             for number in range(self._workers):
                 self._connections.leave(number)
-            with self._listener:
+            with contextlib.closing(self._listeners):
                 asyncio.run(self._run())
         finally:
             self._directory.remove()
@@ -121,14 +122,14 @@ class Workers:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        WORKERS_STARTED.log(workers=self._workers, url=url_of(self._listener))
+        WORKERS_STARTED.log(workers=self._workers, url=self._listeners.url, ops_url=self._listeners.ops_url)
         watching = asyncio.ensure_future(self._watch())
         keepers = [asyncio.ensure_future(self._keep(number)) for number in range(self._workers)]
         stopped = asyncio.ensure_future(self._stopping.wait())
         try:
             await any_ended(stopped, *keepers)
             self._stopping.set()
-            self._listener.close()  # the port is free when the last worker has closed it too
+            self._listeners.close()  # a port is free when the last worker has closed it too
             await self._drain(keepers)
         finally:
             await cancel_all([watching, stopped, *keepers])
@@ -195,7 +196,7 @@ class Workers:
     async def _live(self, number: int) -> tuple[int, bool]:
         """Run a worker ``number`` from start to end; returns its exit code, and whether it had been ready."""
         try:
-            process = WorkerProcess(self._command, self._spec(number), self._listener, self._directory.lock)
+            process = WorkerProcess(self._command, self._spec(number), self._listeners, self._directory.lock)
         except OSError as error:
             WORKER_NOT_STARTED.log(number=number, error=error.strerror)
             return EX_TEMPFAIL, False

@@ -1,7 +1,7 @@
 """One of several worker processes: what the supervisor starts, as ``python -m dynein.server.workers.worker``.
 
-It inherits the listening socket and a *lifeline* from its parent: a socket pair, whose other end only the parent holds.
-Over it the worker reports when it is ready, and sends a heartbeat each second. When the parent is gone, even by
+It inherits the listening sockets and a *lifeline* from its parent: a socket pair, whose other end only the parent
+holds. Over it the worker reports when it is ready, and sends a heartbeat each second. When the parent is gone, even by
 SIGKILL, the worker reads end of file, drains, and exits. (The kernel's parent-death signal would do that too, but only
 on Linux.)
 """
@@ -27,6 +27,7 @@ from dynein.observability.events.process import WORKER_ORPHANED
 from dynein.observability.logs import configure_logging
 from dynein.runtime.clock import SystemClock, sleep_unless
 from dynein.server.failure import print_failure
+from dynein.server.listener import Listeners
 from dynein.server.workers.connections import Connections
 from dynein.server.workers.protocol import (
     CONNECTIONS_FILE,
@@ -49,16 +50,20 @@ def main(argument: str) -> int:
     spec = msgspec.json.decode(argument, type=Spec)
     _share_metrics(spec)
     lifeline = socket.socket(fileno=spec.lifeline)
-    listener = socket.socket(fileno=spec.listener)
-    for inherited in (lifeline, listener):
+    listeners = Listeners(_inherited(spec.listener), _inherited(spec.ops_listener))
+    for inherited in (lifeline, *listeners.opened):
         inherited.set_inheritable(False)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_Worker(spec, listener, lifeline).run())
+            runner.run(_Worker(spec, listeners, lifeline).run())
     except DyneinError as error:
         print_failure(error)
         return EX_FATAL if isinstance(error, FatalError) else EX_TEMPFAIL
     return 0
+
+
+def _inherited(descriptor: int | None) -> socket.socket | None:
+    return None if descriptor is None else socket.socket(fileno=descriptor)
 
 
 def _share_metrics(spec: Spec) -> None:
@@ -82,9 +87,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 class _Worker:
-    def __init__(self, spec: Spec, listener: socket.socket, lifeline: socket.socket) -> None:
+    def __init__(self, spec: Spec, listeners: Listeners, lifeline: socket.socket) -> None:
         self._spec = spec
-        self._listener = listener
+        self._listeners = listeners
         self._lifeline = lifeline
         self._clock = SystemClock()
         self._directory = Path(spec.directory)
@@ -119,7 +124,8 @@ class _Worker:
             self._spec.roles,
             clock=self._clock,
             telemetry=Telemetry(workers_directory=self._directory),
-            sharing=Sharing(self._listener, connections, self._spec.number),
+            listeners=self._listeners,
+            sharing=Sharing(connections, self._spec.number),
         )
 
     def _stop(self, number: int) -> None:
@@ -152,13 +158,16 @@ class _Worker:
             used_s = time.process_time()
             telemetry.worker_cpu.labels(label).inc(used_s - cpu_s)
             cpu_s = used_s
+            connections = telemetry.worker_connections.labels(label)
             if service.http is not None:
                 server = service.http.server
                 state = server.server_state
                 telemetry.worker_requests.labels(label).inc(state.total_requests - requests)
                 requests = state.total_requests
-                telemetry.worker_connections.labels(label).set(len(state.connections))
+                connections.set(len(state.connections))
                 server.publish()
+            elif ready:  # it has none to the API, and is alive
+                connections.set(0)
             if ready:
                 await self._clock.sleep(HEARTBEAT_S)
             else:

@@ -11,13 +11,15 @@ from dynein.core.inbound_message import unpack
 from dynein.core.job import Job, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
+from dynein.core.seal import Seal
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Cancelled
 from dynein.delivery.destinations import Destinations
 from dynein.errors import UnknownQueue
 from dynein.testing import FakeQueues, FakeTriggerTable, ManualClock
 
-SIGNER = TokenSigner([b"0123456789abcdef"])
+SECRET = b"0123456789abcdef"
+SIGNER, SEAL = TokenSigner([SECRET]), Seal([SECRET])
 WIDTH_MS = 60_000
 MINUTE_MS = 60_000
 
@@ -53,9 +55,8 @@ class World:
         assert renewed.retired_before == before_ms // WIDTH_MS
 
     async def audit(self, *, repair: bool = False) -> Report:
-        requeue = (
-            requeue_by(self.queues, Destinations(self.queues, self.clock, ttl_s=60), "inbound") if repair else None
-        )
+        destinations = Destinations(self.queues, self.clock, ttl_s=60)
+        requeue = requeue_by(self.queues, destinations, "inbound", SEAL) if repair else None
         running = asyncio.ensure_future(audit(self.table, self.table, self.clock, overdue_s=60, requeue=requeue))
         while not running.done():
             await self.clock.advance(1)
@@ -104,7 +105,7 @@ async def test_repair_puts_a_stranded_trigger_back_on_its_way_and_removes_the_st
     assert report.clean
     assert report.repaired == 1
     (body,) = world.queues.messages("inbound")
-    (arrival,) = unpack(body)
+    ((arrival,), _) = unpack(body, SEAL)
     assert arrival.trigger == trigger
     assert world.table.triggers() == []
 
@@ -115,7 +116,7 @@ async def test_repair_of_a_prepared_job_does_not_trip_over_the_claim_of_its_crea
     await world.store(world.now_ms - 20 * MINUTE_MS, prepared=True)
     await world.audit(repair=True)
     (body,) = world.queues.messages("inbound")
-    (arrival,) = unpack(body)
+    ((arrival,), _) = unpack(body, SEAL)
     assert not arrival.prepared
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from dynein.admin import redrive as redrive_module
 from dynein.admin.redrive import NOT_DUE, Report, redrive
 from dynein.admin.redrive_selection import Selection
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import Entry, pack
-from dynein.core.job import Job, encode_job
+from dynein.core.job import Attribute, Job, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
-from dynein.core.queues import OutgoingMessage, message_bytes
-from dynein.delivery.dead_letter_queue import DeadLetterQueue
+from dynein.core.queues import OutgoingMessage, Received, message_bytes
+from dynein.core.seal import Seal
+from dynein.delivery.dead_letter_queue import KIND_INBOUND, SIGNATURE_ATTRIBUTE, DeadLetterQueue
 from dynein.delivery.destinations import Destinations
 from dynein.errors import Throttled, Unavailable
 from dynein.settings import Settings
@@ -23,22 +25,27 @@ from dynein.testing import FakeQueues, ManualClock
 
 DLQ, INBOUND = "dead", "inbound"
 DUE_MS = 1_749_999_000_123
-SIGNER = TokenSigner([b"0123456789abcdef"])
+SECRET = "0123456789abcdef"
+SIGNER, SEAL = TokenSigner([SECRET.encode()]), Seal([SECRET.encode()])
 
 
 def token(number: int) -> str:
     return SIGNER.sign(JobRef(TokenKind.SCHEDULED, TriggerKey(DUE_MS, number.to_bytes(12, "big"), 0)))
 
 
+def settings(**others: Any) -> Settings:
+    return Settings(dead_letter_queue=DLQ, inbound_queue=INBOUND, token_secrets=SecretStr(SECRET), **others)
+
+
 class World:
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.settings = Settings(dead_letter_queue=DLQ, inbound_queue=INBOUND)
+        self.settings = settings()
         self.queues = FakeQueues(self.clock)
         for name in ("a", "b", "c.fifo", DLQ, INBOUND):
             self.queues.create(name)
         self.destinations = Destinations(self.queues, self.clock, ttl_s=300.0)
-        self.dead_letters = DeadLetterQueue(self.queues, self.destinations, DLQ)
+        self.dead_letters = DeadLetterQueue(self.queues, self.destinations, DLQ, SEAL)
         self._jobs = 0
 
     async def add(
@@ -93,7 +100,7 @@ async def test_jobs_go_to_their_own_destinations_fifo_ones_with_their_group_and_
 
 
 async def test_a_dead_lettered_inbound_message_goes_back_to_the_inbound_queue(world: World) -> None:
-    body = pack([Entry(token(1), "create", encode_job(Job(queue="a", body="x")))])  # type: ignore[arg-type]
+    body = pack([Entry(token(1), "create", encode_job(Job(queue="a", body="x")))], SEAL)  # type: ignore[arg-type]
     await world.dead_letters.add_inbound(body, "not an inbound message")
     await world.queues.send(world.queues.url(DLQ), [OutgoingMessage(body, {})])  # as SQS's own redrive leaves it
     assert (await world.redrive()).redriven == 2
@@ -145,7 +152,7 @@ async def test_a_queue_is_selected_by_name_for_jobs_that_give_its_url(world: Wor
 
 
 async def test_dead_lettered_inbound_messages_have_no_destination(world: World) -> None:
-    body = pack([Entry(token(1), "create", encode_job(Job(queue=INBOUND, body="x")))])  # type: ignore[arg-type]
+    body = pack([Entry(token(1), "create", encode_job(Job(queue=INBOUND, body="x")))], SEAL)  # type: ignore[arg-type]
     await world.dead_letters.add_inbound(body, "poison")
     assert (await world.redrive(selection=Selection(queue=INBOUND))).skipped == 1
     assert (await world.redrive(selection=Selection(reason="poison"))).redriven == 1
@@ -182,7 +189,7 @@ async def test_what_cannot_be_sent_stays_and_is_counted_by_reason(world: World) 
     assert report.redriven == 1
     assert sum(report.failed.values()) == 4
     assert [why for why, count in report.failed.items() if count == 2 and why.startswith("UnknownQueue: queue 'miss")]
-    assert [why for why in report.failed if why.startswith("unreadable: not an inbound message")]
+    assert [why for why in report.failed if why.startswith("not an inbound message")]
     assert len(world.queues.peek(DLQ)) == 4
     assert world.bodies(INBOUND) == []
 
@@ -194,7 +201,7 @@ async def test_a_dead_letter_without_token_or_due_time_stays(world: World) -> No
     await world.queues.send(world.queues.url(DLQ), [OutgoingMessage(message.body, attributes)])
     report = await world.redrive()
     assert report.redriven == 1
-    assert report.failed == {"unreadable: the dead letter has no token or no due time": 1}
+    assert report.failed == {"the dead letter has no token or no due time": 1}
 
 
 async def test_only_entries_that_were_acknowledged_are_deleted(world: World) -> None:
@@ -262,7 +269,7 @@ async def test_when_the_dead_letter_queue_fails_the_dead_letters_held_are_given_
 async def test_a_batch_stays_within_the_payload_limit(world: World) -> None:
     for i in range(6):
         await world.add("a", str(i) * 3000)
-    world.settings = Settings(dead_letter_queue=DLQ, inbound_queue=INBOUND, message_bytes_max=8192, pack_bytes_max=8192)
+    world.settings = settings(message_bytes_max=8192, pack_bytes_max=8192)
     report = await world.redrive()
     assert report.redriven == 6
     sizes = [call.entries for call in world.queues.faults.calls if (call.verb, call.target) == ("send", "a")]
@@ -284,3 +291,102 @@ async def test_a_job_for_one_of_dyneins_own_queues_stays(world: World) -> None:
     assert report.redriven == 0
     assert sum(report.failed.values()) == 1
     assert world.bodies(INBOUND) == []
+
+
+# --- what this deployment did not sign ------------------------------------------------------------------------------
+
+FOREIGN = Seal([b"another deployment's secret"])
+
+
+def changed(message: Received, body: str | None = None, **attributes: Attribute | None) -> OutgoingMessage:
+    """A dead letter with something else in it. ``None`` takes an attribute away."""
+    changes = {name.replace("_", "-"): value for name, value in attributes.items()}
+    kept = {name: value for name, value in {**message.attributes, **changes}.items() if value is not None}
+    return OutgoingMessage(message.body if body is None else body, kept)
+
+
+async def test_a_dead_letter_that_was_changed_in_any_way_stays(world: World) -> None:
+    await world.add("a", "genuine")
+    await world.add("b", "another")
+    genuine, another = world.queues.peek(DLQ)
+    forged = [
+        changed(genuine, genuine.body.replace("genuine", "altered")),
+        changed(genuine, genuine.body.replace('"a"', '"b"')),
+        changed(genuine, another.body),
+        changed(genuine, dynein_token=another.attributes[TOKEN_ATTRIBUTE]),
+        changed(genuine, dynein_due_at=Attribute("Number", str(DUE_MS - 1))),
+        changed(genuine, dynein_signature=another.attributes[SIGNATURE_ATTRIBUTE]),
+        changed(genuine, dynein_signature=None),
+    ]
+    await world.queues.send(world.queues.url(DLQ), forged)
+    report = await world.redrive()
+    assert report.redriven == 2
+    assert world.bodies("a") == ["genuine"]
+    assert world.bodies("b") == ["another"]
+    ((reason, count),) = report.failed.items()
+    assert count == len(forged)
+    assert "signature is not this deployment's" in reason
+    assert "DYNEIN_TOKEN_SECRETS" in reason
+    assert len(world.queues.peek(DLQ)) == len(forged), "for an operator to look at"
+
+
+async def test_a_dead_letter_of_another_deployment_stays(world: World) -> None:
+    foreign = DeadLetterQueue(world.queues, world.destinations, DLQ, FOREIGN)
+    await foreign.add_job(encode_job(Job(queue="a", body="x")), token(1), DUE_MS, "gone")
+    await foreign.add_inbound(pack([Entry(token(1), "", encode_job(Job("a", "x")))], FOREIGN), "gone")  # type: ignore[arg-type]
+    report = await world.redrive()
+    assert (report.redriven, sum(report.failed.values())) == (0, 2)
+    assert world.bodies("a") + world.bodies(INBOUND) == []
+
+
+async def test_a_job_cannot_pass_for_an_inbound_message_nor_one_for_a_job(world: World) -> None:
+    await world.add("a", "genuine")
+    body = pack([Entry(token(1), "", encode_job(Job("a", "x")))], SEAL)  # type: ignore[arg-type]
+    await world.dead_letters.add_inbound(body, "not an inbound message")
+    job, inbound = world.queues.peek(DLQ)
+    forged = [
+        changed(job, dynein_dead_letter=Attribute("String", KIND_INBOUND)),
+        changed(job, inbound.body),
+        OutgoingMessage(inbound.body, job.attributes),
+        changed(inbound, job.body),
+    ]
+    await world.queues.send(world.queues.url(DLQ), forged)
+    report = await world.redrive()
+    assert (report.redriven, sum(report.failed.values())) == (2, len(forged))
+    assert world.bodies("a") == ["genuine"]
+    assert world.bodies(INBOUND) == [body]
+
+
+async def test_what_a_process_with_the_former_secret_dead_lettered_is_redriven_while_that_is_kept(world: World) -> None:
+    await world.add("a", "genuine")
+    world.settings = settings().model_copy(update={"token_secrets": SecretStr(f"the secret that is new,{SECRET}")})
+    assert (await world.redrive()).redriven == 1
+
+
+async def test_an_inbound_message_with_an_entry_that_cannot_be_read_stays(world: World) -> None:
+    """It would only come back, while its other entries were done a second time."""
+    body = pack([Entry("no token", "", encode_job(Job("a", "x")))], SEAL)  # type: ignore[arg-type]
+    await world.dead_letters.add_inbound(body, "an entry cannot be read")
+    report = await world.redrive()
+    ((reason, _),) = report.failed.items()
+    assert reason == "an entry of an inbound message cannot be read: a job token has 52 characters, this one has 8"
+    assert world.bodies(INBOUND) == []
+
+
+@pytest.mark.parametrize("due_at", ["9" * 5000, "9" * 16, "-1", "1.5", "\u0661", "soon"])
+async def test_whatever_is_written_as_a_due_time_the_others_are_redriven(world: World, due_at: str) -> None:
+    await world.add("a", "genuine")
+    (genuine,) = world.queues.peek(DLQ)
+    await world.queues.send(
+        world.queues.url(DLQ), [changed(genuine, dynein_due_at=Attribute("String", due_at)), changed(genuine)]
+    )
+    report = await world.redrive()
+    assert (report.redriven, sum(report.failed.values())) == (2, 1)
+
+
+async def test_without_a_secret_nothing_is_redriven(world: World) -> None:
+    await world.add("a")
+    world.settings = settings().model_copy(update={"token_secrets": None})
+    with pytest.raises(ValueError, match="at least one secret"):
+        await world.redrive()
+    assert len(world.queues.peek(DLQ)) == 1

@@ -18,6 +18,7 @@ from dynein.core.inbound_message import Arrival, unpack
 from dynein.core.job_token import JobRef, TokenSigner, parse
 from dynein.core.ledger import Counts, Tally
 from dynein.core.ports import Deployment, Ports
+from dynein.core.seal import Seal
 from dynein.core.shard_records import Layout
 from dynein.delivery.destinations import Destinations
 from dynein.observability.telemetry import Telemetry
@@ -27,6 +28,7 @@ from dynein.settings import Settings
 from dynein.testing import FakeLedger, FakeQueues, FakeTriggerTable, ManualClock
 
 SECRET = b"0123456789abcdef-test"
+SEAL = Seal([SECRET])
 INBOUND = "dynein-inbound"
 LEDGER_WINDOW_MS = 3_600_000
 
@@ -57,7 +59,7 @@ class Api:
             random_bytes=rng.randbytes,
         )
         self.lifecycle = Lifecycle()
-        self.readiness = Readiness(self.queues, self.table, self.inbound_url, self.clock, self.lifecycle)
+        self.readiness = Readiness(["api"], self.queues, self.table, self.inbound_url, self.clock, self.lifecycle)
         self.app = create_app(self.submissions, self.readiness, self.lifecycle, self.telemetry, self.settings, tracing)
 
     def http(self) -> httpx.AsyncClient:
@@ -71,7 +73,7 @@ class Api:
 
     def arrivals(self) -> list[Arrival]:
         """What the inbound queue holds, unpacked."""
-        return [arrival for body in self.queues.messages(INBOUND) for arrival in unpack(body)]
+        return [arrival for body in self.queues.messages(INBOUND) for arrival in unpack(body, SEAL).arrivals]
 
     async def ingest(self) -> None:
         """Store everything in the inbound queue, as an ingester would."""
@@ -79,7 +81,7 @@ class Api:
             self.inbound_url, entries_max=10, wait_s=0, visibility_timeout_s=30
         ):
             for message in received:
-                for arrival in unpack(message.body):
+                for arrival in unpack(message.body, SEAL).arrivals:
                     assert await self.table.add([arrival.trigger]) == []
             await self.queues.delete(self.inbound_url, [message.receipt for message in received])
 

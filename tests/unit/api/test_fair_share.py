@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynein.api.fair_share import CALLERS_MAX, CAPACITY_MIN, LAG_TARGET_S, FairShare, fair_share
+from dynein.api.fair_share import CALLERS_MAX, CAPACITY_MIN, LAG_TARGET_S, WINDOW_S, FairShare, fair_share
 
 LATE, IN_TIME = 3 * LAG_TARGET_S, LAG_TARGET_S / 3
 
@@ -47,6 +47,14 @@ def test_a_flood_is_cut_and_a_modest_caller_is_not() -> None:
     assert modest == [10] * 200
     settled = flood[50:]
     assert 60 <= sum(settled) / len(settled) <= 110, "about what the loop keeps up with"
+
+
+def test_a_window_that_a_late_loop_ended_late_counts_for_what_it_was() -> None:
+    shares = FairShare()
+    ask(shares, "a", 400)
+    shares.end_window(LATE, 4 * WINDOW_S)
+    assert shares.capacity is not None
+    assert 80 <= shares.capacity <= 100, "a little less than it has done in a window"
 
 
 def test_equal_callers_get_equal_shares() -> None:

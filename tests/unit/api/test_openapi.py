@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from starlette.routing import Route
 
+from dynein.api.app import create_app
 from dynein.api.decoding import decode_job, decode_move, decode_prepare
 from dynein.api.problems import CATALOGUE
 from dynein.api.schemas import JobRequest
@@ -38,6 +39,13 @@ def test_the_document_has_every_route_and_no_other(api: Api) -> None:
     }
     assert set(operations(api.app.openapi())) == routes
     assert len(routes) == 10
+
+
+def test_without_probes_and_metrics_neither_the_document_nor_the_port_has_them(api: Api) -> None:
+    app = create_app(api.submissions, api.readiness, api.lifecycle, api.telemetry, api.settings, serves_ops=False)
+    routes = {route.path for route in app.router.routes if isinstance(route, Route)}
+    assert {"/healthz", "/readyz", "/metrics"} & (routes | app.openapi()["paths"].keys()) == set()
+    assert {tag["name"] for tag in app.openapi()["tags"]} == {"jobs"}
 
 
 def test_every_reference_leads_somewhere(api: Api) -> None:

@@ -18,13 +18,14 @@ from dynein.errors import (
     InvalidField,
     NotBootstrapped,
     Overloaded,
+    RateLimited,
     Retryable,
     Throttled,
     Unavailable,
     UnknownQueue,
 )
 from dynein.testing.queues import Sent
-from tests.unit.api.setting import INBOUND, Api, job
+from tests.unit.api.setting import INBOUND, SEAL, Api, job
 
 MINUTE_MS = 60_000
 
@@ -174,7 +175,8 @@ async def test_near_and_far_jobs_do_not_share_a_message() -> None:
     near = {"policy": "SCHEDULED", "delay": 2}
     await asyncio.gather(*(api.accept(**(near if i % 2 else {"delay": "1h"})) for i in range(20)))
     now_ms = api.clock.now_ms()
-    kinds = [{arrival.key.due_at_ms - now_ms for arrival in unpack(body)} for body in api.queues.messages(INBOUND)]
+    messages = [unpack(body, SEAL).arrivals for body in api.queues.messages(INBOUND)]
+    kinds = [{arrival.key.due_at_ms - now_ms for arrival in arrivals} for arrivals in messages]
     assert sorted(kinds, key=min) == [{2_000}, {60 * MINUTE_MS}]
 
 
@@ -409,6 +411,22 @@ async def test_a_throttled_send_is_reported_as_such() -> None:
     api.queues.faults.fail_next("send", Throttled("slow down"))
     with pytest.raises(Throttled):
         await api.accept()
+
+
+async def test_a_destination_takes_jobs_at_its_rate_however_it_is_written_and_others_do_not_wait_for_it() -> None:
+    api = Api(destination_rate_per_s=5.0, destination_burst_s=2.0)
+    url = (await api.queues.resolve("demo")).url
+    results = await api.submissions.accept_many(
+        [job(queue=queue) for _ in range(10) for queue in ("demo", url, "other")]
+    )
+    accepted = [isinstance(result, Accepted) for result in results]
+    assert sum(accepted[0::3]) + sum(accepted[1::3]) == 10
+    assert sum(accepted[2::3]) == 10
+    refused = next(result for result in results if isinstance(result, RateLimited))
+    assert "destination_rate_per_s" in str(refused)
+    assert 0 < refused.retry_after_s <= 0.2
+    await api.clock.advance(1)
+    assert sum(isinstance(r, Accepted) for r in await api.submissions.accept_many([job()] * 20)) == 5
 
 
 async def test_an_inbound_send_is_repeated_as_the_same_create() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from dynein.observability.telemetry import Telemetry
 from dynein.settings import load_settings
 
 URL = "http://127.0.0.1/000000000000/a"
+HANG_S = 240.0
 
 
 class Response(NamedTuple):
@@ -44,6 +46,14 @@ class Server:
     def __init__(self) -> None:
         self.script: list[Response | Silence] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.silent: set[str] = set()
+        """URLs of queues that never respond; their requests take nothing from the script."""
+        self._heard = asyncio.Condition()
+
+    async def hears_of(self, *urls: str) -> None:
+        """Return once a request for each of them has come."""
+        async with self._heard:
+            await self._heard.wait_for(lambda: {body["QueueUrl"] for _, body in self.asked} >= set(urls))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -51,7 +61,9 @@ class Server:
                 headers = dict(line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:-2])
                 body = json.loads(await reader.readexactly(int(headers["content-length"])))
                 self.asked.append((headers["x-amz-target"].removeprefix("amazonsqs."), body))
-                response = self.script.pop(0)
+                async with self._heard:
+                    self._heard.notify_all()
+                response = Silence() if body.get("QueueUrl") in self.silent else self.script.pop(0)
                 if isinstance(response, Silence):
                     await reader.read()
                     return
@@ -77,16 +89,25 @@ async def server() -> Server:
     return Server()
 
 
-@pytest.fixture
-async def queues(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqsQueues]:
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+
+
+@contextlib.asynccontextmanager
+async def opened(server: Server, **settings: Any) -> AsyncIterator[SqsQueues]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    settings = load_settings({"region": "us-east-1", "endpoint_url": f"http://127.0.0.1:{port}", "call_timeout_s": 0.5})
-    async with listening, sqs_client(settings) as client:
-        yield SqsQueues(client, Telemetry())
+    endpoint = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with listening, sqs_client(load_settings({"region": "us-east-1", "endpoint_url": endpoint, **settings})) as c:
+        yield SqsQueues(c, Telemetry())
         assert server.script == [], "every scripted response was asked for"
+
+
+@pytest.fixture
+async def queues(server: Server) -> AsyncIterator[SqsQueues]:
+    async with opened(server, call_timeout_s=0.5) as queues:
+        yield queues
 
 
 def messages(*bodies: str) -> list[OutgoingMessage]:
@@ -276,6 +297,29 @@ async def test_what_cannot_be_a_queue_of_ours_costs_no_call(server: Server, queu
         with pytest.raises(UnknownQueue):
             await queues.resolve(queue)
     assert server.asked == []
+
+
+# --- queues that do not respond -------------------------------------------------------------------------------------
+
+
+async def test_queues_that_do_not_respond_leave_connections_to_those_that_do(server: Server) -> None:
+    """More calls to them than there are connections, and none of them ends."""
+    silent = [f"http://127.0.0.1/000000000000/silent-{number}" for number in range(30)]
+    server.silent = set(silent)
+    server.script = [ok(**done("0"))] * 3
+    patient = dict.fromkeys(("lease_ttl_s", "member_ttl_s", "visibility_timeout_s"), 500) | {"retire_grace_s": 2000}
+    async with opened(server, call_timeout_s=HANG_S, **patient) as queues:
+        sending = [asyncio.ensure_future(queues.send(url, messages("s"))) for url in silent for _ in range(8)]
+        await server.hears_of(*silent)
+        try:
+            async with asyncio.timeout(HANG_S / 2):
+                for _ in range(3):
+                    assert await queues.send(URL, messages("a")) == [None]
+        finally:
+            for task in sending:
+                task.cancel()
+            await asyncio.wait(sending)
+        assert all(task.cancelled() for task in sending)
 
 
 # --- receive --------------------------------------------------------------------------------------------------------

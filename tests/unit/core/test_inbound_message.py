@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dynein.core.inbound_message import ENTRY_OVERHEAD_BYTES, PACK_OVERHEAD_BYTES, Entry, pack, unpack
 from dynein.core.job import Job, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import DUE_MAX_MS, JOB_ID_BYTES, SHARDS_MAX, TriggerKey
+from dynein.core.seal import Seal
 from dynein.core.trigger import check
 
-SIGNER = TokenSigner([b"0123456789abcdef"])
+SECRET = b"0123456789abcdef"
+SIGNER, SEAL = TokenSigner([SECRET]), Seal([SECRET])
 KEYS = st.builds(
     TriggerKey,
     due_at_ms=st.integers(0, DUE_MAX_MS),
@@ -28,6 +30,7 @@ def entry(key: TriggerKey, kind: TokenKind, create_id: str, body: str) -> Entry:
     return Entry(token, create_id, msgspec.Raw(encode_job(Job("demo", body))))
 
 
+GOOD = entry(TriggerKey(1_800_000_000_000, b"\1" * 12, 3), TokenKind.SCHEDULED, "c", "good")
 ENTRIES = st.builds(
     entry,
     key=KEYS,
@@ -39,7 +42,7 @@ ENTRIES = st.builds(
 
 @given(st.lists(ENTRIES, max_size=8))
 def test_what_was_packed_comes_out_in_order_and_untouched(entries: list[Entry]) -> None:
-    arrivals = unpack(pack(entries))
+    arrivals = unpack(pack(entries, SEAL), SEAL).arrivals
     assert [a.trigger.token for a in arrivals] == [e.token for e in entries]
     assert [a.trigger.record for a in arrivals] == [bytes(e.record) for e in entries]
     assert [a.create_id for a in arrivals] == [e.create_id for e in entries]
@@ -52,13 +55,16 @@ def test_what_was_packed_comes_out_in_order_and_untouched(entries: list[Entry]) 
 
 @given(st.lists(ENTRIES, max_size=8))
 def test_sizes_are_upper_bounds(entries: list[Entry]) -> None:
-    assert len(pack(entries).encode()) <= PACK_OVERHEAD_BYTES + sum(e.size for e in entries)
+    assert len(pack(entries, SEAL).encode()) <= PACK_OVERHEAD_BYTES + sum(e.size for e in entries)
 
 
 def test_the_overhead_of_an_entry_has_room_for_token_and_create_id() -> None:
     (longest,) = [entry(TriggerKey(DUE_MAX_MS, b"\xff" * 12, 65535), TokenKind.PREPARED, "x" * 22, "")]
     assert longest.size - len(bytes(longest.record)) == ENTRY_OVERHEAD_BYTES
-    assert len(pack([longest])) - len(pack([])) <= longest.size
+    assert len(pack([longest], SEAL)) - len(pack([], SEAL)) <= longest.size
+
+
+# --- what is not this deployment's ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -67,29 +73,116 @@ def test_the_overhead_of_an_entry_has_room_for_token_and_create_id() -> None:
         ("", "not an inbound message"),
         ("hello", "not an inbound message"),
         ("[]", "not an inbound message"),
-        ('{"v":1}', "not an inbound message"),
-        ('{"v":1,"jobs":[["t","c"]]}', "not an inbound message"),
-        ('{"v":2,"jobs":[]}', "inbound format 2 is unknown"),
-        ('{"v":1,"jobs":[["tooshort","c",{}]]}', "no job token"),
-        ('{"v":1,"jobs":[["' + "é" * 52 + '","c",{}]]}', "no job token"),
-        ('{"v":1,"jobs":[["' + "A" * 51 + '!","c",{}]]}', "no job token"),
+        ('{"v":2}', "not an inbound message"),
+        ('{"v":2,"mac":7,"jobs":[]}', "not an inbound message"),
+        ('{"v":1,"jobs":[]}', "inbound format 1 is unknown to this version, which reads format 2"),
+        ('{"v":3,"mac":"x","jobs":[]}', "inbound format 3 is unknown"),
+        ('{"v":2,"jobs":[]}', "signature is not this deployment's"),
+        ('{"v":2,"mac":"é","jobs":[]}', "signature is not this deployment's"),
     ],
 )
 def test_what_is_not_ours_is_a_value_error_with_the_reason(body: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        unpack(body)
+        unpack(body, SEAL)
 
 
 @given(st.text())
 def test_garbage_never_raises_anything_else(body: str) -> None:
     try:
-        unpack(body)
+        unpack(body, SEAL)
     except ValueError:
         return
     raise AssertionError(f"{body!r} passed for an inbound message")
 
 
-@pytest.mark.parametrize("deep", ["[" * 100_000, '{"v":1,"jobs":' + "[" * 100_000, '{"v":1,"x":' + '{"a":' * 100_000])
+@pytest.mark.parametrize(
+    "deep", ["[" * 100_000, '{"v":2,"mac":"","jobs":' + "[" * 100_000, '{"v":2,"x":' + '{"a":' * 100_000]
+)
 def test_a_body_nested_without_end_is_refused_like_any_other(deep: str) -> None:
     with pytest.raises(ValueError, match="not an inbound message"):
-        unpack(deep)
+        unpack(deep, SEAL)
+
+
+def test_nothing_is_decoded_before_the_signature_is_verified() -> None:
+    """So that nobody else can reach the decoder of jobs: these entries would each be reported otherwise."""
+    for entries in ("7", "[[]]", '[["t","c"]]', '[["tooshort","c",{}]]'):
+        with pytest.raises(ValueError, match="signature is not this deployment's"):
+            unpack(f'{{"v":2,"mac":"{"A" * 24}","jobs":{entries}}}', SEAL)
+
+
+@given(st.lists(ENTRIES, min_size=1, max_size=3), st.data())
+def test_a_body_changed_anywhere_is_refused_or_means_the_same(entries: list[Entry], data: st.DataObject) -> None:
+    body = pack(entries, SEAL)
+    at = data.draw(st.integers(0, len(body) - 1))
+    changed = body[:at] + data.draw(st.text(max_size=2)) + body[at + data.draw(st.integers(0, 2)) :]
+    try:
+        unpacked = unpack(changed, SEAL)
+    except ValueError:
+        return
+    assert unpacked == unpack(body, SEAL), "white space around what is signed"
+
+
+@given(st.lists(ENTRIES, min_size=1, max_size=3), st.data())
+def test_a_body_that_was_cut_is_refused(entries: list[Entry], data: st.DataObject) -> None:
+    body = pack(entries, SEAL)
+    with pytest.raises(ValueError, match="not an inbound message"):
+        unpack(body[: data.draw(st.integers(0, len(body) - 1))], SEAL)
+
+
+@given(ENTRIES, ENTRIES)
+def test_entries_cannot_be_taken_from_one_message_to_another(one: Entry, other: Entry) -> None:
+    assume(one != other)
+    mine, others = (msgspec.json.decode(pack(entries, SEAL)) for entries in ([one], [one, other]))
+    swaps: list[list[object]] = [others["jobs"], others["jobs"][1:], others["jobs"][::-1], []]
+    for jobs in swaps:
+        with pytest.raises(ValueError, match="signature is not this deployment's"):
+            unpack(msgspec.json.encode({**mine, "jobs": jobs}).decode(), SEAL)
+
+
+def test_another_deployments_message_is_refused_and_one_with_a_rotated_secret_is_not() -> None:
+    body = pack([GOOD], SEAL)
+    for secrets in ([b"another secret of it"], [b"another secret of it", b"and one more of them"]):
+        with pytest.raises(ValueError, match="DYNEIN_TOKEN_SECRETS"):
+            unpack(body, Seal(secrets))
+    assert unpack(body, Seal([b"a secret that is new", SECRET])) == unpack(body, SEAL)
+
+
+# --- what is ours, and cannot be read -------------------------------------------------------------------------------
+
+
+def signed(entries: str) -> str:
+    """The wire format, spelled out."""
+    return f'{{"v":2,"mac":"{SEAL.sign("inbound message, format 2", entries.encode())}","jobs":{entries}}}'
+
+
+BAD_ENTRIES = (
+    ("7", "Expected `array`"),
+    ('["t","c"]', "length"),
+    ('["tooshort","c",{}]', "52 characters"),
+    ('["' + "é" * 52 + '","c",{}]', "not a job token"),
+    ('["' + "A" * 51 + '!","c",{}]', "not a job token"),
+)
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD_ENTRIES)
+def test_one_bad_entry_does_not_take_the_others_with_it(bad: str, reason: str) -> None:
+    good = msgspec.json.encode(GOOD).decode()
+    assert signed(f"[{good}]") == pack([GOOD], SEAL)
+    arrivals, (unreadable,) = unpack(signed(f"[{good},{bad},{good}]"), SEAL)
+    assert arrivals == unpack(pack([GOOD, GOOD], SEAL), SEAL).arrivals
+    assert reason in unreadable.reason
+    # It is a message of its own, signed, that a version which can read it would take.
+    assert unreadable.body == signed(f"[{bad}]")
+    assert unpack(unreadable.body, SEAL) == ([], [unreadable])
+
+
+def test_several_bad_entries_are_several_messages() -> None:
+    bad = [entry for entry, _ in BAD_ENTRIES]
+    unpacked = unpack(signed(f"[{','.join(bad)}]"), SEAL)
+    assert unpacked.arrivals == []
+    assert [unreadable.body for unreadable in unpacked.unreadable] == [signed(f"[{entry}]") for entry in bad]
+
+
+def test_what_is_signed_and_no_list_of_entries_is_refused() -> None:
+    with pytest.raises(ValueError, match="not an inbound message"):
+        unpack(signed('{"a":1}'), SEAL)

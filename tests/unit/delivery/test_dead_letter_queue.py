@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynein.core.job import Job, encode_job
-from dynein.core.queues import OutgoingMessage, message_bytes
+from dynein.core.queues import ATTRIBUTES_MAX, OutgoingMessage, message_bytes
+from dynein.core.seal import Seal
 from dynein.delivery.dead_letter_queue import (
     KIND_INBOUND,
     KIND_JOB,
@@ -22,6 +23,7 @@ from dynein.delivery.destinations import Destinations
 from dynein.errors import Throttled, Unavailable, UnknownQueue
 from dynein.testing import FakeQueues, ManualClock
 
+SEAL = Seal([b"0123456789abcdef"])
 RECORD = encode_job(Job("gone", "héllo"))
 
 
@@ -31,7 +33,9 @@ class Setting:
         self.queues = FakeQueues(self.clock, message_bytes_max=message_bytes_max)
         self.queues.create("dead")
         destinations = Destinations(self.queues, self.clock, ttl_s=300)
-        self.dead_letters = DeadLetterQueue(self.queues, destinations, "dead", message_bytes_max=message_bytes_max)
+        self.dead_letters = DeadLetterQueue(
+            self.queues, destinations, "dead", SEAL, message_bytes_max=message_bytes_max
+        )
 
     def read(self) -> list[DeadLetter]:
         return [read_dead_letter(message) for message in self.queues.peek("dead")]
@@ -40,19 +44,23 @@ class Setting:
 async def test_a_job_comes_back_as_it_was() -> None:
     s = Setting()
     await s.dead_letters.add_job(RECORD, "TOKEN", 123_456, "UnknownQueue: gone")
-    assert s.read() == [(KIND_JOB, RECORD.decode(), "UnknownQueue: gone", "TOKEN", 123_456)]
+    (letter,) = s.read()
+    assert letter[:5] == (KIND_JOB, RECORD.decode(), "UnknownQueue: gone", "TOKEN", 123_456)
+    assert letter.is_ours(SEAL)
+    assert not letter.is_ours(Seal([b"somebody else's secret"]))
 
 
 async def test_an_unreadable_inbound_message_comes_back_as_it_was() -> None:
     s = Setting()
     await s.dead_letters.add_inbound("{garbage", "not an inbound message")
-    assert s.read() == [(KIND_INBOUND, "{garbage", "not an inbound message", None, None)]
+    assert s.read() == [(KIND_INBOUND, "{garbage", "not an inbound message", None, None, "")]
+    assert not s.read()[0].is_ours(SEAL)
 
 
 async def test_what_sqs_moved_there_itself_reads_as_an_inbound_message() -> None:
     s = Setting()
     await s.queues.send(s.queues.url("dead"), [OutgoingMessage("body", {})])
-    ((kind, body, reason, token, due_at_ms),) = s.read()
+    ((kind, body, reason, token, due_at_ms, _),) = s.read()
     assert (kind, body, token, due_at_ms) == (KIND_INBOUND, "body", None, None)
     assert "moved by SQS" in reason
 
@@ -65,6 +73,7 @@ def test_whatever_the_reason_sqs_takes_it_and_it_stays_within_the_overhead(reaso
         (message,) = s.queues.peek("dead")
         assert 1 <= len(message.attributes[REASON_ATTRIBUTE].value) <= REASON_CHARS_MAX
         assert message_bytes(message.body, message.attributes) - len(RECORD) <= OVERHEAD_BYTES
+        assert len(message.attributes) <= ATTRIBUTES_MAX
 
     asyncio.run(scenario())
 
@@ -82,6 +91,7 @@ async def test_a_record_that_is_no_text_can_still_be_read_by_a_person() -> None:
     s = Setting()
     await s.dead_letters.add_job(b"\xff\x01abc"[:1] + b"abc", "TOKEN", 1, "undecodable")
     assert s.queues.messages("dead") == ["\\xffabc"]
+    assert s.read()[0].is_ours(SEAL), "as it is there"
 
 
 async def test_dead_letters_of_one_moment_leave_together() -> None:

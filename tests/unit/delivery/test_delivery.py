@@ -12,6 +12,7 @@ from dynein.core.job import Attribute, Job, decode_job, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from dynein.core.ledger import Counts, Tally, balance_of
+from dynein.core.seal import Seal
 from dynein.core.trigger import Trigger
 from dynein.delivery.dead_letter_queue import DeadLetterQueue, read_dead_letter
 from dynein.delivery.delivery import Delivery
@@ -26,7 +27,7 @@ from dynein.testing import FakeQueues, Faults, ManualClock
 DLQ = "dead"
 BUDGET_S = 60.0
 BACKOFF_MAX_S = 5.0
-SIGNER = TokenSigner([b"0123456789abcdef"])
+SIGNER, SEAL = TokenSigner([b"0123456789abcdef"]), Seal([b"0123456789abcdef"])
 
 
 class World:
@@ -48,7 +49,7 @@ class World:
             "dispatcher",
             self.queues,
             self.destinations,
-            DeadLetterQueue(dead_queues, Destinations(dead_queues, self.clock, ttl_s=300.0), DLQ),
+            DeadLetterQueue(dead_queues, Destinations(dead_queues, self.clock, ttl_s=300.0), DLQ, SEAL),
             Context(self.clock, random.Random(7), self.telemetry, self.tally),
             Settings(
                 lane_waiting_max=waiting_max,
@@ -448,6 +449,45 @@ async def test_past_the_budget_the_batch_is_dead_lettered_with_the_reason(world:
     assert all(letter.reason.startswith("UnknownQueue: queue 'a' does not exist") for letter in dead_letters)
     assert sum(call.verb == "send" for call in world.dead_faults.calls) == 1, "one call for the batch"
     assert world.tallied() == Counts(dead_lettered=2)
+
+
+@pytest.mark.parametrize("queue", ["a", "c.fifo"])
+async def test_past_the_budget_all_that_waits_is_dead_lettered_without_pauses(world: World, queue: str) -> None:
+    world.faults.take_down(queue, Throttled("slow down"))
+    (first,) = world.submit(queue, "first")
+    assert await world.outcome(first) is Outcome.DEAD_LETTERED
+    tries, began = world.sends(queue), world.clock.monotonic()
+    futures = world.submit(queue, *map(str, range(500)))
+    await world.clock.run_until(lambda: all(future.done() for future in futures))
+    assert {future.result() for future in futures} == {Outcome.DEAD_LETTERED}
+    assert world.clock.monotonic() - began <= BACKOFF_MAX_S, "and not a pause for each ten"
+    assert world.sends(queue) - tries <= 4, "those that waited for the next try"
+    assert all("slow down" in read_dead_letter(message).reason for message in world.queues.peek(DLQ))
+
+
+async def test_a_destination_that_was_given_up_is_tried_after_each_pause(world: World) -> None:
+    world.faults.take_down("a", Throttled("slow down"))
+    (first,) = world.submit("a", "first")
+    assert await world.outcome(first) is Outcome.DEAD_LETTERED
+    world.faults.come_up()
+    (meanwhile,) = world.submit("a", "meanwhile")
+    assert await world.outcome(meanwhile) is Outcome.DEAD_LETTERED
+    await world.clock.advance(BACKOFF_MAX_S)
+    assert [await world.outcome(future) for future in world.submit("a", "1", "2")] == [Outcome.SENT] * 2
+
+
+async def test_what_neither_queue_takes_is_tried_again_at_the_lane_s_pace(world: World) -> None:
+    world.faults.take_down("a", Throttled("slow down"))
+    (first,) = world.submit("a", "first")
+    assert await world.outcome(first) is Outcome.DEAD_LETTERED
+    world.dead_faults.go_down(Throttled("slow down"))
+    (future,) = world.submit("a", "x")
+    tries = len(world.dead_faults.calls)
+    await world.clock.advance(60)
+    assert not future.done()
+    assert len(world.dead_faults.calls) - tries < 60 / (BACKOFF_MAX_S / 2) * 2 + 2
+    world.faults.come_up()
+    assert await world.outcome(future) is Outcome.SENT
 
 
 async def test_one_success_ends_the_failure_and_its_budget(world: World) -> None:

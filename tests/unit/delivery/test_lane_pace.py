@@ -81,6 +81,17 @@ def test_a_lane_that_was_not_tried_for_long_starts_anew(pace: LanePace) -> None:
     assert not pace.is_over_budget(2 * later)
 
 
+def test_a_lane_over_budget_is_given_up_until_it_may_be_tried_again(pace: LanePace) -> None:
+    pace.failed(START)
+    assert not pace.is_given_up(START)
+    now = START + BUDGET_S
+    pace.failed(now)
+    assert pace.is_given_up(now)
+    assert not pace.is_given_up(now + pace.pause_s(now))
+    pace.succeeded()
+    assert not pace.is_given_up(now)
+
+
 @given(st.lists(st.tuples(st.floats(0, 20), st.sampled_from(["failed", "partly", "succeeded"])), max_size=60))
 def test_it_never_pauses_longer_than_the_maximum_and_never_forgets_a_failure(steps: list[tuple[float, str]]) -> None:
     pace, now = LanePace(SETTINGS, random.Random(1)), START

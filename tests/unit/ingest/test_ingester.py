@@ -4,16 +4,19 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
+from dynein.core.inbound_message import pack
 from dynein.core.keys import TriggerKey, bucket_of
 from dynein.core.ledger import Counts
+from dynein.core.seal import Seal
 from dynein.core.trigger_store import Cancelled, Found, Tombstone
 from dynein.delivery.dead_letter_queue import KIND_INBOUND, KIND_JOB
 from dynein.errors import AccessDenied, Throttled, Unavailable
 from dynein.testing import FakeTriggerTable, Faults, ManualClock
 from dynein.testing.faults import Call
-from tests.unit.ingest.world import INBOUND, WIDTH_MS, World, bucket_of_entry, due_of, trigger_of
+from tests.unit.ingest.world import INBOUND, SEAL, SECRET, WIDTH_MS, World, bucket_of_entry, due_of, trigger_of
 
 HOUR_S = 3600.0
 
@@ -47,7 +50,7 @@ async def test_many_near_jobs_leave_each_at_its_own_millisecond_in_due_order(wor
     await world.clock.advance(5)
     assert [d.at_ms for d in world.delivered] == sorted(due_of(entry) for entry in entries)
     assert all(d.at_ms == due_of(e) for d in world.delivered for e in entries if e.token == d.token)
-    assert process.calls("raise_hold_mark") == 1, "one mark for all of a shard"
+    assert process.hold_marks() == 1, "one mark for all of a shard"
 
 
 async def test_a_job_that_comes_while_a_later_one_is_held_is_sent_at_its_millisecond(world: World) -> None:
@@ -104,7 +107,7 @@ async def test_a_covering_read_mark_saves_the_hold_mark(world: World) -> None:
     await world.post(entry)
     process.start()
     await world.clock.advance(3)
-    assert process.calls("raise_hold_mark") == 0
+    assert process.hold_marks() == 0
     assert len(world.delivered) == 1
 
 
@@ -456,6 +459,7 @@ async def test_a_near_job_cancelled_in_the_inbound_queue_is_dropped(world: World
 async def test_a_cancel_before_the_mark_is_up_wins(world: World) -> None:
     entry = world.entry(3.0)
     process = world.process()
+    process.faults.hold_before_next("raise_hold_mark").open()  # the one by which it finds out that it may
     mark = process.faults.hold_before_next("raise_hold_mark")
     await world.post(entry)
     process.start()
@@ -518,7 +522,7 @@ async def test_a_cancel_may_show_on_the_shard_s_record_before_its_tombstone_does
     process = world.process()
     process.start()
     await world.clock.advance(10)
-    assert process.calls("raise_hold_mark") == 1
+    assert process.hold_marks() == 1
     assert world.delivered == []
 
 
@@ -780,7 +784,7 @@ async def test_a_lost_receipt_is_counted_and_the_work_goes_on(world: World) -> N
 # --- poison -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", ["not json", '{"v":2,"jobs":[]}', '{"v":1,"jobs":[["token","id",{}]]}'])
+@pytest.mark.parametrize("body", ["not json", '{"v":9,"jobs":[]}', '{"v":2,"mac":"x","jobs":[]}', "[" * 3000])
 async def test_an_unreadable_message_is_dead_lettered_with_the_reason(world: World, body: str) -> None:
     process = world.process()
     await world.post_body(body)
@@ -803,6 +807,102 @@ async def test_an_unreadable_message_is_left_while_the_dead_letter_queue_fails(w
     await world.clock.advance(60)
     assert len(world.dead_letters()) == 1
     assert world.inbound() == 0
+
+
+@pytest.mark.parametrize("due_in_s", [1.0, HOUR_S])
+async def test_a_message_that_another_program_wrote_is_dead_lettered_and_its_jobs_are_not_done(
+    world: World, due_in_s: float
+) -> None:
+    ours, foreign = world.entry(due_in_s), world.entry(due_in_s)
+    body = pack([ours], SEAL)
+    forged = [
+        pack([foreign], Seal([b"another deployment's secret"])),
+        body.replace(ours.token, foreign.token),  # one of our signatures, on another job
+        body.replace('"jobs":', '"unsigned":'),
+        '{"v":2,"jobs":' + msgspec.json.encode([foreign]).decode() + "}",
+        '{"v":1,"jobs":' + msgspec.json.encode([foreign]).decode() + "}",
+    ]
+    for text in forged:
+        await world.post_body(text)
+    await world.post_body(body)
+    process = world.process()
+    process.start()
+    await world.clock.advance(2)
+    assert {dead.body for dead in world.dead_letters()} == set(forged)
+    reasons = [dead.reason for dead in world.dead_letters()]
+    assert sum("signature is not this deployment's" in reason for reason in reasons) == 3
+    assert sum("inbound format 1 is unknown" in reason for reason in reasons) == 1
+    assert [*world.stored(), *world.times_delivered()] == [ours.token]
+    assert world.inbound() == 0
+    assert process.counted()["poison"] == len(forged)
+
+
+async def test_what_the_api_signed_with_the_former_secret_is_ingested_while_that_is_kept(world: World) -> None:
+    entry = world.entry(1.0)
+    process = world.process(token_secrets="the secret that is new, " + SECRET)
+    await world.post(entry)
+    process.start()
+    await world.clock.advance(2)
+    assert world.times_delivered() == {entry.token: 1}
+
+
+async def test_a_message_copied_and_sent_again_is_a_message_received_again(world: World) -> None:
+    """Whoever may read and send can copy what is on the queue; that does no more than SQS does itself."""
+    cancelled, stored, delivered = world.entry(HOUR_S), world.entry(HOUR_S), world.entry(1.0)
+    process = world.process()
+    await world.post(cancelled, stored, delivered)
+    process.start()
+    await world.clock.advance(2)
+    assert await world.table.cancel(trigger_of(cancelled).key) is Cancelled.CANCELLED
+    await world.post(cancelled, stored, delivered)
+    await world.clock.advance(2)
+    assert world.stored().count(stored.token) == 1
+    assert (await world.table.find(trigger_of(cancelled).key)).tombstone is not None, "so no dispatcher sends it"
+    assert world.times_delivered() == {delivered.token: 2}, "twice with one token, so that its consumer knows"
+    assert world.dead_letters() == []
+
+
+async def test_a_bad_entry_is_dead_lettered_alone_and_the_good_ones_are_done(world: World) -> None:
+    near, far, bad = world.entry(1.0), world.entry(HOUR_S), world.entry(1.0, token="no token at all")
+    process = world.process()
+    await world.post(near, bad, far)
+    process.start()
+    await world.clock.advance(2)
+    assert world.times_delivered() == {near.token: 1}
+    assert world.stored() == [far.token]
+    (dead_letter,) = world.dead_letters()
+    assert (dead_letter.kind, dead_letter.body) == (KIND_INBOUND, pack([bad], SEAL))
+    assert "an entry of an inbound message cannot be read: a job token has 52 characters" in dead_letter.reason
+    assert world.inbound() == 0
+    assert process.counted()["poison"] == 1
+
+
+async def test_a_dead_letter_queue_that_fails_neither_delays_the_good_entries_nor_loses_the_bad_one(
+    world: World,
+) -> None:
+    good, bad = world.entry(1.0), world.entry(1.0, token="no token at all")
+    process = world.process()
+    world.queues.remove("dead")
+    await world.post(bad, good)
+    process.start()
+    await world.clock.advance(2)
+    assert [d.at_ms for d in world.delivered] == [due_of(good)]
+    assert world.inbound() == 1
+    world.queues.create("dead")
+    await world.clock.advance(20)
+    assert len(world.dead_letters()) == 1
+    assert world.inbound() == 0
+    assert world.times_delivered() == {good.token: 1}
+
+
+async def test_a_message_of_bad_entries_only_is_done_too(world: World) -> None:
+    process = world.process()
+    await world.post(*(world.entry(1.0, token="no token at all") for _ in range(3)))
+    process.start()
+    await world.clock.advance(2)
+    assert len(world.dead_letters()) == 3
+    assert world.inbound() == 0
+    assert process.ingester.admission.slots == 0
 
 
 async def test_an_unreadable_job_is_dead_lettered_alone(world: World) -> None:
@@ -1171,3 +1271,49 @@ async def test_a_kill_leaves_no_task_behind(world: World) -> None:
     assert world.clock.sleepers == 0
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert [task for task in others if "ingest" in repr(task.get_coro()) or "GroupCommit" in repr(task)] == []
+
+
+# --- a table out of reach -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["beat", "get", "find", "remove", "raise_hold_mark"])
+async def test_an_ingester_that_may_not_use_the_table_receives_nothing_however_often_it_starts(
+    world: World, verb: str
+) -> None:
+    await world.post(world.entry(HOUR_S))
+    for start in range(60):
+        process = world.process(f"i{start}")
+        process.faults.go_down(AccessDenied("dynamodb"), verb=verb)
+        task = process.start()
+        await world.clock.run_until(task.done)
+        with pytest.raises(AccessDenied):
+            await task
+        assert process.calls("receive") == 0
+    assert world.dead_letters() == []
+    assert world.inbound_visible() == 1
+
+
+async def test_an_ingester_that_loses_the_table_stops_receiving_and_begins_again_with_it(world: World) -> None:
+    process = world.process(receive_wait_s=0)
+    process.start()
+    await world.clock.advance(1)
+    assert process.calls("receive") > 0
+    process.faults.go_down(Unavailable("no response"), verb="beat")
+    process.faults.go_down(Unavailable("no response"), verb="remove")
+    await world.clock.advance(process.settings.member_ttl_s + 1)
+    received = process.calls("receive")
+    await world.post(world.entry(HOUR_S))
+    await world.clock.advance(60)
+    assert process.calls("receive") == received
+    assert world.inbound_visible() == 1, "left to those that can store it"
+    process.faults.come_up()
+    await world.clock.advance(6)
+    assert len(world.stored()) == 1
+
+
+async def test_a_drain_does_not_wait_for_the_table_to_come_back(world: World) -> None:
+    process = world.process()
+    process.faults.go_down(Unavailable("no response"), verb="remove")
+    process.start()
+    await world.clock.advance(10)
+    assert await process.stop() < 1.0

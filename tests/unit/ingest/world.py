@@ -16,6 +16,7 @@ from dynein.core.keys import TriggerKey, bucket_of
 from dynein.core.ledger import Counts, Tally, balance_of
 from dynein.core.ports import Deployment, Ports
 from dynein.core.queues import OutgoingMessage
+from dynein.core.seal import Seal
 from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger
 from dynein.delivery.dead_letter_queue import DeadLetter, DeadLetterQueue, read_dead_letter
@@ -32,7 +33,8 @@ from dynein.testing.queues import Sent
 INBOUND = "inbound"
 DLQ = "dead"
 WIDTH_MS = 60_000
-SIGNER = TokenSigner([b"0123456789abcdef"])
+SECRET = "0123456789abcdef"
+SIGNER, SEAL = TokenSigner([SECRET.encode()]), Seal([SECRET.encode()])
 
 
 class Delivered(NamedTuple):
@@ -57,7 +59,7 @@ class Process:
         self.clock = world.clock
         self.stopping = asyncio.Event()
         destinations = Destinations(self.queues, self.clock, ttl_s=300.0)
-        dead_letters = DeadLetterQueue(self.queues, destinations, DLQ)
+        dead_letters = DeadLetterQueue(self.queues, destinations, DLQ, SEAL)
         context = Context(self.clock, random.Random(5), self.telemetry, self.tally)
         self.delivery = Delivery("ingester", self.queues, destinations, dead_letters, context, self.settings)
         self.membership = Membership(
@@ -105,6 +107,10 @@ class Process:
     def inbound_failures(self, operation: str) -> float:
         return self.telemetry.registry.get_sample_value("dynein_inbound_failures_total", {"operation": operation}) or 0
 
+    def hold_marks(self) -> int:
+        """How often it raised one, but for the try by which it finds out at its start that it may."""
+        return self.calls("raise_hold_mark") - 1
+
     def calls(self, verb: str) -> int:
         return sum(1 for call in self.faults.calls if call.verb == verb)
 
@@ -113,7 +119,8 @@ class World:
     """Queues ``a`` and ``b``, an inbound and a dead-letter queue, a table of two shards."""
 
     def __init__(self, **settings: object) -> None:
-        self.settings: dict[str, object] = {"receive_wait_s": 5, "visibility_timeout_s": 30, **settings}
+        defaults: dict[str, object] = {"receive_wait_s": 5, "visibility_timeout_s": 30, "token_secrets": SECRET}
+        self.settings = defaults | settings
         self.clock = ManualClock()
         self.queues = FakeQueues(self.clock)
         self.table = FakeTriggerTable(self.clock, bucket_width_ms=WIDTH_MS, shard_count=2)
@@ -163,7 +170,7 @@ class World:
 
     async def post(self, *entries: Entry) -> None:
         """One inbound message."""
-        await self.post_body(pack(entries))
+        await self.post_body(pack(entries, SEAL))
 
     async def post_body(self, body: str) -> None:
         (failure,) = await self.queues.send(self.queues.url(INBOUND), [OutgoingMessage(body, {})])

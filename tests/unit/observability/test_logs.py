@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, Literal, Self
 
@@ -19,7 +20,8 @@ from dynein.observability.events.delivery import DESTINATION_FAILING, DESTINATIO
 from dynein.observability.events.event import Event, Line
 from dynein.observability.events.process import PASS_FAILED
 from dynein.observability.logs import KEYS_MAX, NOISY, PERIOD_S, Sparing, configure_logging
-from dynein.observability.one_line import CHARS_MAX
+from dynein.observability.one_line import CHARS_MAX, as_json, flattened
+from tests.unit.lines import not_shown
 
 FORMATS: list[Literal["console", "json"]] = ["console", "json"]
 AT = 1_896_080_400.0125
@@ -133,8 +135,18 @@ def test_a_trace_is_in_the_json_and_indented_on_the_console() -> None:
 
 
 ANYTHING = st.text(st.characters(), max_size=40) | st.text(
-    "\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\x1b[a", max_size=10
+    "\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\x1b[a\x9b\u202e\u2066\u200b\U000e0041", max_size=10
 )
+
+
+def test_all_that_is_not_shown_is_escaped_and_json_readers_get_it_back() -> None:
+    characters = [chr(code) for code in range(sys.maxunicode + 1)]
+    hidden = [c for c in characters if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}]
+    assert not not_shown("".join(map(flattened, hidden)))
+    assert all(flattened(c) == c for c in characters if unicodedata.category(c)[0] in "LNPS"), "and nothing else"
+    spelt = "".join(c for c in hidden if unicodedata.category(c) != "Cs")
+    for value in (spelt, "\ud800", "\udfff"):
+        assert json.loads(as_json({"value": value})) == {"value": value}
 
 
 @given(ANYTHING, ANYTHING, st.sampled_from(FORMATS))
@@ -143,7 +155,7 @@ def test_nothing_from_outside_makes_a_second_line(text: str, more: str, log_form
         JOB_REFUSED.log(queue=text, field=more, error=f"{text}: {more}", code="invalid-field")
         logging.getLogger("somebody.else").warning("%s", text)
     assert len(output.lines) == 2
-    assert "\x1b" not in output.text
+    assert not_shown(output.text) == ["\n", "\n"]
     if log_format == "json":
         assert output.objects[0]["queue"] == text.encode("utf-8", "backslashreplace").decode()
 

@@ -11,6 +11,7 @@ from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey, bucket_of
 from dynein.core.ledger import Counts, Tally, balance_of
 from dynein.core.ports import Deployment, Ports
+from dynein.core.seal import Seal
 from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
@@ -27,7 +28,7 @@ from dynein.testing.queues import Sent
 
 DLQ = "dead"
 WIDTH_MS = 60_000
-SIGNER = TokenSigner([b"0123456789abcdef"])
+SIGNER, SEAL = TokenSigner([b"0123456789abcdef"]), Seal([b"0123456789abcdef"])
 
 
 class Landed(NamedTuple):
@@ -68,7 +69,7 @@ class Process:
         table = world.table.connect(self.table_faults)
         queues = world.queues.connect(self.queue_faults)
         destinations = Destinations(queues, world.clock, ttl_s=300.0)
-        dead_letters = DeadLetterQueue(queues, destinations, DLQ)
+        dead_letters = DeadLetterQueue(queues, destinations, DLQ, SEAL)
         self.delivery = Delivery("dispatcher", queues, destinations, dead_letters, context, settings)
         self.dispatcher = Dispatcher(
             Ports(queues, table, table, table, FakeLedger()),

@@ -345,6 +345,19 @@ async def test_cancelling_in_the_moment_of_ones_turn(first_ends: str) -> None:
         assert server.connections == (2 if first_ends == "cancelled" else 1)
 
 
+async def test_cancelling_those_who_wait_with_the_one_they_wait_for() -> None:
+    """As time limits do that end together: whoever is passed over when a place is free leaves the line but once."""
+    async with world(silence, connections_max=1) as (pool, server):
+        first, second, third = (asyncio.ensure_future(pool.ask(REQUEST)) for _ in range(3))
+        await until(lambda: server.requests == 1)
+        first.cancel()
+        second.cancel()
+        assert await third == GOOD
+        await asyncio.wait([first, second])
+        assert first.cancelled()
+        assert second.cancelled()
+
+
 async def test_cancelling_while_connecting() -> None:
     async with world(connections_max=1) as (pool, _):
         for _turn in range(3):
