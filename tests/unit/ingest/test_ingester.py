@@ -320,6 +320,21 @@ async def test_a_write_behind_the_read_mark_is_reported_before_the_message_is_de
     assert world.delivered == [], "its dispatcher sends it"
 
 
+async def test_a_late_write_is_counted_on_the_record_of_its_own_shard(world: World) -> None:
+    process = world.process()
+    write = process.faults.hold_before_next("add")
+    entry = world.entry(20.0, shard=1)
+    await world.post(entry)
+    process.start()
+    await world.clock.advance(1)
+    await world.own(0, read_mark_ms=due_of(entry))
+    await world.own(1, read_mark_ms=due_of(entry))
+    write.open()
+    await world.clock.settle()
+    assert [world.record(shard).late_writes for shard in (0, 1)] == [0, 1]
+    assert world.inbound() == 0
+
+
 async def test_reports_of_many_messages_share_a_call_a_shard(world: World) -> None:
     """After an outage every message in the backlog is late: a call for each would be as many writes to one record."""
     process = world.process()
