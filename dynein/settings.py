@@ -393,8 +393,8 @@ class Settings(BaseSettings):
         """Raise `InvalidSettings` if there is no secret. ``why``: who needs it, and for what."""
         if not self.secrets:
             raise InvalidSettings(
-                f"DYNEIN_TOKEN_SECRETS is needed {why}. Give every process of the deployment, and commands, the same; "
-                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                f"DYNEIN_TOKEN_SECRETS is needed {why}. It is the same for every process and command of a deployment; "
+                "for a new one, make it with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
 
     @property

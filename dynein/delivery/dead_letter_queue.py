@@ -26,6 +26,8 @@ SIGNATURE_ATTRIBUTE = "dynein-signature"
 _USE = "dead-lettered job"
 KIND_JOB = "job"
 KIND_INBOUND = "inbound"
+UNEXPLAINED = "moved by SQS after too many receives, or too large for a reason: see inbound.poison in the log"
+"""Stands for the reason of a dead letter without attributes."""
 REASON_CHARS_MAX = 1024
 OVERHEAD_BYTES = 512
 """What is added to a job record when it is dead-lettered: 200 bytes, and the reason, which is cut to what there is room
@@ -69,7 +71,7 @@ def read_dead_letter(message: Received) -> DeadLetter:
     return DeadLetter(
         kind=attributes.get(KIND_ATTRIBUTE, KIND_INBOUND),
         body=message.body,
-        reason=attributes.get(REASON_ATTRIBUTE, "received too often (moved by SQS)"),
+        reason=attributes.get(REASON_ATTRIBUTE, UNEXPLAINED),
         token=attributes.get(TOKEN_ATTRIBUTE),
         due_at_ms=int(due_at) if due_at.isdecimal() and len(due_at) <= _DUE_DIGITS_MAX else None,
         signature=attributes.get(SIGNATURE_ATTRIBUTE, ""),
@@ -123,12 +125,20 @@ class DeadLetterQueue:
         await self._send(body, attributes, reason)
 
     async def add_inbound(self, body: str, reason: str) -> None:
-        """The same for an inbound message that cannot be read, or that another program wrote."""
-        await self._send(body, {KIND_ATTRIBUTE: Attribute("String", KIND_INBOUND)}, reason)
+        """The same for an inbound message that cannot be read, or that another program wrote.
 
-    async def _send(self, body: str, attributes: dict[str, Attribute], reason: str) -> None:
+        One that leaves no room for attributes goes without them, as SQS itself would move it after many more receives.
+        """
+        await self._send(body, {KIND_ATTRIBUTE: Attribute("String", KIND_INBOUND)}, reason, bare_if_too_large=True)
+
+    async def _send(
+        self, body: str, attributes: dict[str, Attribute], reason: str, *, bare_if_too_large: bool = False
+    ) -> None:
         unexplained = message_bytes(body, {**attributes, REASON_ATTRIBUTE: Attribute("String", "")})
-        attributes[REASON_ATTRIBUTE] = Attribute("String", _legal(reason, self._message_bytes_max - unexplained))
+        if bare_if_too_large and unexplained >= self._message_bytes_max:
+            attributes = {}
+        else:
+            attributes[REASON_ATTRIBUTE] = Attribute("String", _legal(reason, self._message_bytes_max - unexplained))
         failure = await self._batcher.submit(OutgoingMessage(body, attributes))
         if failure is not None:
             raise Unavailable(f"the dead-letter queue refused a message: {failure.code} {failure.message}")
