@@ -39,6 +39,11 @@ _NUMBER_DIGITS_MAX = 38
 _ID_CHARS = frozenset(string.ascii_letters + string.digits + string.punctuation)
 
 
+def length(field: str, value: str, bytes_max: int) -> None:
+    """Not too long by the number of its characters alone: what is checked next takes time in proportion."""
+    _fits(field, "the text alone", len(value), bytes_max)
+
+
 def text(field: str, value: str) -> None:
     """Not empty, and every character legal in an SQS message."""
     if not value:
@@ -72,9 +77,9 @@ def queue(value: str) -> None:
 
 def job_name(value: str) -> None:
     """A name to recognise a job by."""
-    text("name", value)
     if len(value) > NAME_CHARS_MAX:
         raise InvalidField("name", f"has {len(value)} characters.", f"Send at most {NAME_CHARS_MAX}.")
+    text("name", value)
 
 
 def message_id(field: str, value: str) -> None:
@@ -85,6 +90,11 @@ def message_id(field: str, value: str) -> None:
             "is not one that SQS accepts.",
             f"Send 1 to {ID_CHARS_MAX} of A-Z a-z 0-9 and ASCII punctuation, without spaces.",
         )
+
+
+def attribute_field(name: str) -> str:
+    """How an error names an attribute: a name that is too long is cut."""
+    return f"attributes.{name}" if len(name) <= NAME_CHARS_MAX else f"attributes.{name[:NAME_CHARS_MAX]}..."
 
 
 def attributes(user: Mapping[str, Attribute], *, named: bool, base64_body: bool) -> None:
@@ -98,7 +108,7 @@ def attributes(user: Mapping[str, Attribute], *, named: bool, base64_body: bool)
             f"Send at most {count_max}.",
         )
     for name, attribute in user.items():
-        field = f"attributes.{name}"
+        field = attribute_field(name)
         _attribute_name(field, name)
         _attribute_value(field, attribute)
 

@@ -8,12 +8,12 @@ import msgspec
 from msgspec import UNSET
 
 from dynein.api import checks
-from dynein.api.decoding import decode_attribute
+from dynein.api.decoding import decode_attributes
 from dynein.api.due_time import MS_PER_DAY
 from dynein.api.policy import KIND_OF, When, choose_policy, due_at_ms, due_by_token_ms
 from dynein.api.schemas import JobRequest
 from dynein.core.delivered_message import has_room_for_traceparent, outgoing_bytes
-from dynein.core.job import Attribute, Job, Policy, encode_job
+from dynein.core.job import Job, Policy, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from dynein.core.queues import Destination
@@ -54,7 +54,7 @@ def draft(
 
     Raises `InvalidField`.
     """
-    job, field = _job(request, destination, traceparent)
+    job, field = _job(request, destination, traceparent, settings.message_bytes_max)
     prepared = _prepared(request.token, signer, now_ms) if request.token is not None else None
     when = When(request.run_at, request.delay)
     if prepared is None:
@@ -95,14 +95,15 @@ def _sized(new: Draft, field: str, settings: Settings) -> Draft:
     return Draft(new.token, new.policy, new.due_at_ms, new.job, size, record)
 
 
-def _job(request: JobRequest, destination: Destination, traceparent: str | None) -> tuple[Job, str]:
-    body, field = _body(request)
+def _job(
+    request: JobRequest, destination: Destination, traceparent: str | None, message_bytes_max: int
+) -> tuple[Job, str]:
+    body, field = _body(request, message_bytes_max)
     base64_body = field == "body_base64"
     if request.name is not None:
         checks.job_name(request.name)
-    attributes: dict[str, Attribute] = {}
-    if request.attributes:
-        attributes = {name: decode_attribute(name, raw) for name, raw in request.attributes.items()}
+    attributes = decode_attributes(request.attributes)
+    if attributes:
         checks.attributes(attributes, named=request.name is not None, base64_body=base64_body)
     _ids(request, fifo=destination.fifo)
     if request.traceparent is not None:
@@ -124,19 +125,22 @@ def _job(request: JobRequest, destination: Destination, traceparent: str | None)
     return job, field
 
 
-def _body(request: JobRequest) -> tuple[str, str]:
+def _body(request: JobRequest, bytes_max: int) -> tuple[str, str]:
     """The body's text, and the field it came in."""
     body, json, body_base64 = request.body, request.json, request.body_base64
     if (body is not None) + (json is not UNSET) + (body_base64 is not None) != 1:
         raise _not_one_body(request)
     if body is not None:
+        checks.length("body", body, bytes_max)
         checks.text("body", body)
         return body, "body"
     if body_base64 is not None:
+        checks.length("body_base64", body_base64, bytes_max)
         checks.base64_text("body_base64", body_base64)
         return body_base64, "body_base64"
     assert json is not UNSET
     text = _json_text(bytes(json))
+    checks.length("json", text, bytes_max)
     checks.text("json", text)
     return text, "json"
 

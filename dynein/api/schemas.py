@@ -77,13 +77,13 @@ class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, 
         Meta(description="A name to recognise the job by, at most 256 characters; the attribute `dynein-name`."),
     ] = None
     attributes: Annotated[
-        dict[str, Raw] | None,
+        Raw | UnsetType,
         Meta(
             description="Message attributes of your own. A text is a String, a number a Number; "
             "or an object with `type` and `value`. SQS allows ten, of which Dynein needs two to four.",
             examples=[{"trace": "abc-123", "attempt": 1, "photo": {"type": "Binary", "value": "/9j/4A=="}}],
         ),
-    ] = None
+    ] = UNSET
     message_group_id: Annotated[
         str | None, Meta(description="Message group. Needed on a FIFO queue; on a standard one it is passed on.")
     ] = None

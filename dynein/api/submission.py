@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dynein.api.caller import ANONYMOUS, Caller
-from dynein.api.destination_lookup import look_up_all
+from dynein.api.destination_lookup import DestinationLookup
 from dynein.api.drafting import Draft, draft
 from dynein.api.due_time import format_rfc3339
 from dynein.api.job_sender import JobSender
@@ -35,6 +35,7 @@ from dynein.errors import DyneinError, RateLimited, Unavailable, as_result
 from dynein.observability.events.api import SEND_FAILED
 from dynein.runtime.context import Context
 from dynein.runtime.rate_limits import RateLimits
+from dynein.runtime.time_slices import TimeSlices
 from dynein.settings import Settings
 
 
@@ -62,11 +63,10 @@ class Submissions:
         *,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._destinations = destinations
+        self._lookup = DestinationLookup(destinations, context.clock, settings)
         self._signer = signer
-        self._clock = context.clock
+        self.clock = context.clock
         self._settings = settings
-        self._own_queues = settings.own_queues
         self._rates = RateLimits(settings.destination_rate_per_s, settings.destination_burst_s)
         self._keys = KeyMaker(ports.shards, deployment.layout, context, random_bytes)
         self._sender = JobSender(ports.queues, destinations, deployment.inbound_url, context, settings)
@@ -96,9 +96,13 @@ class Submissions:
         self, requests: Sequence[JobRequest], caller: Caller = ANONYMOUS
     ) -> list[Accepted | DyneinError]:
         """Accept many jobs; the result of each, in order."""
-        now_ms = self._clock.now_ms()
-        destinations = await look_up_all([request.queue for request in requests], self._destinations, self._own_queues)
-        dispatched = [self._dispatch(request, destinations[request.queue], now_ms, caller) for request in requests]
+        now_ms = self.clock.now_ms()
+        destinations = await self._lookup.all([request.queue for request in requests], caller)
+        slices = TimeSlices(self.clock)
+        dispatched = []
+        for request in requests:
+            await slices.give_way()
+            dispatched.append(self._dispatch(request, destinations[request.queue], now_ms, caller))
         outcomes = [
             Outcome(request, None, sent)
             if isinstance(sent, DyneinError)
@@ -111,7 +115,7 @@ class Submissions:
     async def prepare(self, request: PrepareRequest) -> Prepared:
         """A token for a job that is yet to be submitted. Nothing is stored."""
         when = When(request.run_at, request.delay)
-        due_ms = due_at_ms(when, self._clock.now_ms(), delay_max_days=self._settings.delay_max_days)
+        due_ms = due_at_ms(when, self.clock.now_ms(), delay_max_days=self._settings.delay_max_days)
         key = self._keys.new_key()._replace(due_at_ms=due_ms)
         token = self._signer.sign(JobRef(TokenKind.PREPARED, key))
         return Prepared(token, format_rfc3339(due_ms), due_ms)
@@ -138,7 +142,7 @@ class Submissions:
         """Check the job and begin to send it; `_result_of` waits for the result."""
         if isinstance(destination, DyneinError):
             return destination
-        wait_s = self._rates.take(destination.url, 1.0, self._clock.monotonic())
+        wait_s = self._rates.take(destination.url, 1.0, self.clock.monotonic())
         if wait_s > 0:
             limit = f"{self._rates.rate_per_s:g} jobs a second (setting destination_rate_per_s)"
             return RateLimited(f"More than {limit} are submitted to {request.queue}.", retry_after_s=wait_s)

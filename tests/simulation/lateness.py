@@ -9,8 +9,9 @@ that is forgotten until its bucket comes up for retirement is a violation in any
 fault                         excuses, besides its own length
 ============================  ==========================================================================================
 a call fails, or is slow      its timeout, and the pause before it is repeated
-the same, for a lease         until the lease has expired, and the shard has been taken, as well
-the same, for a receive       until the messages become visible again, as well
+the same, for a receive; an   until the messages become visible again, as well
+unexpected error
+a shard is without an owner   until it has been taken, and read; for jobs of that shard only
 a process dies, freezes, is   the shards are taken and the inbound messages become visible: `Scenario.recovery_s`
 cut off, starts or stops
 a destination fails           the lanes' longest pause; for jobs of that destination only
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from dynein.core.job_token import TokenKind, parse
 from dynein.core.keys import TriggerKey, bucket_of
-from tests.simulation.flight import OUTSIDE_OF_JOBS, Flight
+from tests.simulation.flight import OUTSIDE_OF_JOBS, Fate, Flight
 from tests.simulation.process import ProcessClock
 from tests.simulation.scenario import Scenario
 from tests.simulation.world import EPOCH_MS
@@ -40,7 +41,6 @@ _PROMPT_S = 0.6
 """From a due time to the first try, where all is well: some calls that are under way may have to end first."""
 _INGEST_BACKOFF_S = 5.0
 """Longest pause of an ingester that met errors (`dynein.ingest.ingester`)."""
-_LEASE_VERBS = ("renew", "take", "release", "all", "heartbeat", "members", "leave")
 _INBOUND_VERBS = ("receive", "delete", "extend")
 
 Span = tuple[float, float]
@@ -77,7 +77,7 @@ class Lateness:
         kind, key = parse(token)
         spans = [*self._everybody, *self._destination(delivery.queue)]
         if kind in (TokenKind.SCHEDULED, TokenKind.PREPARED):
-            spans += self._partition(key)
+            spans += [*self._partition(key), *self._shard(key.shard)]
         return 1000 * _uncovered(since, until, _merged(spans))
 
     def bound_ms(self, kind: TokenKind, sender: ProcessClock) -> float:
@@ -112,8 +112,9 @@ class Lateness:
             return
         clocks = {process.name: process.clock for process in self._world.processes}
         for token, tries in evidence.sends.items():
-            flights = [a.flight for a in tries if a.flight.role == "dispatcher"]
-            flights = [flight for flight in flights if not flight.target.endswith(".fifo")]
+            flights = [
+                a.flight for a in tries if a.flight.role == "dispatcher" and not a.flight.target.endswith(".fifo")
+            ]
             if not token or not flights:
                 continue
             key = parse(token).key
@@ -137,9 +138,7 @@ class Lateness:
     def _repeated_s(self, flight: Flight) -> float:
         s = self._settings
         seconds = max(s.call_timeout_s, flight.there_s + flight.back_s) + 2 * s.tick_s + 1.0
-        if flight.verb in _LEASE_VERBS:
-            return seconds + s.lease_ttl_s + s.member_ttl_s
-        if flight.verb in _INBOUND_VERBS:
+        if flight.verb in _INBOUND_VERBS or flight.fate is Fate.UNEXPECTED:
             return seconds + s.visibility_timeout_s + s.receive_wait_s + _INGEST_BACKOFF_S
         return seconds + s.backoff_max_s + _INGEST_BACKOFF_S
 
@@ -157,6 +156,17 @@ class Lateness:
         pause_s = self._settings.backoff_max_s + 2 * self._settings.call_timeout_s + 3 * self._settings.tick_s + 2.0
         for fault in self._queue_faults.get(queue, []):
             yield fault.since, fault.until + pause_s
+
+    def _shard(self, shard: int) -> Iterable[Span]:
+        """From when its lease was last known to be good until its next owner has read it."""
+        s, evidence = self._settings, self._world.evidence
+        longest_s = s.lease_ttl_s + s.member_ttl_s + s.backoff_max_s + 4 * s.tick_s + s.call_timeout_s
+        heartbeats = evidence.heartbeats.get(shard, [])
+        for handover in evidence.handovers:
+            if handover.shard == shard and handover.owner is not None:
+                before = max((at for at in heartbeats if at < handover.at), default=0.0)
+                since = max(before, handover.at - longest_s)
+                yield since, handover.at + 3 * s.tick_s + s.call_timeout_s + 1.0
 
     def _partition(self, key: TriggerKey) -> Iterable[Span]:
         bucket = bucket_of(key.due_at_ms, self._scenario.bucket_width_s * 1000)

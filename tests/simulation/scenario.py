@@ -26,6 +26,7 @@ KINDS = {
     "request_lost": "a call is lost on its way",
     "response_lost": "a call takes effect, and its response is lost",
     "straggler": "a call takes effect long after its caller gave up",
+    "unexpected": "a call of an ingester to the table ends with an error that nobody has foreseen",
     "slow": "a call or its response takes up to one and a half times the call timeout",
     "partial": "half of a batch fails inside a response with status 200",
     "hot": "a partition of the table takes no writes until shortly before its bucket may be retired",
@@ -66,6 +67,7 @@ _PAIRS = (
     ("scale", "shards"),
     ("redeliver", "crash"),
     ("redeliver", "hot"),
+    ("unexpected", "redeliver"),
     ("renewals", "partial"),
     ("renewals", "redeliver"),
     ("conflict", "slow"),
@@ -228,7 +230,7 @@ def fault_intensity_of(scenario: Scenario, rng: random.Random) -> FaultIntensity
     intensity.latency_s = rng.choice((0.001, 0.01, 0.06))
     intensity.long_pages, intensity.long_page_s = rng.choice(((0.1, 0.1), (0.3, 0.5)))
     bad = rng.choice((0.01, 0.05, 0.2))
-    fates = ("throttled", "refused", "reset", "request_lost", "response_lost", "straggler")
+    fates = ("throttled", "refused", "reset", "request_lost", "response_lost", "straggler", "unexpected")
     intensity.fates = [(kind, bad / 2) for kind in fates if scenario.has(kind)]
     if scenario.has("slow"):
         intensity.slow = rng.choice((0.02, 0.2))

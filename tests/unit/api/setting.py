@@ -49,9 +49,10 @@ class Api:
         self.telemetry = Telemetry()
         self.tally = Tally(LEDGER_WINDOW_MS)
         rng = random.Random(1)
+        self.destinations = Destinations(self.queues, self.clock, ttl_s=300)
         self.submissions = Submissions(
             Ports(self.queues, self.table, self.table, self.table, FakeLedger()),
-            Destinations(self.queues, self.clock, ttl_s=300),
+            self.destinations,
             self.signer,
             Deployment(Layout(60_000, 4), self.inbound_url, ""),
             Context(self.clock, rng, self.telemetry, self.tally),
@@ -63,7 +64,7 @@ class Api:
         self.app = create_app(self.submissions, self.readiness, self.lifecycle, self.telemetry, self.settings, tracing)
 
     def http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://dynein")
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
 
     async def accept(self, **fields: Any) -> Accepted:
         return await self.submissions.accept(job(**fields))

@@ -626,6 +626,6 @@ async def test_nobody_submits_to_dyneins_own_queues(own: str, spelled: str, dela
 
 async def test_an_own_queue_is_refused_though_it_has_been_looked_up_before() -> None:
     api = Api()
-    await api.submissions._destinations.resolve(INBOUND)
+    await api.destinations.resolve(INBOUND)
     with pytest.raises(InvalidField, match="own queues"):
         await api.submissions.accept(job(queue=INBOUND))
