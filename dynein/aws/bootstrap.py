@@ -1,6 +1,7 @@
 """Create or verify what Dynein needs in an AWS account: inbound queue, dead-letter queue, table. Idempotent.
 
 Nothing that exists is changed but for queue attributes that differ, and the shard count when the settings ask for more.
+Resource policies and KMS keys are neither made nor touched: they are the account's, and name its roles (``docs/iam``).
 """
 
 from __future__ import annotations

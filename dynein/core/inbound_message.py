@@ -27,6 +27,8 @@ ENTRY_OVERHEAD_BYTES = 96
 """Upper bound of what an entry adds to its job record: token, create id, quotes, commas, brackets."""
 PACK_OVERHEAD_BYTES = 64
 """Upper bound of what a packed message adds to its entries."""
+_HEAD_CHARS_MAX = 2 * PACK_OVERHEAD_BYTES
+"""What comes before the entries ends there, in every format so far."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -91,6 +93,11 @@ _RAW_ENTRIES_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 def pack(entries: Sequence[Entry], seal: Seal) -> str:
     """One inbound message body."""
     return _message(_ENCODER.encode(list(entries)), seal)
+
+
+def is_pack(body: str) -> bool:
+    """Does it begin as every `pack` does, of whatever deployment and format? Enough to leave it alone."""
+    return body.startswith('{"v":') and '"jobs":' in body[:_HEAD_CHARS_MAX]
 
 
 def unpack(body: str, seal: Seal) -> Unpacked:

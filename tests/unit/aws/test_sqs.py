@@ -307,8 +307,8 @@ async def test_queues_that_do_not_respond_leave_connections_to_those_that_do(ser
     silent = [f"http://127.0.0.1/000000000000/silent-{number}" for number in range(30)]
     server.silent = set(silent)
     server.script = [ok(**done("0"))] * 3
-    patient = {"call_timeout_s": HANG_S, "lease_ttl_s": 500, "visibility_timeout_s": 500, "retire_grace_s": 2000}
-    async with opened(server, **patient) as queues:
+    patient = dict.fromkeys(("lease_ttl_s", "member_ttl_s", "visibility_timeout_s"), 500) | {"retire_grace_s": 2000}
+    async with opened(server, call_timeout_s=HANG_S, **patient) as queues:
         sending = [asyncio.ensure_future(queues.send(url, messages("s"))) for url in silent for _ in range(8)]
         await server.hears_of(*silent)
         try:
