@@ -1,4 +1,6 @@
-"""Follows a destination queue: what arrives, for which job, how late. An ordinary SQS consumer."""
+"""Follows a destination queue: what arrives, for which job, how late. An ordinary SQS consumer, but for one thing: it
+recognises inbound messages and dead letters, of any deployment, and leaves them where they are.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,10 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, NAME_ATTRIBUTE, TOKEN_ATTRIBUTE
+from dynein.core.inbound_message import is_pack
 from dynein.core.queues import Queues, Received
+from dynein.delivery.dead_letter_queue import KIND_ATTRIBUTE
+from dynein.errors import FatalError
 from dynein.runtime.clock import Clock
 
 
@@ -44,10 +49,18 @@ async def tail(
     Each receive waits up to ``wait_s`` for a message (a long poll); ``pause_s`` is slept after an empty one.
 
     Giving back counts as a receive: SQS may then move the message by the queue's own redrive policy.
+
+    Raises `FatalError` when it meets an inbound message or a dead letter: whoever takes those takes jobs away.
     """
     while not stopping.is_set():
         received = await queues.receive(url, entries_max=10, wait_s=wait_s, visibility_timeout_s=30)
         at_ms = clock.now_ms()
+        if any(map(_is_dyneins_own, received)):
+            await queues.extend(url, [message.receipt for message in received], 0)
+            raise FatalError(
+                f"{queue} holds Dynein's own messages: whoever reads them takes jobs away. They were given back. See "
+                "`dynein audit` and `dynein redrive`"
+            )
         for message in received:
             yield _arrived(queue, at_ms, message)
         receipts = [message.receipt for message in received]
@@ -58,6 +71,12 @@ async def tail(
             await queues.delete(url, receipts)
         else:
             await clock.sleep(pause_s)
+
+
+def _is_dyneins_own(message: Received) -> bool:
+    if KIND_ATTRIBUTE in message.attributes:
+        return True
+    return TOKEN_ATTRIBUTE not in message.attributes and is_pack(message.body)
 
 
 def _arrived(queue: str, at_ms: int, message: Received) -> Arrived:

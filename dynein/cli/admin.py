@@ -35,7 +35,8 @@ def bootstrap(*, json: Json = False) -> None:
     """Create or verify queues and table.
 
     Inbound queue, dead-letter queue, table, shards. Changes only what differs from the settings; run it as often as you
-    like. To add shards while everything runs: DYNEIN_SHARD_COUNT=64 dynein bootstrap.
+    like. It sets no resource policies and no KMS key: docs/how-to/aws.md has them. To add shards while everything runs:
+    DYNEIN_SHARD_COUNT=64 dynein bootstrap.
     """
     from dynein.cli.operations import run_bootstrap
 

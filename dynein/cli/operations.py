@@ -109,7 +109,7 @@ async def run_restore(
         restorer = Restorer(
             ports.triggers,
             TokenSigner(settings.secrets),
-            frozenset(range(layout.shard_count)),
+            frozenset(record.shard for record in await ports.shards.all()),
             send_by(ports.queues, inbound.url, Seal(settings.secrets), settings.pack_bytes_max),
         )
         return await restorer.restore(export.records(), marks, chosen, jobs_max=jobs_max, dry_run=dry_run)

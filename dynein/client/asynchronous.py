@@ -43,10 +43,15 @@ class AsyncClient:
         return await self._drive(flows.submit_many(self._options.patience, list(jobs)))
 
     async def prepare(
-        self, *, run_at: When | None = None, delay: Delay | None = None, timezone: str | None = None
+        self,
+        *,
+        run_at: When | None = None,
+        delay: Delay | None = None,
+        timezone: str | None = None,
+        group: tuple[str, str] | None = None,
     ) -> Prepared:
         """See `Client.prepare`."""
-        return await self._drive(flows.prepare(self._options.patience, run_at, delay, timezone))
+        return await self._drive(flows.prepare(self._options.patience, run_at, delay, timezone, group))
 
     async def get(self, token: str) -> Status:
         """See `Client.get`."""

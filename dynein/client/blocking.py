@@ -65,10 +65,15 @@ class Client:
         return self._drive(flows.submit_many(self._options.patience, list(jobs)))
 
     def prepare(
-        self, *, run_at: When | None = None, delay: Delay | None = None, timezone: str | None = None
+        self,
+        *,
+        run_at: When | None = None,
+        delay: Delay | None = None,
+        timezone: str | None = None,
+        group: tuple[str, str] | None = None,
     ) -> Prepared:
         """A token for a job. Submit the job with it, as often as needed, until a day after its due time."""
-        return self._drive(flows.prepare(self._options.patience, run_at, delay, timezone))
+        return self._drive(flows.prepare(self._options.patience, run_at, delay, timezone, group))
 
     def get(self, token: str) -> Status:
         """The state of a job."""

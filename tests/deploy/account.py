@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from tests.acceptance.fleet import QUICK, REGION, Fleet, Process, pause, until
@@ -30,6 +31,7 @@ SERVICE: dict[str, Any] = {
     "DYNEIN_HOLD_WINDOW_S": "5.5",
     "DYNEIN_VISIBILITY_TIMEOUT_S": PARAMETERS["VisibilityTimeoutSeconds"],
     "DYNEIN_SHARD_COUNT": "4",
+    "DYNEIN_LEDGER_INTERVAL_S": "2",
 }
 HELD_S, STORED_S = 5, 3600
 """Delays of jobs that an ingester holds and sends itself, and of those that it stores for a dispatcher."""
@@ -102,7 +104,7 @@ class Story(NamedTuple):
 
 
 async def everything(account: Account, policies: Mapping[str, Policy]) -> Story:
-    """Bootstrap, all three roles, every kind of job, audit and redrive, on the queues and the table of a stack."""
+    """Bootstrap, all three roles, every kind of job, and the other commands, on the queues and the table of a stack."""
     async with contextlib.AsyncExitStack() as standing:
         guards = {
             role: await standing.enter_async_context(account.guard(policies[role])) for role in (*PROCESSES, "Operator")
@@ -130,8 +132,15 @@ async def everything(account: Account, policies: Mapping[str, Policy]) -> Story:
             await account.url(queue)
         redriven = json.loads((await account.fleet.run("redrive", "--json", **operator)).out)
         await account.fleet.command("bootstrap", **{**operator, "DYNEIN_SHARD_COUNT": "6"})
+        await account.fleet.command("ledger", **operator)
+        await until(partial(has_read_ledger, guards["Dispatcher"]), "the observer has read the ledger")
         assert await asyncio.gather(*(process.terminate() for process in processes)) == [0, 0, 0]
         return Story(bootstrapped, unchanged, outside, delivered, json.loads(repairing.result()), redriven, guards)
+
+
+async def has_read_ledger(guard: Guard) -> bool:
+    """Has one of the dispatchers, as the observer of the fleet?"""
+    return any(access.action == "dynamodb:Query" and "ledger#" in access.leading_keys for access in guard.seen.allowed)
 
 
 async def submissions(account: Account, api: Process) -> tuple[int, Any]:

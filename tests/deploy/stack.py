@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any, NamedTuple
@@ -45,6 +46,30 @@ def template() -> dict[str, Any]:
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
     """The resources of one type, by logical id."""
     return {name: found for name, found in template()["Resources"].items() if found["Type"] == kind}
+
+
+_NOTHING: Any = object()
+
+
+def resolved(value: Any, conditions: Collection[str], values: Mapping[str, Any]) -> Any:
+    """A part of the template as CloudFormation would make it, where these conditions hold.
+
+    ``values``: of parameters, of pseudo parameters, and of resources (in place of their ARN).
+    """
+    made = value
+    match value:
+        case {"Ref": name} | {"Fn::GetAtt": name}:
+            made = _NOTHING if name == "AWS::NoValue" else values[name.removesuffix(".Arn")]
+        case {"Fn::Sub": text}:
+            made = re.sub(r"\$\{([\w:]+)\}", lambda found: str(values[found[1]]), text)
+        case {"Fn::If": [condition, there, otherwise]}:
+            made = resolved(there if condition in conditions else otherwise, conditions, values)
+        case dict():
+            parts = {key: resolved(found, conditions, values) for key, found in value.items()}
+            made = {key: found for key, found in parts.items() if found is not _NOTHING}
+        case list():
+            made = [part for found in value if (part := resolved(found, conditions, values)) is not _NOTHING]
+    return made
 
 
 def client(service: str, endpoint: str, region: str) -> AbstractAsyncContextManager[Any]:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from tests.acceptance.fleet import HANG_S, REGION, Fleet, free_port
 from tests.acceptance.test_bootstrap import outcomes, refusal
 from tests.deploy.account import ACCOUNT, EXPECTED, PARAMETERS, PROCESSES, SERVICE, Account, Story, everything
 from tests.deploy.guard import Engine
-from tests.deploy.iam import Access, Policy
+from tests.deploy.iam import Access, Policy, leading_keys
 from tests.deploy.rendering import K8S, ROOT, named, of_kind, pods, render
-from tests.deploy.stack import ROLES, TEMPLATE, Stack, client, deploy, of_type, template
+from tests.deploy.stack import ROLES, TEMPLATE, Stack, client, deploy, of_type, resolved, template
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -91,7 +92,6 @@ async def test_its_defaults_are_those_of_the_settings() -> None:
     assert defaults["InboundQueueName"] == settings.inbound_queue
     assert defaults["DeadLetterQueueName"] == settings.dead_letter_queue
     assert defaults["VisibilityTimeoutSeconds"] == settings.visibility_timeout_s
-    assert defaults["MessageBytesMax"] == settings.message_bytes_max
 
 
 async def test_what_holds_jobs_outlives_the_stack() -> None:
@@ -118,6 +118,74 @@ async def test_what_holds_jobs_outlives_the_stack() -> None:
 async def test_no_pattern_for_all_queues_is_accepted(value: str, fits: bool) -> None:  # noqa: FBT001 - a table
     pattern = template()["Parameters"]["DestinationQueueArns"]["AllowedPattern"]
     assert (re.fullmatch(pattern, value) is not None) is fits
+
+
+# --- who reaches what it makes, and under which key -------------------------------------------------------------------
+
+KEY = "arn:aws:kms:REGION:ACCOUNT:key/YOUR-KEY-ID"
+VALUES: dict[str, Any] = {
+    "AWS::Partition": "aws",
+    "AWS::Region": "REGION",
+    "AWS::AccountId": "ACCOUNT",
+    "AWS::URLSuffix": "amazonaws.com",
+    "TableName": "dynein",
+    "InboundQueue": "arn:aws:sqs:REGION:ACCOUNT:dynein-inbound",
+    "DeadLetterQueue": "arn:aws:sqs:REGION:ACCOUNT:dynein-dead-letter",
+    "StorageKeyArn": KEY,
+    "DyneinRoleArns": ["arn:aws:iam::ACCOUNT:role/dynein", "arn:aws:iam::ACCOUNT:role/dynein-operator"],
+    **{f"{role}Role": f"arn:aws:iam::ACCOUNT:role/{role}" for role in ROLES},
+}
+"""What stands in the files for what differs from account to account."""
+
+
+def made(resource: str, name: str, *conditions: str) -> Any:
+    """A property of a resource."""
+    return resolved(template()["Resources"][resource]["Properties"].get(name), conditions, VALUES)
+
+
+def in_file(name: str) -> Any:
+    return json.loads((IAM / name).read_text())
+
+
+@pytest.mark.parametrize("queue", ["InboundQueue", "DeadLetterQueue"])
+async def test_its_queues_take_nothing_in_plain_text_and_only_its_own_roles_use_them(queue: str) -> None:
+    file = json.dumps(in_file("queue-policy.json")).replace(VALUES["InboundQueue"], VALUES[queue])
+    assert made(f"{queue}Policy", "PolicyDocument", "HasDyneinRoles") == json.loads(file)
+    alone = made(f"{queue}Policy", "PolicyDocument")
+    assert [statement["Sid"] for statement in alone["Statement"]] == ["OnlyOverTls"]
+
+
+@pytest.mark.parametrize("queue", ["InboundQueue", "DeadLetterQueue"])
+@pytest.mark.parametrize("way", ["HasRoleTogether", "HasRolesSplit"])
+async def test_roles_of_the_stack_that_use_a_queue_are_those_whose_policy_allows_it(
+    stack: Stack, queue: str, way: str
+) -> None:
+    document = made(f"{queue}Policy", "PolicyDocument", "HasDyneinRoles", way)
+    [_, only] = document["Statement"]
+    name = VALUES[queue].rsplit(":", 1)[1]
+    users = {
+        f"{role}Role"
+        for role in (("Service", "Operator") if way == "HasRoleTogether" else (*PROCESSES, "Operator"))
+        for action in only["Action"]
+        if stack.policies[role].allowing(Access(action, f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"))
+    }
+    assert set(only["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]) == {VALUES[role] for role in users}
+
+
+async def test_its_table_takes_nothing_in_plain_text() -> None:
+    assert made("Table", "ResourcePolicy") == {"PolicyDocument": in_file("table-policy.json")}
+
+
+async def test_a_key_of_the_owner_is_used_for_all_that_holds_jobs() -> None:
+    for queue in ("InboundQueue", "DeadLetterQueue"):
+        assert made(queue, "SqsManagedSseEnabled") is True
+        assert made(queue, "SqsManagedSseEnabled", "HasStorageKey") is False
+        assert made(queue, "KmsMasterKeyId", "HasStorageKey") == KEY
+    expected = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": KEY}
+    assert made("Table", "SSESpecification", "HasStorageKey") == expected
+    assert made("StorageKeyPolicy", "PolicyDocument") == in_file("storage-key.json")
+    attached = template()["Resources"]["StorageKeyPolicy"]["Properties"]["Roles"]
+    assert attached == template()["Resources"]["DestinationKeyPolicy"]["Properties"]["Roles"]
 
 
 # --- on an account ----------------------------------------------------------------------------------------------------
@@ -149,6 +217,15 @@ async def test_a_role_may_do_what_it_does_and_nothing_else(story: Story, role: s
     planned = {Access("sqs:GetQueueUrl", f"arn:aws:sqs:{REGION}:{ACCOUNT}:payroll")} if role == "Api" else set()
     assert guard.seen.refused == planned, "it needs more"
     assert guard.policy.grants == story.used(role), "it does not need so much"
+    for sid, statement in guard.policy.statements.items():
+        keys = {
+            key
+            for access in guard.seen.allowed
+            for key in access.leading_keys
+            if any(grant.sid == sid for grant in guard.policy.allowing(access))
+        }
+        unused = [pattern for pattern in leading_keys(statement) or () if not any(fnmatch(k, pattern) for k in keys)]
+        assert not unused, f"{sid} does not need these partitions"
 
 
 async def test_no_policy_names_more_than_it_must(stack: Stack) -> None:
@@ -316,6 +393,7 @@ async def test_the_policy_files_are_those_of_the_stack(stack: Stack, role: str) 
     for sid, statement in of_stack.items():
         assert Policy({"Statement": [statement]}).grants == Policy({"Statement": [in_file[sid]]}).grants
         assert list(Policy({"Statement": [statement]}).resources()) == [in_file[sid]["Resource"]]
+        assert leading_keys(statement) == leading_keys(in_file[sid])
 
 
 def page() -> str:

@@ -143,7 +143,9 @@ class AnswerCheck:
             return
         facts = self._possible(asked)
         stored = answer.state in ("scheduled", "dispatching")
-        if not any(fact.stored == stored for fact in facts if fact.stopped is None):
+        # While a change is being committed, a look-up may show the trigger of one side and the tombstone of the other.
+        torn = any(asked.since <= fact.sure_at and fact.at < fact.sure_at for fact in facts)
+        if not torn and not any(fact.stored == stored for fact in facts if fact.stopped is None):
             yield f"it was {'not ' if stored else ''}stored all that time, or stopped"
         yield from self._against_the_mark(asked, ahead=answer.cancellable)
         if stored and record is not None:

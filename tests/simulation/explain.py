@@ -264,6 +264,9 @@ class Explainer:
         disturbance = self._evidence.disturbed_by(receipt.flight.process, hidden_at, again.at)
         if disturbance is not None:
             return disturbance
+        calls = self._evidence.troubled_calls.get(receipt.flight.process, [])
+        if any(c.fate is Fate.UNEXPECTED and receipt.at <= c.began_at <= again.at for c in calls):
+            return "it was left after an unexpected error"
         if any(self._in_trouble(a, again.at) for a in extensions if a.flight.began_at >= hidden_at):
             return "an extension failed"
         # A message is kept while its delete is repeated, and then left to come again.

@@ -25,6 +25,12 @@ class Fate(Enum):
     """It took effect, and its response was lost."""
     STRAGGLER = "straggler"
     """It takes effect after its caller gave up."""
+    UNEXPECTED = "unexpected"
+    """Failed, without effect, with an error of no kind that is known."""
+
+
+class UnexpectedError(Exception):
+    """Simulated: a bug of the SDK, say."""
 
 
 _UNANSWERED = (Fate.REQUEST_LOST, Fate.RESPONSE_LOST, Fate.STRAGGLER)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from dynein.core.keys import bucket_of
-from tests.simulation.flight import OUTSIDE_OF_JOBS
+from tests.simulation.flight import OUTSIDE_OF_JOBS, Fate, Flight
 from tests.simulation.process import State, pause
 from tests.simulation.process_parts import ProcessParts
 from tests.simulation.world import World
@@ -58,14 +58,24 @@ def has_recovered(world: World) -> bool:
             return False
     if any(_waits_for_its_rate(world.parts[name]) for name in healthy if name in world.parts):
         return False
+    return not _messages_wait(world, healthy)
+
+
+def _messages_wait(world: World, healthy: Collection[str]) -> bool:
+    """Is there an inbound message that nobody works on?"""
     inbound = world.settings.inbound_queue
     if world.queues.peek(inbound):
-        return False
-    for message in world.queues.everything(inbound):
-        receipt = world.evidence.receipts[message.message_id][-1]
-        if receipt.flight.process not in healthy or not receipt.flight.answered:
-            return False
-    return True
+        return True
+    receipts = [world.evidence.receipts[message.message_id][-1] for message in world.queues.everything(inbound)]
+    if any(receipt.flight.process not in healthy or not receipt.flight.answered for receipt in receipts):
+        return True
+    return any(_left_after(world, call) for calls in world.evidence.troubled_calls.values() for call in calls)
+
+
+def _left_after(world: World, flight: Flight) -> bool:
+    """May a message that was left after an unexpected error still be invisible?"""
+    left_for_s = world.settings.visibility_timeout_s + world.settings.call_timeout_s
+    return flight.fate is Fate.UNEXPECTED and world.loop.time() < flight.began_at + left_for_s
 
 
 def _waits_for_its_rate(parts: ProcessParts) -> bool:

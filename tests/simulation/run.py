@@ -16,6 +16,7 @@ from dynein.ledger.reader import LOOK_BACK_MS, closing_by
 from tests.simulation.auditor import Auditor
 from tests.simulation.checker import Checker
 from tests.simulation.fault_injector import FaultInjector
+from tests.simulation.flight import UnexpectedError
 from tests.simulation.forger import Forger
 from tests.simulation.loop import Deadlock, Livelock, SimulationLoop
 from tests.simulation.process import pause
@@ -61,7 +62,7 @@ class _LogMonitor(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         self._world.trace.note("log", record.getMessage())
-        if error is not None and not isinstance(error, DyneinError):
+        if error is not None and not isinstance(error, (DyneinError, UnexpectedError)):
             where = error.__traceback__
             while where is not None and where.tb_next is not None:
                 where = where.tb_next

@@ -107,7 +107,7 @@ async def test_wrong_types_are_reported_by_field(body: bytes, field: str) -> Non
     ("body", "said"),
     [
         (b"", "the body is empty"),
-        (b"hello", "hello at byte 0"),
+        (b"hello", "what begins at byte 0"),
         (b'{"queue":"demo","body":"x"', "byte 26"),
         (b'{"queue":"demo","body":"x"}}', "} at byte 27"),
         (b'{"queue":"demo","json":[1,]}', "JSON has no comma after the last value (byte 26)"),
@@ -418,7 +418,7 @@ async def test_a_problem_type_leads_to_its_explanation() -> None:
 async def test_a_process_without_the_api_role_serves_probes_only() -> None:
     api = Api()
     app = create_app(None, api.readiness, api.lifecycle, api.telemetry, api.settings)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://dynein") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
         assert (await http.get("/healthz")).status_code == 200
         assert (await http.get("/readyz")).status_code == 200
         problem(await http.post("/v1/jobs", json={}), 404, "not-found")

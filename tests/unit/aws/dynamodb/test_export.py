@@ -25,7 +25,7 @@ from tests.export_files import write_export
 SIGNER = TokenSigner([b"0123456789abcdef"])
 WIDTH_MS = 60_000
 AT_MS = 1_900_000_000_000
-LAYOUT = Layout(WIDTH_MS, 2)
+LAYOUT = Layout(WIDTH_MS, 2, 0)
 SHARD = ShardRecord(0, "dispatcher", 3, 4, AT_MS, AT_MS, AT_MS, AT_MS // WIDTH_MS, 5)
 
 
