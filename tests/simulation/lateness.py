@@ -138,7 +138,8 @@ class Lateness:
             due_s = (key.due_at_ms - EPOCH_MS - clocks[first.process].offset_ms) / 1000
             since = max(due_s, read_at)
             late_s = first.began_at - since
-            if late_s > _PROMPT_S and _uncovered(since - _PROMPT_S, first.began_at, self._everybody) >= late_s:
+            spans = _merged([*self._everybody, *self._destination(first.target.rpartition("/")[2])])
+            if late_s > _PROMPT_S and _uncovered(since - _PROMPT_S, first.began_at, spans) >= late_s:
                 yield f"{token[12:24]}: in the memory of {first.process}, and not tried for {late_s:.3f} s"
 
     # --- excuses ------------------------------------------------------------------------------------------------------
