@@ -276,9 +276,9 @@ class FaultInjector:
 
     async def _poison(self) -> None:
         queues = self.world.queues
-        body = self.rng.choice(("{garbage", '{"v":1,"jobs":[["x","y",{}]]}', '{"v":9,"jobs":[]}')) + " " * len(
-            self.poison
-        )
+        body = self.rng.choice(
+            ("{garbage", '{"v":3,"jobs":[["x","y"]],"bytes":[2]}\n{}', '{"v":9,"jobs":[]}')
+        ) + " " * len(self.poison)
         self.poison.append(body)
         self.world.trace.note("faults", "poisons the inbound queue")
         (failure,) = await queues.send(queues.url(self.world.settings.inbound_queue), [OutgoingMessage(body, {})])
