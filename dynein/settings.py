@@ -119,8 +119,8 @@ class Settings(BaseSettings):
     )
     message_bytes_max: Annotated[int, Field(ge=8192, le=1048576)] = Field(
         262144,
-        description="SQS's payload limit for a message and for a batch: 262144, or 1048576 if every destination queue "
-        "has been raised to it.",
+        description="Most bytes in one call to SQS, but for a single message that is larger; and the largest message "
+        "for a queue whose own `MaximumMessageSize` cannot be read.",
     )
     request_bytes_max: Count = Field(16 * 1024 * 1024, description="Largest HTTP request body.")
     http_connections_max: Count = Field(
@@ -393,8 +393,8 @@ class Settings(BaseSettings):
         """Raise `InvalidSettings` if there is no secret. ``why``: who needs it, and for what."""
         if not self.secrets:
             raise InvalidSettings(
-                f"DYNEIN_TOKEN_SECRETS is needed {why}. Give every process of the deployment, and commands, the same; "
-                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                f"DYNEIN_TOKEN_SECRETS is needed {why}. It is the same for every process and command of a deployment; "
+                "for a new one, make it with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
 
     @property

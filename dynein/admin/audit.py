@@ -20,8 +20,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from dynein.core.inbound_message import Entry, pack
 from dynein.core.keys import DUE_MAX_MS, TriggerKey
 from dynein.core.queues import OutgoingMessage, Queues
@@ -134,7 +132,7 @@ def requeue_by(queues: Queues, destinations: Destinations, inbound_queue: str, s
     """A `Requeue` that goes through the inbound queue."""
 
     async def requeue(trigger: Trigger) -> None:
-        body = pack([Entry(trigger.token, "", msgspec.Raw(trigger.record))], seal)
+        body = pack([Entry(trigger.token, "", trigger.record)], seal)
         destination = await destinations.resolve(inbound_queue)
         (failure,) = await queues.send(destination.url, [OutgoingMessage(body, {})])
         if failure is not None:

@@ -68,7 +68,7 @@ def outgoing(
     if name_of(job.queue) in own_queues:
         raise ValueError("the job is for one of Dynein's own queues")
     fifo = job.queue.endswith(".fifo")
-    return job.queue, outgoing_message(job, dead_letter.token, dead_letter.due_at_ms, fifo=fifo)
+    return job.queue, outgoing_message(job, dead_letter.token, dead_letter.due_at_ms + job.lead_ms, fifo=fifo)
 
 
 def may_be_forgotten(dead_letter: DeadLetter, seal: Seal, now_ms: int) -> bool:

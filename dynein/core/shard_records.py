@@ -41,6 +41,9 @@ class Layout(NamedTuple):
 
     bucket_width_ms: int
     shard_count: int
+    fifo_shard_count: int
+    """The message groups of FIFO queues are spread over the first so many shards: as many as the table began with. It
+    never changes."""
 
 
 class ShardRecord(NamedTuple):

@@ -72,7 +72,7 @@ class NearJobs:
         if due_at_ms > min(due_max_ms, self._due_max_ms):
             sent.set_exception(_evicted())
         else:
-            self._timer.add(due_at_ms, _NearJob(trigger, job, sent, note_sent))
+            self._timer.add(due_at_ms, _NearJob(trigger, job, sent, note_sent), trigger.key.job_id)
         return sent
 
     def evict_due_after(self, due_max_ms: float) -> None:

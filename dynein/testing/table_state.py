@@ -48,7 +48,7 @@ class TableState:
 
     def __init__(self, clock: Clock, bucket_width_ms: int, marker_ttl_s: float) -> None:
         self.width_ms = bucket_width_ms
-        self.layout = Layout(bucket_width_ms, 0)
+        self.layout = Layout(bucket_width_ms, 0, 0)
         self.partitions: dict[tuple[int, int], _Partition] = {}
         self.shards: dict[int, ShardRecord] = {}
         self.roster: dict[str, dict[str, tuple[int, int]]] = {}
@@ -63,7 +63,7 @@ class TableState:
         assert shard_count >= self.layout.shard_count, "the shard count only grows"
         for shard in range(self.layout.shard_count, shard_count):
             self.shards[shard] = new_shard_record(shard, self.clock.now_ms(), self.width_ms)
-        self.layout = Layout(self.width_ms, shard_count)
+        self.layout = Layout(self.width_ms, shard_count, self.layout.fifo_shard_count or shard_count)
 
     def triggers(self) -> list[Trigger]:
         return [

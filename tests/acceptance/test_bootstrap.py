@@ -128,12 +128,7 @@ async def test_what_aws_refuses_and_what_does_not_answer_is_told_in_a_sentence(r
         (["serve", "--role", "ingester"], {"DYNEIN_TOKEN_SECRETS": ""}, 1, "DYNEIN_TOKEN_SECRETS is needed by every"),
         (["serve", "--role", "dispatcher"], {"DYNEIN_TOKEN_SECRETS": ""}, 1, "DYNEIN_TOKEN_SECRETS is needed by every"),
         (["redrive"], {"DYNEIN_TOKEN_SECRETS": ""}, 1, "DYNEIN_TOKEN_SECRETS is needed to verify what is on the dead"),
-        (
-            ["audit", "--repair"],
-            {"DYNEIN_TOKEN_SECRETS": ""},
-            1,
-            "DYNEIN_TOKEN_SECRETS is needed to sign what a",
-        ),
+        (["audit", "--repair"], {"DYNEIN_TOKEN_SECRETS": ""}, 1, "DYNEIN_TOKEN_SECRETS is needed to sign what a"),
         (["serve"], {"DYNEIN_TOKEN_SECRETS": "short"}, 1, "every secret in token_secrets needs 16 bytes or more"),
         (["serve"], {"DYNEIN_TICKS": "1"}, 1, "DYNEIN_TICKS: no such setting"),
         (["serve"], {"DYNEIN_TICK_S": "x"}, 1, "DYNEIN_TICK_S: Input should be a valid number"),

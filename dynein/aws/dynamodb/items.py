@@ -9,7 +9,7 @@ tombstone       ``t#BUCKET#SHARD``     `sort_key`       ``to`` the token that re
 claim           ``claim#JOBID``        one zero byte    ``cid`` the create that keeps the job id, ``ttl``
 shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``beat``, ``read_mark``,
                                                         ``settled_mark``, ``hold_mark``, ``retired``, ``late``
-layout          ``layout``             one zero byte    ``bucket_width_ms``, ``shard_count``
+layout          ``layout``             one zero byte    ``bucket_width_ms``, ``shard_count``, ``fifo_shard_count``
 roster member   ``member#ROLE``        member's name    ``beat``, ``ttl``
 ledger window   ``ledger#WIDTH#SLOT``  its start, ms    a count for each of `dynein.core.ledger.FLOWS` seen, ``ttl``
                                        (6 bytes)
@@ -164,8 +164,11 @@ def layout_item(layout: Layout) -> Item:
         **layout_key(),
         "bucket_width_ms": number(layout.bucket_width_ms),
         "shard_count": number(layout.shard_count),
+        "fifo_shard_count": number(layout.fifo_shard_count),
     }
 
 
 def read_layout(item: Mapping[str, Any]) -> Layout:
-    return Layout(int(item["bucket_width_ms"]["N"]), int(item["shard_count"]["N"]))
+    # Older tables have no count for FIFO queues, until their shard count is raised.
+    fifo = item.get("fifo_shard_count", item["shard_count"])
+    return Layout(int(item["bucket_width_ms"]["N"]), int(item["shard_count"]["N"]), int(fifo["N"]))

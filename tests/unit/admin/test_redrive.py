@@ -101,7 +101,7 @@ async def test_jobs_go_to_their_own_destinations_fifo_ones_with_their_group_and_
 
 
 async def test_a_dead_lettered_inbound_message_goes_back_to_the_inbound_queue(world: World) -> None:
-    body = pack([Entry(token(1), "create", encode_job(Job(queue="a", body="x")))], SEAL)  # type: ignore[arg-type]
+    body = pack([Entry(token(1), "create", encode_job(Job(queue="a", body="x")))], SEAL)
     await world.dead_letters.add_inbound(body, "not an inbound message")
     await world.queues.send(world.queues.url(DLQ), [OutgoingMessage(body, {})])  # as SQS's own redrive leaves it
     assert (await world.redrive()).redriven == 2
@@ -189,7 +189,7 @@ async def test_a_queue_is_selected_by_name_for_jobs_that_give_its_url(world: Wor
 
 
 async def test_dead_lettered_inbound_messages_have_no_destination(world: World) -> None:
-    body = pack([Entry(token(1), "create", encode_job(Job(queue=INBOUND, body="x")))], SEAL)  # type: ignore[arg-type]
+    body = pack([Entry(token(1), "create", encode_job(Job(queue=INBOUND, body="x")))], SEAL)
     await world.dead_letters.add_inbound(body, "poison")
     assert (await world.redrive(selection=Selection(queue=INBOUND))).skipped == 1
     assert (await world.redrive(selection=Selection(reason="poison"))).redriven == 1
@@ -370,7 +370,7 @@ async def test_a_dead_letter_that_was_changed_in_any_way_stays(world: World) -> 
 async def test_a_dead_letter_of_another_deployment_stays(world: World) -> None:
     foreign = DeadLetterQueue(world.queues, world.destinations, DLQ, FOREIGN)
     await foreign.add_job(encode_job(Job(queue="a", body="x")), token(1), DUE_MS, "gone")
-    await foreign.add_inbound(pack([Entry(token(1), "", encode_job(Job("a", "x")))], FOREIGN), "gone")  # type: ignore[arg-type]
+    await foreign.add_inbound(pack([Entry(token(1), "", encode_job(Job("a", "x")))], FOREIGN), "gone")
     report = await world.redrive()
     assert (report.redriven, sum(report.failed.values())) == (0, 2)
     assert world.bodies("a") + world.bodies(INBOUND) == []
@@ -378,7 +378,7 @@ async def test_a_dead_letter_of_another_deployment_stays(world: World) -> None:
 
 async def test_a_job_cannot_pass_for_an_inbound_message_nor_one_for_a_job(world: World) -> None:
     await world.add("a", "genuine")
-    body = pack([Entry(token(1), "", encode_job(Job("a", "x")))], SEAL)  # type: ignore[arg-type]
+    body = pack([Entry(token(1), "", encode_job(Job("a", "x")))], SEAL)
     await world.dead_letters.add_inbound(body, "not an inbound message")
     job, inbound = world.queues.peek(DLQ)
     forged = [
@@ -402,7 +402,7 @@ async def test_what_a_process_with_the_former_secret_dead_lettered_is_redriven_w
 
 async def test_an_inbound_message_with_an_entry_that_cannot_be_read_stays(world: World) -> None:
     """It would only come back, while its other entries were done a second time."""
-    body = pack([Entry("no token", "", encode_job(Job("a", "x")))], SEAL)  # type: ignore[arg-type]
+    body = pack([Entry("no token", "", encode_job(Job("a", "x")))], SEAL)
     await world.dead_letters.add_inbound(body, "an entry cannot be read")
     report = await world.redrive()
     ((reason, _),) = report.failed.items()
