@@ -25,6 +25,7 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 WORKERS_MAX = 256
+ANY_HOST = "*"
 NEW_TABLE_BUCKET_WIDTH_S = 60
 NEW_TABLE_SHARD_COUNT = 16
 _LEDGER_GRACE_MORE_S = 600.0
@@ -33,6 +34,7 @@ URL_VARIABLE = "DYNEIN_URL"
 """Where the command line finds the API. It is not a setting of a process."""
 ROLES = ("api", "ingester", "dispatcher")
 _SERVICE_LINK = re.compile(r"DYNEIN_(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT_\d+_(?:TCP|UDP)(?:_.*)?)")
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", re.ASCII)
 Role = Literal["api", "ingester", "dispatcher"]
 
 
@@ -109,10 +111,16 @@ class Settings(BaseSettings):
         "for every role, for `dynein redrive` and for `dynein audit --repair`, and the same for all. The first signs, "
         f"all verify. At least {SECRET_BYTES_MIN} bytes each.",
     )
+    allowed_hosts: str = Field(
+        "",
+        description="Names that callers may address the API by (header `Host`), separated by commas; `*`: any. Unset: "
+        "on a loopback address only names of loopback, so that a web page cannot reach it under a name of its own; on "
+        "other addresses any. Loopback's names are always accepted; addresses too, unless `DYNEIN_HOST` is loopback.",
+    )
     message_bytes_max: Annotated[int, Field(ge=8192, le=1048576)] = Field(
         262144,
-        description="SQS's payload limit for a message and for a batch: 262144, or 1048576 if every destination queue "
-        "has been raised to it.",
+        description="Most bytes in one call to SQS, but for a single message that is larger; and the largest message "
+        "for a queue whose own `MaximumMessageSize` cannot be read.",
     )
     request_bytes_max: Count = Field(16 * 1024 * 1024, description="Largest HTTP request body.")
     http_connections_max: Count = Field(
@@ -178,9 +186,10 @@ class Settings(BaseSettings):
     )
     held_jobs_max: Count = Field(
         20_000,
-        description="Maximum number of jobs held in one ingester's memory. At the maximum it stops receiving, and jobs "
-        "with short delays are late. The default suffices for 2,900 jobs a second for each ingester if all are "
-        "SCHEDULED with a delay of `DYNEIN_HOLD_WINDOW_S`. A large job counts as several: one for each 4 KiB.",
+        description="Maximum number of jobs held in one ingester's memory. At the maximum it stores those that are due "
+        "latest and stops receiving, and jobs with short delays may be late. The default suffices for 2,900 jobs a "
+        "second for each ingester if all are SCHEDULED with a delay of `DYNEIN_HOLD_WINDOW_S`. A large job counts as "
+        "several: one for each 4 KiB.",
     )
 
     # --- Dispatcher -----------------------------------------------------------------------------------------------
@@ -312,6 +321,11 @@ class Settings(BaseSettings):
         _require(self.pack_bytes_max <= self.message_bytes_max, "pack_bytes_max must not exceed message_bytes_max")
         for network in self.trusted_proxy_networks:
             _require(_is_network(network), f"trusted_proxies: {network!r} is no network; write 10.0.0.0/8, 192.0.2.7")
+        for name in self.allowed_host_names:
+            _require(
+                name == ANY_HOST or _HOST_NAME.fullmatch(name) is not None,
+                f"allowed_hosts: {name!r} is no host name; write dynein.example.com, without scheme and port",
+            )
         for secret in self.secrets:
             _require(
                 len(secret) >= SECRET_BYTES_MIN,
@@ -387,6 +401,11 @@ class Settings(BaseSettings):
     def own_queues(self) -> frozenset[str]:
         """Names of the queues that only Dynein itself may send to or read from."""
         return frozenset({name_of(self.inbound_queue), name_of(self.dead_letter_queue)})
+
+    @property
+    def allowed_host_names(self) -> list[str]:
+        """`allowed_hosts`, split."""
+        return [name.strip() for name in self.allowed_hosts.split(",") if name.strip()]
 
     @property
     def trusted_proxy_networks(self) -> list[str]:

@@ -35,7 +35,12 @@ When something fails
 failure                                  response
 =======================================  ===============================================================================
 not JSON; a field wrong, unknown, both   400 malformed-json; 422 invalid-field, naming field and fix
+body, job or number of jobs too large    413 request-too-large, 422 invalid-field; counted before they are decoded
+``Content-Encoding`` other than gzip     415 unsupported-encoding; 400 malformed-encoding for gzip that is cut off
+``Host`` of another server               421 misdirected (`dynein.api.hosts`)
 destination unknown, or not accessible   422 unknown-queue, at submit; cached for 5 s, then looked up again
+many of them in one request              503 overloaded for those that were not looked up any more
+many of them from one caller             429 rate-limited with Retry-After, for destinations not known yet
 token forged, cut off, foreign           404 invalid-token (422 for ``token`` of a job to submit)
 SQS refuses an entry permanently         422 refused-by-sqs, for that job alone
 SQS or DynamoDB throttles                429 throttled with Retry-After; nothing was accepted

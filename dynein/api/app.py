@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import compile_path
+from starlette.responses import HTMLResponse
+from starlette.routing import Route, compile_path
 from starlette.types import Receive, Scope, Send
 
 from dynein import __version__
+from dynein.api.caller import shown_path
+from dynein.api.docs_page import CONTENT_SECURITY_POLICY, docs_page
+from dynein.api.envelope import Envelope
 from dynein.api.fast_path import FastPath
 from dynein.api.health import Health, Lifecycle, health_routes
-from dynein.api.intake import Envelope
+from dynein.api.hosts import AllowedHosts
 from dynein.api.openapi import openapi_document
 from dynein.api.problems import headers_of, make, problem_of, respond
 from dynein.api.request_metrics import RequestMetrics
@@ -42,24 +47,39 @@ def create_app(
         title="Dynein",
         version=__version__,
         redirect_slashes=False,
-        docs_url="/docs" if serves_api else None,
+        docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if serves_api else None,
+        # FastAPI's own spans, where a process has a tracer for everything, have the whole path: with the token in it.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    document = openapi_document(settings, serves_ops=serves_ops)
     routes = job_routes(submissions, lifecycle, settings) if submissions is not None else []
-    app.router.routes.extend([*routes, *(health_routes(readiness, telemetry) if serves_ops else ())])
+    pages = [_docs_route(document)] if serves_api else []
+    ops = health_routes(readiness, telemetry) if serves_ops else []
+    app.router.routes.extend([*routes, *pages, *ops])
+    hosts = AllowedHosts.of(settings)
     metrics = RequestMetrics(app.router.routes, telemetry)
     if submissions is not None:
         app.fast_path = FastPath(
-            routes, metrics, on_error=_on_dynein_error, on_disconnect=_on_disconnect, tracing=tracing
+            routes, metrics, hosts, on_error=_on_dynein_error, on_disconnect=_on_disconnect, tracing=tracing
         )
-    document = openapi_document(settings, serves_ops=serves_ops)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to replace it
     app.add_exception_handler(DyneinError, _on_dynein_error)
     app.add_exception_handler(HTTPException, _framework_errors(document["paths"]))
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_middleware(Envelope, metrics=metrics)
+    app.add_middleware(Envelope, metrics=metrics, hosts=hosts)
     return app
+
+
+def _docs_route(document: Mapping[str, Any]) -> Route:
+    page = functools.cache(lambda: docs_page(document))
+    headers = {"content-security-policy": CONTENT_SECURITY_POLICY, "referrer-policy": "no-referrer"}
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(page(), headers=headers)
+
+    return Route("/docs", docs, methods=["GET"])
 
 
 class _Application(FastAPI):
@@ -73,7 +93,7 @@ class _Application(FastAPI):
 
 
 async def _on_dynein_error(request: Request, error: Exception) -> Response:
-    return respond(problem_of(error, request.url.path), headers_of(error))
+    return respond(problem_of(error, shown_path(request.url.path)), headers_of(error))
 
 
 def _framework_errors(paths: Mapping[str, Mapping[str, Any]]) -> Callable[[Request, Exception], Awaitable[Response]]:
@@ -91,8 +111,8 @@ def _framework_errors(paths: Mapping[str, Mapping[str, Any]]) -> Callable[[Reque
             headers["Allow"] = next(
                 (methods for pattern, methods in resources if pattern.match(request.url.path)), headers.get("Allow", "")
             )
-        detail = f"{request.method} {request.url.path}: {error.detail}"
-        return respond(make(code, detail, request.url.path), headers)
+        path = shown_path(request.url.path)
+        return respond(make(code, f"{request.method} {path}: {error.detail}", path), headers)
 
     return on_http_exception
 

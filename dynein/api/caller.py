@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
+from dynein.core.job_token import NAMING_CHARS, TOKEN_CHARS
 from dynein.core.trace_context import trace_id_of, traceparent_of
 from dynein.observability.tracing import SubmitSpan
 
 REQUEST_ID_CHARS_MAX = 128
 _REQUEST_ID = re.compile(rb"[!-~]{1,%d}" % REQUEST_ID_CHARS_MAX)
+PATH_CHARS_MAX = 200
+_TOKEN_IN_PATH = re.compile(rf"([A-Za-z0-9_-]{{{NAMING_CHARS}}})[A-Za-z0-9_-]{{{TOKEN_CHARS - NAMING_CHARS},}}")
 _KEY = "dynein.caller"
 
 
@@ -24,6 +27,8 @@ class Caller(NamedTuple):
     traceparent: str | None = None
     span: SubmitSpan | None = None
     """Its span, where there is a tracer; the context is then that span's."""
+    address: str = ""
+    """Of the other end of the connection."""
 
     @property
     def trace_id(self) -> str | None:
@@ -41,7 +46,8 @@ def identify(scope: Scope) -> Caller:
     The request id is the caller's ``x-request-id`` if that is 1 to 128 characters of visible ASCII, else a new one.
     """
     headers = scope["headers"]
-    caller = Caller(_request_id(headers), traceparent_of(headers))
+    client = scope.get("client")
+    caller = Caller(_request_id(headers), traceparent_of(headers), address=client[0] if client else "")
     set_caller(scope, caller)
     return caller
 
@@ -55,6 +61,14 @@ def caller_of(scope: Scope) -> Caller:
     """A request's identity, as it was stored."""
     caller: Caller = scope[_KEY]
     return caller
+
+
+def shown_path(path: str) -> str:
+    """A request's path as logs and problem documents may have it: of bounded length, and with no token in full.
+
+    Who knows a token can cancel its job. Its first part still names the job, and is enough to search for.
+    """
+    return _TOKEN_IN_PATH.sub(r"\1...", path[:PATH_CHARS_MAX])
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

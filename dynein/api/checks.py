@@ -1,7 +1,7 @@
 """Checks names, characters and sizes against what SQS and DynamoDB accept. Pure; every function raises `InvalidField`.
 
 A job that passes these can be delivered as far as its content goes. Sizes are UTF-8 bytes of what will really be sent
-or stored: with our attributes, our JSON escaping and our packing added.
+or stored: with our attributes and our packing added.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import string
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import NamedTuple
 
 from dynein.core.delivered_message import PREFIX, own_attributes_count, user_attributes_max
 from dynein.core.inbound_message import ENTRY_OVERHEAD_BYTES, PACK_OVERHEAD_BYTES
@@ -37,6 +38,11 @@ _ATTRIBUTE_TYPE = re.compile(r"(String|Number|Binary)(\.[A-Za-z0-9_.-]+)?", re.A
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _NUMBER_DIGITS_MAX = 38
 _ID_CHARS = frozenset(string.ascii_letters + string.digits + string.punctuation)
+
+
+def length(field: str, value: str, bytes_max: int) -> None:
+    """Not too long by the number of its characters alone: what is checked next takes time in proportion."""
+    _fits(field, "the text alone", len(value), bytes_max)
 
 
 def text(field: str, value: str) -> None:
@@ -72,9 +78,9 @@ def queue(value: str) -> None:
 
 def job_name(value: str) -> None:
     """A name to recognise a job by."""
-    text("name", value)
     if len(value) > NAME_CHARS_MAX:
         raise InvalidField("name", f"has {len(value)} characters.", f"Send at most {NAME_CHARS_MAX}.")
+    text("name", value)
 
 
 def message_id(field: str, value: str) -> None:
@@ -85,6 +91,11 @@ def message_id(field: str, value: str) -> None:
             "is not one that SQS accepts.",
             f"Send 1 to {ID_CHARS_MAX} of A-Z a-z 0-9 and ASCII punctuation, without spaces.",
         )
+
+
+def attribute_field(name: str) -> str:
+    """How an error names an attribute: a name that is too long is cut."""
+    return f"attributes.{name}" if len(name) <= NAME_CHARS_MAX else f"attributes.{name[:NAME_CHARS_MAX]}..."
 
 
 def attributes(user: Mapping[str, Attribute], *, named: bool, base64_body: bool) -> None:
@@ -98,19 +109,28 @@ def attributes(user: Mapping[str, Attribute], *, named: bool, base64_body: bool)
             f"Send at most {count_max}.",
         )
     for name, attribute in user.items():
-        field = f"attributes.{name}"
+        field = attribute_field(name)
         _attribute_name(field, name)
         _attribute_value(field, attribute)
 
 
-def sizes(field: str, *, message_bytes: int, record_bytes: int, message_bytes_max: int, scheduled: bool) -> None:
+class SizeLimits(NamedTuple):
+    """What each place takes that a job may have to go to."""
+
+    queue_bytes: int
+    """The largest message of its destination queue."""
+    own_bytes: int
+    """The largest message of the inbound and of the dead-letter queue."""
+
+
+def sizes(field: str, limits: SizeLimits, *, message_bytes: int, record_bytes: int, scheduled: bool) -> None:
     """The job fits everywhere it may have to go. ``field`` gets the error: the body, as the largest part of a job."""
-    _fits(field, "the message with its attributes", message_bytes, message_bytes_max)
+    _fits(field, "the message with its attributes", message_bytes, limits.queue_bytes)
     if not scheduled:
         return
     inbound_bytes = record_bytes + ENTRY_OVERHEAD_BYTES + PACK_OVERHEAD_BYTES
-    _fits(field, "the job as written to the inbound queue", inbound_bytes, message_bytes_max)
-    _fits(field, "the job as a dead letter", record_bytes + OVERHEAD_BYTES, message_bytes_max)
+    _fits(field, "the job as written to the inbound queue", inbound_bytes, limits.own_bytes)
+    _fits(field, "the job as a dead letter", record_bytes + OVERHEAD_BYTES, limits.own_bytes)
     _fits(field, "the job as a DynamoDB item", record_bytes + ITEM_OVERHEAD_BYTES, ITEM_BYTES_MAX)
 
 

@@ -8,12 +8,13 @@ import msgspec
 from msgspec import UNSET
 
 from dynein.api import checks
-from dynein.api.decoding import decode_attribute
+from dynein.api.decoding import decode_attributes
 from dynein.api.due_time import MS_PER_DAY
-from dynein.api.policy import KIND_OF, When, choose_policy, due_at_ms, due_by_token_ms
-from dynein.api.schemas import JobRequest
+from dynein.api.job_warnings import warnings_of
+from dynein.api.policy import KIND_OF, When, choose_policy, due_at_ms, due_by_token_ms, send_at_ms
+from dynein.api.schemas import JobRequest, JobWarning
 from dynein.core.delivered_message import has_room_for_traceparent, outgoing_bytes
-from dynein.core.job import Attribute, Job, Policy, encode_job
+from dynein.core.job import Job, Policy, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from dynein.core.queues import Destination
@@ -37,6 +38,12 @@ class Draft(NamedTuple):
     """The size of the message that will be delivered."""
     record: bytes
     """The job as `dynein.core.job.encode_job` wrote it; empty unless it is SCHEDULED."""
+    warnings: tuple[JobWarning, ...]
+
+    @property
+    def wanted_at_ms(self) -> int:
+        """When the caller wants it on its queue. It is sent earlier if that queue delays every message."""
+        return self.due_at_ms + self.job.lead_ms
 
 
 def draft(
@@ -46,21 +53,28 @@ def draft(
     key: TriggerKey,
     signer: TokenSigner,
     settings: Settings,
+    own_bytes_max: int,
     traceparent: str | None = None,
 ) -> Draft:
     """Check ``request`` and choose its policy. ``key``: id and shard of a new job; a prepared token has its own.
+
+    ``own_bytes_max``: the largest message of the inbound and of the dead-letter queue.
 
     ``traceparent``: the trace context of the HTTP request; one in ``request`` itself takes precedence.
 
     Raises `InvalidField`.
     """
-    job, field = _job(request, destination, traceparent)
+    job, field = _job(request, destination, traceparent, settings.message_bytes_max)
     prepared = _prepared(request.token, signer, now_ms) if request.token is not None else None
     when = When(request.run_at, request.delay)
     if prepared is None:
         due_ms = due_at_ms(when, now_ms, delay_max_days=settings.delay_max_days)
     else:
         due_ms = due_by_token_ms(when, prepared.key.due_at_ms)
+    wanted_ms = due_ms
+    if request.allow_for_queue_delay:
+        due_ms = send_at_ms(due_ms, now_ms, destination.imposed_delay_s, prepared=prepared is not None)
+        job = msgspec.structs.replace(job, lead_ms=wanted_ms - due_ms)
     policy = choose_policy(
         request.policy or Policy.AUTO,
         due_ms,
@@ -71,38 +85,42 @@ def draft(
     )
     new = TriggerKey(due_ms, key.job_id, key.shard)
     token = request.token or signer.sign(JobRef(KIND_OF[policy], new))
+    unsized = Draft(
+        token,
+        policy,
+        due_ms,
+        job,
+        0,
+        b"",
+        warnings_of(job, destination, in_order=prepared is None or prepared.key.shard == key.shard),
+    )
+    limits = checks.SizeLimits(destination.message_bytes_max or settings.message_bytes_max, own_bytes_max)
     try:
-        return _sized(Draft(token, policy, due_ms, job, 0, b""), field, settings)
+        return _sized(unsized, field, limits)
     except InvalidField:
         if job.traceparent is None:
             raise
-        untraced = msgspec.structs.replace(job, traceparent=None)
-        return _sized(Draft(token, policy, due_ms, untraced, 0, b""), field, settings)
+        return _sized(unsized._replace(job=msgspec.structs.replace(job, traceparent=None)), field, limits)
 
 
-def _sized(new: Draft, field: str, settings: Settings) -> Draft:
+def _sized(new: Draft, field: str, limits: checks.SizeLimits) -> Draft:
     """The draft with its sizes and its record. Raises `InvalidField` for ``field`` when it is too large."""
-    size = outgoing_bytes(new.job, new.due_at_ms)
+    size = outgoing_bytes(new.job, new.wanted_at_ms)
     scheduled = new.policy is Policy.SCHEDULED
     record = encode_job(new.job) if scheduled else b""
-    checks.sizes(
-        field,
-        message_bytes=size,
-        record_bytes=len(record),
-        message_bytes_max=settings.message_bytes_max,
-        scheduled=scheduled,
-    )
-    return Draft(new.token, new.policy, new.due_at_ms, new.job, size, record)
+    checks.sizes(field, limits, message_bytes=size, record_bytes=len(record), scheduled=scheduled)
+    return new._replace(message_bytes=size, record=record)
 
 
-def _job(request: JobRequest, destination: Destination, traceparent: str | None) -> tuple[Job, str]:
-    body, field = _body(request)
+def _job(
+    request: JobRequest, destination: Destination, traceparent: str | None, message_bytes_max: int
+) -> tuple[Job, str]:
+    body, field = _body(request, message_bytes_max)
     base64_body = field == "body_base64"
     if request.name is not None:
         checks.job_name(request.name)
-    attributes: dict[str, Attribute] = {}
-    if request.attributes:
-        attributes = {name: decode_attribute(name, raw) for name, raw in request.attributes.items()}
+    attributes = decode_attributes(request.attributes)
+    if attributes:
         checks.attributes(attributes, named=request.name is not None, base64_body=base64_body)
     _ids(request, fifo=destination.fifo)
     if request.traceparent is not None:
@@ -124,19 +142,22 @@ def _job(request: JobRequest, destination: Destination, traceparent: str | None)
     return job, field
 
 
-def _body(request: JobRequest) -> tuple[str, str]:
+def _body(request: JobRequest, bytes_max: int) -> tuple[str, str]:
     """The body's text, and the field it came in."""
     body, json, body_base64 = request.body, request.json, request.body_base64
     if (body is not None) + (json is not UNSET) + (body_base64 is not None) != 1:
         raise _not_one_body(request)
     if body is not None:
+        checks.length("body", body, bytes_max)
         checks.text("body", body)
         return body, "body"
     if body_base64 is not None:
+        checks.length("body_base64", body_base64, bytes_max)
         checks.base64_text("body_base64", body_base64)
         return body_base64, "body_base64"
     assert json is not UNSET
     text = _json_text(bytes(json))
+    checks.length("json", text, bytes_max)
     checks.text("json", text)
     return text, "json"
 

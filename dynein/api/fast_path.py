@@ -14,7 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dynein.api.intake import Envelope
+from dynein.api.envelope import Envelope
+from dynein.api.hosts import AllowedHosts
 from dynein.api.request_metrics import RequestMetrics
 from dynein.api.traced import Traced
 from dynein.errors import DyneinError
@@ -35,6 +36,7 @@ class FastPath:
         self,
         routes: Sequence[Route],
         metrics: RequestMetrics,
+        hosts: AllowedHosts,
         *,
         on_error: Handler,
         on_disconnect: Handler,
@@ -45,7 +47,8 @@ class FastPath:
         }
         self._on_error = on_error
         self._on_disconnect = on_disconnect
-        self.handle: ASGIApp = Envelope(self._handle if tracing is None else Traced(self._handle, tracing), metrics)
+        handler: ASGIApp = self._handle if tracing is None else Traced(self._handle, tracing)
+        self.handle: ASGIApp = Envelope(handler, metrics, hosts)
 
     def handles(self, scope: Scope) -> bool:
         """Is this one of those requests?"""

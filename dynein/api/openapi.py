@@ -38,8 +38,23 @@ _TRACEPARENT = {
     "schema": {"type": "string"},
     "example": TRACEPARENT_EXAMPLE,
 }
-_ALWAYS = ("malformed-http", "request-timeout", "headers-too-large", "rate-limited", "overloaded", "internal")
-_WITH_BODY = ("malformed-json", "request-too-large", "unsupported-media-type", *_ALWAYS)
+_ALWAYS = (
+    "malformed-http",
+    "misdirected",
+    "request-timeout",
+    "headers-too-large",
+    "rate-limited",
+    "overloaded",
+    "internal",
+)
+_WITH_BODY = (
+    "malformed-json",
+    "malformed-encoding",
+    "request-too-large",
+    "unsupported-media-type",
+    "unsupported-encoding",
+    *_ALWAYS,
+)
 _AWS = ("throttled", "unavailable")
 _ACCEPTED_EXAMPLE = {
     "token": TOKEN_EXAMPLE,

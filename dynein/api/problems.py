@@ -36,7 +36,19 @@ class MalformedJson(Rejected):
 
 
 class RequestTooLarge(Rejected):
-    """The body is larger than the setting ``request_bytes_max``."""
+    """The body, or one job of a batch, is larger than it may be."""
+
+
+class Misdirected(Rejected):
+    """The request was addressed to another host."""
+
+
+class MalformedEncoding(Rejected):
+    """The body is not what its ``Content-Encoding`` says."""
+
+
+class UnsupportedEncoding(Rejected):
+    """The body has a ``Content-Encoding`` that is not read here."""
 
 
 class UnsupportedMediaType(Rejected):
@@ -61,6 +73,9 @@ class Kind(NamedTuple):
 
 CATALOGUE: Mapping[str, Kind] = {
     "malformed-json": Kind(400, "The request is not JSON", "`detail` says at which byte reading ended."),
+    "malformed-encoding": Kind(
+        400, "The body is not what its encoding says", "`detail` says what is wrong with its gzip data."
+    ),
     "malformed-http": Kind(400, "Not an HTTP/1.1 request", "`detail` says what is wrong. The connection is closed."),
     "not-found": Kind(404, "No such resource", "The path is not one of this API. See /docs."),
     "invalid-token": Kind(
@@ -96,9 +111,19 @@ CATALOGUE: Mapping[str, Kind] = {
         "The job is due, or will be within seconds: a process may already have read it to send it. It was or will be "
         "delivered at its due time.",
     ),
-    "request-too-large": Kind(413, "Request too large", "Send fewer jobs in one request."),
+    "request-too-large": Kind(
+        413, "Request too large", "`detail` has the limit. Send fewer jobs in one request, or smaller ones."
+    ),
     "unsupported-media-type": Kind(
         415, "Not sent as JSON", "A request from a web page must have the content type application/json."
+    ),
+    "misdirected": Kind(
+        421,
+        "Not served under this name",
+        "The header `Host` names another server. A web page may have done that to reach a Dynein on your own machine.",
+    ),
+    "unsupported-encoding": Kind(
+        415, "Encoding not supported", "Send the body with `Content-Encoding: gzip`, or as it is."
     ),
     "invalid-field": Kind(
         422, "A field is wrong", "`field` names it, `fix` says what to send instead. A retry fails in the same way."
@@ -167,17 +192,19 @@ def problem_of(error: Exception, instance: str) -> Problem:
         code = error.code.replace("_", "-")
         code = code if code in CATALOGUE else "too-late"
         return make(code, error.detail, instance, moved_to=UNSET if error.moved_to is None else error.moved_to)
-    if isinstance(error, UnsupportedMediaType):
-        return make("unsupported-media-type", str(error), instance, fix="Set content-type: application/json.")
     if not isinstance(error, DyneinError):
         return make("internal", "The server failed unexpectedly; its log has the details.", instance)
     code = next((code for cls, code in _CODES if isinstance(error, cls)), "unavailable")
-    return make(code, str(error), instance)
+    return make(code, str(error), instance, fix=_FIXES.get(code, UNSET))
 
 
 _CODES: tuple[tuple[type[DyneinError], str], ...] = (
     (InvalidToken, "invalid-token"),
     (MalformedJson, "malformed-json"),
+    (UnsupportedMediaType, "unsupported-media-type"),
+    (Misdirected, "misdirected"),
+    (MalformedEncoding, "malformed-encoding"),
+    (UnsupportedEncoding, "unsupported-encoding"),
     (RequestTooLarge, "request-too-large"),
     (Rejected, "refused-by-sqs"),
     (Draining, "draining"),
@@ -186,6 +213,10 @@ _CODES: tuple[tuple[type[DyneinError], str], ...] = (
     (Throttled, "throttled"),
 )
 """The first that fits. Any other error needs an operator: ``unavailable``."""
+_FIXES = {
+    "unsupported-media-type": "Set content-type: application/json.",
+    "misdirected": "Use localhost, or list the name in the setting allowed_hosts (DYNEIN_ALLOWED_HOSTS).",
+}
 
 
 def make(
@@ -211,6 +242,8 @@ def headers_of(error: Exception) -> dict[str, str]:
         headers["retry-after"] = "1"
     elif isinstance(error, DyneinError) and not isinstance(error, Rejected):
         headers["retry-after"] = "10"  # operator action is required
+    if isinstance(error, UnsupportedEncoding):
+        headers["accept-encoding"] = "gzip"  # RFC 9110, 15.5.16
     if isinstance(error, (Draining, RequestTooLarge)):
         headers["connection"] = "close"
     return headers

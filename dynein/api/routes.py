@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from dynein.api.body_limits import BodyLimit, BodyLimits
 from dynein.api.caller import Caller, caller_of
 from dynein.api.decoding import decode_batch, decode_job, decode_move, decode_prepare
 from dynein.api.health import Lifecycle
@@ -18,7 +19,8 @@ from dynein.api.intake import Intake
 from dynein.api.problems import CATALOGUE, Draining, headers_of, problem_of
 from dynein.api.schemas import Accepted, BatchAnswer, BatchItem, JobRequest
 from dynein.api.submission import Submissions
-from dynein.errors import DyneinError, InvalidField, Retryable, as_result
+from dynein.errors import DyneinError, Retryable, as_result
+from dynein.runtime.time_slices import TimeSlices
 from dynein.settings import Settings
 
 _ENCODER = msgspec.json.Encoder()
@@ -29,12 +31,13 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
 
     Plain Starlette routes: FastAPI's own add some 100 µs of CPU to a request (measured), twice our own work on it.
     """
-    intake = Intake(settings.request_bytes_max)
+    intake = Intake(settings.request_bytes_max, submissions.clock)
+    limits = BodyLimits.of(settings)
 
     async def submit(request: Request) -> Response:
         _check_accepting(lifecycle)
         caller = caller_of(request.scope)
-        async with intake.body(request) as raw:
+        async with intake.body(request, limits.job) as raw:
             try:
                 job = decode_job(raw)
             except DyneinError as error:
@@ -45,20 +48,14 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
 
     async def submit_batch(request: Request) -> Response:
         _check_accepting(lifecycle)
-        async with intake.body(request) as raw:
-            items = decode_batch(raw)
-            if len(items) > settings.batch_jobs_max:
-                raise InvalidField(
-                    "jobs",
-                    f"has {len(items)} entries.",
-                    f"Send at most {settings.batch_jobs_max} in one request (setting batch_jobs_max).",
-                )
-            outcomes = await _accept_batch(submissions, items, caller_of(request.scope))
+        async with intake.body(request, limits.batch) as raw:
+            items = decode_batch(raw, settings.batch_jobs_max)
+            outcomes = await _accept_batch(submissions, items, limits.job, caller_of(request.scope))
         return _batch_response(outcomes)
 
     async def prepare(request: Request) -> Response:
         _check_accepting(lifecycle)
-        async with intake.body(request) as raw:
+        async with intake.body(request, limits.time) as raw:
             prepared = await submissions.prepare(decode_prepare(raw))
         return _response(200, prepared)
 
@@ -69,7 +66,7 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
         return _response(200, await submissions.cancel(request.path_params["token"], caller_of(request.scope)))
 
     async def move(request: Request) -> Response:
-        async with intake.body(request) as raw:
+        async with intake.body(request, limits.time) as raw:
             change = decode_move(raw)
             moved = await submissions.move(request.path_params["token"], change, caller_of(request.scope))
         return _response(200, moved, {"location": f"/v1/jobs/{moved.token}"})
@@ -94,13 +91,16 @@ async def _explain_problem(request: Request) -> Response:
 
 
 async def _accept_batch(
-    submissions: Submissions, items: Sequence[bytes | msgspec.Raw], caller: Caller
+    submissions: Submissions, items: Sequence[bytes | msgspec.Raw], limit: BodyLimit, caller: Caller
 ) -> list[Accepted | DyneinError]:
     """The outcome of each job, those included that could not be decoded."""
+    slices = TimeSlices(submissions.clock)
     outcomes: list[Accepted | DyneinError | None] = []
     decoded: list[JobRequest] = []
     for item in items:
+        await slices.give_way()
         try:
+            limit.check(memoryview(item).nbytes)
             decoded.append(decode_job(item))
         except DyneinError as error:
             submissions.count_refused(error, caller)
@@ -123,7 +123,9 @@ def _batch_response(outcomes: Sequence[Accepted | DyneinError]) -> Response:
                 headers.update(headers_of(outcome))
         else:
             accepted += 1
-            results.append(BatchItem(202, outcome.token, outcome.policy, outcome.due_at, outcome.due_at_ms))
+            results.append(
+                BatchItem(202, outcome.token, outcome.policy, outcome.due_at, outcome.due_at_ms, outcome.warnings)
+            )
     return _response(200, BatchAnswer(accepted, len(results) - accepted, results), headers)
 
 

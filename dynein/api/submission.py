@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from dynein.api.caller import ANONYMOUS, Caller
-from dynein.api.destination_lookup import look_up_all
+from dynein.api.destination_lookup import DestinationLookup
 from dynein.api.drafting import Draft, draft
 from dynein.api.due_time import format_rfc3339
 from dynein.api.job_sender import JobSender
@@ -28,13 +30,16 @@ from dynein.api.schemas import (
 from dynein.api.send_result import SendResult
 from dynein.api.stored_jobs import StoredJobs
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
+from dynein.core.keys import FifoGroup
 from dynein.core.ports import Deployment, Ports
+from dynein.core.queue_address import name_of
 from dynein.core.queues import Destination
 from dynein.delivery.destinations import Destinations
 from dynein.errors import DyneinError, RateLimited, Unavailable, as_result
 from dynein.observability.events.api import SEND_FAILED
 from dynein.runtime.context import Context
 from dynein.runtime.rate_limits import RateLimits
+from dynein.runtime.time_slices import TimeSlices
 from dynein.settings import Settings
 
 
@@ -62,11 +67,11 @@ class Submissions:
         *,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._destinations = destinations
+        self._lookup = DestinationLookup(destinations, context.clock, settings)
         self._signer = signer
-        self._clock = context.clock
+        self.clock = context.clock
         self._settings = settings
-        self._own_queues = settings.own_queues
+        self._own_bytes_max = deployment.own_bytes_max
         self._rates = RateLimits(settings.destination_rate_per_s, settings.destination_burst_s)
         self._keys = KeyMaker(ports.shards, deployment.layout, context, random_bytes)
         self._sender = JobSender(ports.queues, destinations, deployment.inbound_url, context, settings)
@@ -96,9 +101,13 @@ class Submissions:
         self, requests: Sequence[JobRequest], caller: Caller = ANONYMOUS
     ) -> list[Accepted | DyneinError]:
         """Accept many jobs; the result of each, in order."""
-        now_ms = self._clock.now_ms()
-        destinations = await look_up_all([request.queue for request in requests], self._destinations, self._own_queues)
-        dispatched = [self._dispatch(request, destinations[request.queue], now_ms, caller) for request in requests]
+        now_ms = self.clock.now_ms()
+        destinations = await self._lookup.all([request.queue for request in requests], caller)
+        slices = TimeSlices(self.clock)
+        dispatched = []
+        for request in requests:
+            await slices.give_way()
+            dispatched.append(self._dispatch(request, destinations[request.queue], now_ms, caller))
         outcomes = [
             Outcome(request, None, sent)
             if isinstance(sent, DyneinError)
@@ -111,8 +120,8 @@ class Submissions:
     async def prepare(self, request: PrepareRequest) -> Prepared:
         """A token for a job that is yet to be submitted. Nothing is stored."""
         when = When(request.run_at, request.delay)
-        due_ms = due_at_ms(when, self._clock.now_ms(), delay_max_days=self._settings.delay_max_days)
-        key = self._keys.new_key()._replace(due_at_ms=due_ms)
+        due_ms = due_at_ms(when, self.clock.now_ms(), delay_max_days=self._settings.delay_max_days)
+        key = self._keys.new_key(_group(request))._replace(due_at_ms=due_ms)
         token = self._signer.sign(JobRef(TokenKind.PREPARED, key))
         return Prepared(token, format_rfc3339(due_ms), due_ms)
 
@@ -138,18 +147,32 @@ class Submissions:
         """Check the job and begin to send it; `_result_of` waits for the result."""
         if isinstance(destination, DyneinError):
             return destination
-        wait_s = self._rates.take(destination.url, 1.0, self._clock.monotonic())
+        wait_s = self._rates.take(destination.url, 1.0, self.clock.monotonic())
         if wait_s > 0:
             limit = f"{self._rates.rate_per_s:g} jobs a second (setting destination_rate_per_s)"
             return RateLimited(f"More than {limit} are submitted to {request.queue}.", retry_after_s=wait_s)
         try:
             ready = draft(
-                request, destination, now_ms, self._keys.new_key(), self._signer, self._settings, caller.traceparent
+                request,
+                destination,
+                now_ms,
+                self._keys.new_key(_group(request)),
+                self._signer,
+                self._settings,
+                self._own_bytes_max,
+                caller.traceparent,
             )
             create_id = "" if request.token is None else self._keys.create_id()
             return _Dispatched(ready, self._sender.send(ready, destination, create_id, now_ms))
         except DyneinError as error:
             return as_result(error)
+
+
+def _group(request: JobRequest | PrepareRequest) -> FifoGroup | None:
+    """Whose order the job is to be in."""
+    if request.queue is None or request.message_group_id is None or not request.queue.endswith(".fifo"):
+        return None
+    return FifoGroup(name_of(request.queue), request.message_group_id)
 
 
 async def _result_of(dispatched: _Dispatched) -> Accepted | DyneinError:
@@ -163,4 +186,5 @@ async def _result_of(dispatched: _Dispatched) -> Accepted | DyneinError:
         return Unavailable("the send failed unexpectedly; the job may have been sent all the same")
     if result is not None:
         return result
-    return Accepted(ready.token, ready.policy, format_rfc3339(ready.due_at_ms), ready.due_at_ms)
+    due_ms = ready.wanted_at_ms
+    return Accepted(ready.token, ready.policy, format_rfc3339(due_ms), due_ms, ready.warnings or UNSET)

@@ -25,6 +25,8 @@ from dynein.errors import InvalidToken
 _MAC_BYTES = 18
 _BODY_BYTES = 1 + DUE_BYTES + 2 + JOB_ID_BYTES
 TOKEN_CHARS = (_BODY_BYTES + _MAC_BYTES) * 4 // 3
+NAMING_CHARS = _BODY_BYTES * 4 // 3
+"""The first characters of a token, which name the job. The others, its MAC, give power over it."""
 SECRET_BYTES_MIN = 16
 
 

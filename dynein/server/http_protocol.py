@@ -16,6 +16,8 @@ pipelines requests                      no more is read while `PIPELINED_MAX` re
 does not read its responses             closed, `RESPONSE_STALLED_S` after the first that it did not take
 has half a body sent at SIGTERM         503 ``draining`` and closed, at once
 is refused for want of room             not read from for a while, longer each time in a row (`dynein.server.load_gate`)
+asks for another protocol               answered as if it did not
+is not one request to all who read it   400 and closed (`dynein.server.http_head`)
 is idle                                 closed after uvicorn's keep-alive time-out, sooner where room is short
 ======================================  ==============================================================================
 
@@ -27,6 +29,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import deque
 from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol, cast
@@ -37,6 +40,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from dynein.api.problems import PROBLEM_JSON, make
+from dynein.server.http_head import Head, HeadError, with_host
 
 HEAD_BYTES_MAX = 32_768
 """Of request line and headers. nginx takes as much (``large_client_header_buffers``), Node.js half of it."""
@@ -108,6 +112,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, gate: Gate | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - as uvicorn's
         super().__init__(*args, **kwargs)
         self._gate = gate
+        self._unanswered: deque[RequestResponseCycle] = deque()
+        """Requests being answered or waiting for it, in order."""
+        self._upgrading = False
+        """The request asks for another protocol, and is about to be read again."""
         self._skipping = False
         """The body of a request that was refused is read and dropped."""
         self._refusals = 0
@@ -142,6 +150,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unparsed = b""
+        self._abandon()
         if self._resting is not None:
             self._resting.cancel()
         super().connection_lost(exc)
@@ -175,10 +184,12 @@ class GuardedProtocol(HttpToolsProtocol):
         began_in = self._messages if self.phase is Phase.BODY else None
         try:
             self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            pass  # to a protocol that we do not speak: the request is answered as it is
-        except httptools.HttpParserError:
-            self.refuse("malformed-http", "What came is not an HTTP/1.1 request.")
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._parse_without_upgrade(piece[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            reason = str(cause) if isinstance(cause, HeadError) else "What came is not an HTTP/1.1 request."
+            self.refuse("malformed-http", reason)
             return False
         if self.phase is Phase.HEAD:
             self._head_bytes += len(piece)
@@ -193,6 +204,19 @@ class GuardedProtocol(HttpToolsProtocol):
                 return False
         return True
 
+    def _parse_without_upgrade(self, rest: bytes) -> bool:
+        """Read the request again as one that asks for no other protocol; ``rest`` is its body, and what follows.
+
+        The parser takes all that comes after such a head for that protocol. Read by another parser as what it is to us,
+        a body would be a request of its own.
+        """
+        head, self._upgrading = self._head().without_upgrade(), False
+        self.parser = httptools.HttpRequestParser(self)
+        return self._parse_piece(head) and (not rest or self._parse_piece(rest))
+
+    def _head(self) -> Head:
+        return Head(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._enter(Phase.HEAD)
@@ -200,6 +224,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
+        head = self._head()
+        head.check()
+        self._upgrading = self.parser.should_upgrade()
+        if self._upgrading:
+            return
+        host = head.host_of_target()
+        if host is not None:
+            self.headers[:] = with_host(self.headers, host)
         self._enter(Phase.BODY)
         self._wire_bytes = self._body_bytes = 0
         # Behind a response under way a refusal would have to wait for its turn, and cost as much as an acceptance.
@@ -212,6 +244,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
             self._refusals = 0
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -219,6 +252,8 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._upgrading:
+            return
         self._enter(Phase.IDLE)
         if self._skipping:
             self._skipping = False
@@ -226,6 +261,7 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._unanswered.popleft()
         super().on_response_complete()
         self.since = self.loop.time()
         if self._unparsed and self.phase is not Phase.CLOSING and not self.transport.is_closing():
@@ -262,10 +298,21 @@ class GuardedProtocol(HttpToolsProtocol):
         """Nothing is asked and nothing is being answered: closing it harms nobody."""
         return self.phase is Phase.IDLE and (self._cycle is None or self._cycle.response_complete)
 
+    def _abandon(self) -> None:
+        """Nobody reads responses any more: whoever is making one learns it, and writes no more of it.
+
+        (uvicorn knows only of the latest request, and its transport raises when it is written to after its end.)
+        """
+        self.pipeline.clear()
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
     def check(self, now: float) -> None:
         """Close it if it has taken too long. ``now``: the event loop's time. Called about once a second."""
         passed_s, self._checked_at = now - self._checked_at, now
         if self._stalled_since is not None and now - self._stalled_since > RESPONSE_STALLED_S:
+            self._abandon()
             self.transport.abort()
             return
         if self.flow.read_paused:
@@ -337,18 +384,13 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self.phase = Phase.CLOSING
         self._unparsed = b""
-        self.pipeline.clear()
-        cycle = self._cycle
-        if cycle is not None and cycle.response_complete:
-            cycle = None
-        if cycle is not None and (cycle.response_started or cycle.scope is not self.scope):
-            self.transport.abort()  # what is half written, or is owed to an earlier request, cannot be put right
+        self._abandon()
+        if any(cycle.response_started or not cycle.more_body for cycle in self._unanswered):
+            # Half a response is written, or one is owed to an earlier request: it would take the refusal for its own.
+            self.transport.abort()
         else:
             self._write_problem(code, detail)
             self.loop.call_later(CLOSE_LINGER_S, self.transport.close)
-        if cycle is not None:
-            cycle.disconnected = True
-            cycle.message_event.set()
 
     def _write_problem(self, code: str, detail: str) -> None:
         problem = make(code, detail, msgspec.UNSET)

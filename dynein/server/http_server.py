@@ -74,6 +74,7 @@ def http_config(app: FastAPI, *, close_within_s: float) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # who may say whose a request is, `dynein.server.load_gate` knows
         backlog=LISTEN_BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(close_within_s),

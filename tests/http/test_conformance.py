@@ -24,7 +24,7 @@ from tests.unit.api.setting import Api
 # What a JSON schema cannot say (does the queue exist? is this text a duration?) is refused with 422.
 FITTING = ["2xx", "404", "409", "422"]
 CONFIG = SchemathesisConfig.from_dict({"checks": {"positive_data_acceptance": {"expected-statuses": FITTING}}})
-API = Api()
+API = Api(allowed_hosts="testserver")
 schema = schemathesis.openapi.from_asgi("/openapi.json", API.app, config=CONFIG)
 
 

@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec import UNSET
+import msgspec
+from msgspec import UNSET, Raw
 
 from dynein.api.schemas import JobRequest
 from dynein.core.job import decode_job
@@ -49,7 +50,7 @@ def queue_of(request: JobRequest) -> str:
 
 def expected_of(request: JobRequest) -> Expected:
     """The message that ``request`` asks for."""
-    attributes = {name: _typed(bytes(raw)) for name, raw in (request.attributes or {}).items()}
+    attributes = attributes_of(request)
     own: dict[str, tuple[str, str]] = {}
     if request.name is not None:
         own["dynein-name"] = "String", request.name
@@ -58,6 +59,14 @@ def expected_of(request: JobRequest) -> Expected:
     if request.traceparent is not None and len(attributes) + len(own) + len(_OWN) < _ATTRIBUTES_MAX:
         own["traceparent"] = "String", request.traceparent
     return Expected(body_of(request), attributes | own, request.message_group_id)
+
+
+def attributes_of(request: JobRequest) -> dict[str, tuple[str, str]]:
+    """The attributes that it gives, by name: type and value."""
+    if request.attributes is UNSET:
+        return {}
+    given = msgspec.json.decode(request.attributes, type=dict[str, Raw] | None) or {}
+    return {name: _typed(bytes(raw)) for name, raw in given.items()}
 
 
 def _typed(raw: bytes) -> tuple[str, str]:
@@ -94,7 +103,7 @@ def _as_a_dead_letter(request: JobRequest, expected: Expected, message: Outgoing
     job = decode_job(message.body)
     if job.body != expected.body or job.queue != request.queue:
         yield "dead-lettered as another job"
-    user = {name: value for name, value in expected.attributes.items() if name in (request.attributes or {})}
+    user = {name: value for name, value in expected.attributes.items() if name in attributes_of(request)}
     yield from _unlike(user, {name: (attribute.type, attribute.value) for name, attribute in job.attributes.items()})
     ids = job.name, job.message_group_id, job.deduplication_id
     if ids != (request.name, request.message_group_id, request.deduplication_id):

@@ -90,8 +90,9 @@ class JobMaker:
                 {"type": "Binary", "value": base64.b64encode(b"%d" % serial).decode()},
             )
             chosen = rng.sample(forms, rng.choice((1, 1, 2, 5)))
-            extras["attributes"] = {f"own-{i}": msgspec.Raw(json.dumps(form).encode()) for i, form in enumerate(chosen)}
+            attributes = {f"own-{i}": form for i, form in enumerate(chosen)}
             if rng.random() < 0.2:  # as many as there is room for, and a trace context that must give way
                 count = 8 - ("name" in extras) - 1
-                extras["attributes"] |= {f"more-{i}": msgspec.Raw(b'"%d"' % i) for i in range(count - len(chosen))}
+                attributes |= {f"more-{i}": str(i) for i in range(count - len(chosen))}
+            extras["attributes"] = msgspec.Raw(json.dumps(attributes).encode())
         return extras

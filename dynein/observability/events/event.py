@@ -20,7 +20,7 @@ FIELDS: Mapping[str, str] = {
     "request_id": "the HTTP request: `X-Request-Id` of its response",
     "trace_id": "W3C trace id of the request that submitted the job",
     "method": "HTTP method",
-    "path": "HTTP path",
+    "path": "HTTP path, of limited length; a token in it is cut to its first part, which still names the job",
     "status": "HTTP status",
     "code": "kind of failure: AWS's error code, or the `code` of a problem document",
     "field": "the request field that is invalid",

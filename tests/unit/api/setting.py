@@ -36,10 +36,12 @@ LEDGER_WINDOW_MS = 3_600_000
 class Api:
     """One API process."""
 
-    def __init__(self, *, tracing: Tracing | None = None, **settings: Any) -> None:
+    def __init__(self, *, tracing: Tracing | None = None, queues_bytes_max: int | None = None, **settings: Any) -> None:
+        """``queues_bytes_max``: the largest message of all queues, if that is not `Settings.message_bytes_max`."""
         self.settings = Settings(token_secrets=SecretStr(SECRET.decode()), **settings)
         self.clock = ManualClock()
-        self.queues = FakeQueues(self.clock, message_bytes_max=self.settings.message_bytes_max)
+        bytes_max = queues_bytes_max or self.settings.message_bytes_max
+        self.queues = FakeQueues(self.clock, message_bytes_max=bytes_max)
         self.inbound_url = self.queues.create(INBOUND)
         self.queues.create("demo")
         self.queues.create("other")
@@ -49,11 +51,12 @@ class Api:
         self.telemetry = Telemetry()
         self.tally = Tally(LEDGER_WINDOW_MS)
         rng = random.Random(1)
+        self.destinations = Destinations(self.queues, self.clock, ttl_s=300)
         self.submissions = Submissions(
             Ports(self.queues, self.table, self.table, self.table, FakeLedger()),
-            Destinations(self.queues, self.clock, ttl_s=300),
+            self.destinations,
             self.signer,
-            Deployment(Layout(60_000, 4), self.inbound_url, ""),
+            Deployment(Layout(60_000, 4, 4), self.inbound_url, "", bytes_max),
             Context(self.clock, rng, self.telemetry, self.tally),
             self.settings,
             random_bytes=rng.randbytes,
@@ -63,7 +66,7 @@ class Api:
         self.app = create_app(self.submissions, self.readiness, self.lifecycle, self.telemetry, self.settings, tracing)
 
     def http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://dynein")
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
 
     async def accept(self, **fields: Any) -> Accepted:
         return await self.submissions.accept(job(**fields))

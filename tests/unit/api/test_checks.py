@@ -64,7 +64,7 @@ def test_attribute_names(name: str) -> None:
 def test_attribute_names_that_sqs_or_we_keep(name: str) -> None:
     with pytest.raises(InvalidField) as caught:
         checks.attributes({name: Attribute("String", "v")}, named=False, base64_body=False)
-    assert caught.value.field == f"attributes.{name}"
+    assert caught.value.field in {f"attributes.{name}", f"attributes.{name[:256]}..."}
 
 
 @pytest.mark.parametrize(

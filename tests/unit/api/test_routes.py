@@ -410,7 +410,7 @@ async def test_a_problem_type_leads_to_its_explanation() -> None:
 async def test_a_process_without_the_api_role_serves_probes_only() -> None:
     api = Api()
     app = create_app(None, api.readiness, api.lifecycle, api.telemetry, api.settings)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://dynein") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
         assert (await http.get("/healthz")).status_code == 200
         assert (await http.get("/readyz")).status_code == 200
         problem(await http.post("/v1/jobs", json={}), 404, "not-found")

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from dynein.api.caller import Caller
 from dynein.core.delivered_message import outgoing_bytes
@@ -126,3 +129,18 @@ async def test_a_moved_job_keeps_its_context() -> None:
     found = await api.table.find(api.ref(response.json()["token"]).key)
     assert found.trigger is not None
     assert decode_job(found.trigger.record).traceparent == HEADER
+
+
+async def test_no_span_of_the_framework_has_a_token_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    exported = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exported))
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+    provider.get_tracer("another library").start_span("a span").end()
+    api = Api()
+    token = (await api.accept(delay="1h")).token
+    async with api.http() as http:
+        for method in ("GET", "PATCH", "DELETE"):
+            await http.request(method, f"/v1/jobs/{token}")
+    spans = exported.get_finished_spans()
+    assert [span.name for span in spans] == ["a span"]

@@ -26,7 +26,7 @@ async def test_a_destination_is_remembered_until_it_expires() -> None:
     assert s.destinations.known("q.fifo") is None
     for _ in range(3):
         destination = await s.destinations.resolve("q.fifo")
-    assert destination == (s.queues.url("q.fifo"), True)
+    assert destination[:2] == (s.queues.url("q.fifo"), True)
     assert s.destinations.known("q.fifo") == destination
     assert s.asked == ["q.fifo"]
     await s.clock.advance(300)
@@ -51,7 +51,7 @@ async def test_concurrent_look_ups_share_a_call() -> None:
     gate.open()
     results = await asyncio.gather(*looking_up, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
-    assert results[1:] == [(s.queues.url("q"), False)] * 4
+    assert results[1:] == [await s.destinations.resolve("q")] * 4
     assert s.asked == ["q"]
 
 
@@ -94,3 +94,37 @@ async def test_it_remembers_so_many_and_no_more() -> None:
         s.queues.create(f"q{i}")
         await s.destinations.resolve(f"q{i}")
     assert [i for i in range(5) if s.destinations.known(f"q{i}")] == [2, 3, 4]
+
+
+async def test_made_up_names_and_urls_push_out_no_queue_that_exists() -> None:
+    s = Setting(entries_max=3)
+    s.queues.create("q")
+    s.queues.create("r")
+    known = [await s.destinations.resolve(name) for name in ("q", "r")]
+    for i in range(10):
+        with pytest.raises(UnknownQueue):
+            await s.destinations.resolve(f"made-up-{i}")
+        await s.destinations.resolve(s.queues.create(f"by-url-{i}"))
+    assert [s.destinations.known(name) for name in ("q", "r")] == known
+    assert [s.destinations.is_missing(f"made-up-{i}") for i in range(10)] == [False] * 7 + [True] * 3
+
+
+async def test_a_queue_in_use_outlasts_those_that_are_not() -> None:
+    s = Setting(entries_max=3)
+    for name in ("q", "a", "b", "c", "d"):
+        s.queues.create(name)
+        await s.destinations.resolve(name)
+        assert s.destinations.known("q")
+    assert s.asked == ["q", "a", "b", "c", "d"]
+
+
+async def test_a_queue_that_was_deleted_is_missing_and_no_longer_known() -> None:
+    s = Setting(ttl_s=300)
+    s.queues.create("q")
+    await s.destinations.resolve("q")
+    await s.clock.advance(300)
+    assert (s.destinations.known("q"), s.destinations.has_been_known("q")) == (None, True)
+    s.queues.remove("q")
+    with pytest.raises(UnknownQueue):
+        await s.destinations.resolve("q")
+    assert (s.destinations.is_missing("q"), s.destinations.has_been_known("q")) == (True, False)

@@ -162,7 +162,7 @@ class TestRetiring:
         trigger = await world.add(world.now_ms + 5_000)
         p.table_faults.go_down(Unavailable("no answer"), verb="remove")
         bucket = world.bucket(trigger.key.due_at_ms)
-        await world.clock.advance(500.0)
+        await world.clock.advance(world.settings.retire_grace_s + 200)
         assert world.record(0).retired_before == bucket
         assert world.record(1).retired_before > bucket
         p.table_faults.come_up()
@@ -235,7 +235,7 @@ class TestRetiring:
         await world.until_owned()
         trigger = await world.add(world.now_ms + 20_000)
         await world.table.cancel(trigger.key)
-        await world.clock.advance(500.0)
+        await world.clock.advance(world.settings.retire_grace_s + 200)
         assert world.record(0).retired_before > world.bucket(trigger.key.due_at_ms)
 
 

@@ -183,6 +183,46 @@ async def test_pipelined_requests_whose_responses_are_not_read_do_not_pile_up() 
         await server.until(lambda: not server.connections)
 
 
+async def test_whoever_makes_a_response_learns_that_nobody_waits_for_it() -> None:
+    begun, learned = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        assert (await receive())["type"] == "http.request"
+        begun.set()
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        learned.set()
+
+    async with served(slow) as server:
+        client = await server.connect()
+        await client.send(GET * 3)
+        await begun.wait()
+        await server.until(lambda: len(server.connections[0].pipeline) == 2)
+        writes: list[bytes] = []
+        server.connections[0].transport.write = writes.append  # type: ignore[method-assign, assignment]
+        await client.close()
+        async with asyncio.timeout(60):
+            await learned.wait()
+        assert writes == [], "what is written to a transport that has ended raises, with uvloop"
+
+
+@pytest.mark.parametrize("next_one", [b"\0", b"GET \0", b"GET / HTTP/1.1\r\nhost : x\r\n\r\n", GET[:-2] + b"\0"])
+async def test_a_refusal_does_not_take_the_place_of_an_earlier_response(next_one: bytes) -> None:
+    turn = asyncio.Event()
+
+    async def busy(scope: Any, receive: Any, send: Any) -> None:
+        await turn.wait()
+        await echo(scope, receive, send)
+
+    async with served(busy) as server:
+        client = await server.connect()
+        await client.send(post(b"a job that is accepted") + next_one)
+        assert await client.is_closed(), "without a word: the first request would take it for its own"
+        turn.set()
+
+
 async def test_rubbish_is_answered_with_a_problem() -> None:
     async with served() as server:
         client = await server.connect()
