@@ -112,7 +112,7 @@ def decode_attributes(raw: Raw | UnsetType) -> dict[str, Attribute]:
     if raw is UNSET:
         return {}
     text = bytes(raw)
-    # Counted before they are decoded. No string has fewer marks than one, whatever is escaped in it: the first.
+    # Counted before they are decoded: the mark that opens a string is never escaped, so there are no more strings.
     if text.count(b'"') - text.count(b'\\"') > _QUOTES_MAX:
         raise InvalidField("attributes", "has too many entries.", f"SQS allows {ATTRIBUTES_MAX} a message.")
     found = _decode(_ATTRIBUTES, text, (), "attributes") or {}
