@@ -58,7 +58,17 @@ $(ENGINES)/prometheus/.installed:
 		|| { echo "no Prometheus: apt-get does not find it"; exit 0; }; } && \
 	dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb && touch .installed
 
-engines: $(ENGINES)/npm/.installed $(ENGINES)/elasticmq/.installed $(ENGINES)/ministack/.installed $(ENGINES)/prometheus/.installed ## Install more SQS and DynamoDB engines, and Prometheus, for the tests
+# libfaketime, unpacked in the same way: the clock of a process that has a wrong one.
+$(ENGINES)/libfaketime/.installed:
+	@if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then \
+		echo "no libfaketime: it is taken from Debian's package, which needs apt-get"; exit 0; fi; \
+	echo "unpacking Debian's libfaketime into $(@D), once"; \
+	rm -rf $(@D) && mkdir -p $(@D) && cd $(@D) && \
+	{ apt-get -qq download libfaketime 2>/dev/null || { apt-get -qq update && apt-get -qq download libfaketime; } \
+		|| { echo "no libfaketime: apt-get does not find it"; exit 0; }; } && \
+	dpkg-deb -x libfaketime_*.deb . && rm libfaketime_*.deb && touch .installed
+
+engines: $(ENGINES)/npm/.installed $(ENGINES)/elasticmq/.installed $(ENGINES)/ministack/.installed $(ENGINES)/prometheus/.installed $(ENGINES)/libfaketime/.installed ## Install more SQS and DynamoDB engines, Prometheus and libfaketime, for the tests
 
 dev: $(VENV)/.dev ## Run everything in one process and watch sample jobs arrive
 	@$(BIN)/dynein dev

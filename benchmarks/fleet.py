@@ -133,7 +133,7 @@ class World:
         times = ServiceTimes(self.clock, self.calls)
         queues, table = self.queues.connect(times), self.table.connect(times)
         ports = Ports(queues, table, table, table, FakeLedger())
-        deployment = Deployment(Layout(BUCKET_WIDTH_MS, SHARDS), "", "")
+        deployment = Deployment(Layout(BUCKET_WIDTH_MS, SHARDS, SHARDS), "", "", 262_144)
         process = Assembly([DISPATCHER], lambda _: ports, deployment, context, settings, member=name)
         assert process.dispatcher is not None
         stopping = asyncio.Event()

@@ -41,7 +41,7 @@ def packed_messages(
     rng: random.Random, messages: int, jobs_a_message: int, *, shard_count: int, from_ms: int, to_ms: int
 ) -> list[str]:
     """Inbound messages as the API packs them."""
-    signer, seal, raw = TokenSigner([SECRET.encode()]), Seal([SECRET.encode()]), msgspec.Raw(record())
+    signer, seal, raw = TokenSigner([SECRET.encode()]), Seal([SECRET.encode()]), record()
 
     def entry() -> Entry:
         key = _key(rng, shard_count, from_ms, to_ms)

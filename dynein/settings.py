@@ -119,8 +119,8 @@ class Settings(BaseSettings):
     )
     message_bytes_max: Annotated[int, Field(ge=8192, le=1048576)] = Field(
         262144,
-        description="SQS's payload limit for a message and for a batch: 262144, or 1048576 if every destination queue "
-        "has been raised to it.",
+        description="Most bytes in one call to SQS, but for a single message that is larger; and the largest message "
+        "for a queue whose own `MaximumMessageSize` cannot be read.",
     )
     request_bytes_max: Count = Field(16 * 1024 * 1024, description="Largest HTTP request body.")
     http_connections_max: Count = Field(
@@ -186,9 +186,10 @@ class Settings(BaseSettings):
     )
     held_jobs_max: Count = Field(
         20_000,
-        description="Maximum number of jobs held in one ingester's memory. At the maximum it stops receiving, and jobs "
-        "with short delays are late. The default suffices for 2,900 jobs a second for each ingester if all are "
-        "SCHEDULED with a delay of `DYNEIN_HOLD_WINDOW_S`. A large job counts as several: one for each 4 KiB.",
+        description="Maximum number of jobs held in one ingester's memory. At the maximum it stores those that are due "
+        "latest and stops receiving, and jobs with short delays may be late. The default suffices for 2,900 jobs a "
+        "second for each ingester if all are SCHEDULED with a delay of `DYNEIN_HOLD_WINDOW_S`. A large job counts as "
+        "several: one for each 4 KiB.",
     )
 
     # --- Dispatcher -----------------------------------------------------------------------------------------------
@@ -392,8 +393,8 @@ class Settings(BaseSettings):
         """Raise `InvalidSettings` if there is no secret. ``why``: who needs it, and for what."""
         if not self.secrets:
             raise InvalidSettings(
-                f"DYNEIN_TOKEN_SECRETS is needed {why}. Give every process of the deployment, and commands, the same; "
-                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                f"DYNEIN_TOKEN_SECRETS is needed {why}. It is the same for every process and command of a deployment; "
+                "for a new one, make it with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
 
     @property

@@ -13,7 +13,7 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 HERE = Path(__file__).parent
-REAL_PROCESSES = {"acceptance", "benchmarks", "deploy", "monitoring"}
+REAL_PROCESSES = {"acceptance", "benchmarks", "chaos", "deploy", "monitoring"}
 REAL_PROCESSES_TIMEOUT_S = 1200
 """Several waits, each of which fails by itself, and says for what, when it takes as long as only a hang does."""
 

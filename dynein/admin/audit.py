@@ -20,8 +20,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from dynein.core.inbound_message import Entry, pack
 from dynein.core.keys import DUE_MAX_MS, TriggerKey
 from dynein.core.queues import OutgoingMessage, Queues
@@ -67,6 +65,8 @@ class Report(NamedTuple):
 
 FINDINGS_MAX = 1000
 SETTLE_S = 10.0
+REPAIR_S = 600
+"""For so long a trigger that one audit repairs is left alone by the others."""
 _PAGE = 250
 
 
@@ -88,7 +88,8 @@ async def audit(
     """Read every bucket. With ``requeue``, repair what can be. ``progress`` gets buckets done, and of how many.
 
     A repair checks twice, `SETTLE_S` apart: a late write that its ingester is about to correct is stranded for a
-    moment. At most `FINDINGS_MAX` are repaired in one run; run it again for more.
+    moment. At most `FINDINGS_MAX` are repaired in one run; run it again for more. Of several repairs at a time one has
+    each trigger; the others report it as found. So does the next one for `REPAIR_S`, if a repair was cut short.
     """
     records = {record.shard: record for record in await shards.all()}
     places = await store.buckets()
@@ -121,6 +122,8 @@ async def _repair(store: TriggerStore, requeue: Requeue, trigger: Trigger) -> bo
     found = await store.find(trigger.key)
     if found.trigger is None or found.tombstone is not None:
         return True
+    if not await store.reserve(trigger.key, REPAIR_S):
+        return (await store.find(trigger.key)).trigger is None
     await requeue(trigger)
     return not await store.remove([trigger.key])
 
@@ -129,7 +132,7 @@ def requeue_by(queues: Queues, destinations: Destinations, inbound_queue: str, s
     """A `Requeue` that goes through the inbound queue."""
 
     async def requeue(trigger: Trigger) -> None:
-        body = pack([Entry(trigger.token, "", msgspec.Raw(trigger.record))], seal)
+        body = pack([Entry(trigger.token, "", trigger.record)], seal)
         destination = await destinations.resolve(inbound_queue)
         (failure,) = await queues.send(destination.url, [OutgoingMessage(body, {})])
         if failure is not None:

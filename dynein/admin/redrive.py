@@ -9,6 +9,13 @@ time, with the same token.
 A job that is not due yet stays: dead-lettering does not make it due. (It was dead-lettered when it was ingested,
 because its shard does not exist.)
 
+An inbound message stays that has a job due more than 14 days ago. The job may have been cancelled since, or created by
+another submit of the same prepared token, and what records that is deleted 15 days after its due time. A message can be
+older than that: each of the queues keeps it for up to 14 days.
+
+Several redrives may run at a time: what one has received is invisible to the others, for much longer than it takes to
+send it, so each dead letter is redriven by one of them.
+
 The dead-letter queue is a standard queue: jobs of one message group come back in no particular order.
 """
 
@@ -18,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from dynein.admin.redrive_selection import Redrivable, Selection, batches, outgoing
+from dynein.admin.redrive_selection import Redrivable, Selection, batches, may_be_forgotten, outgoing
 from dynein.core.delivered_message import TOKEN_ATTRIBUTE
 from dynein.core.queues import ENTRIES_MAX, Queues, Received
 from dynein.core.seal import Seal
@@ -31,6 +38,11 @@ from dynein.settings import Settings
 
 NOT_DUE = "not due yet: redrive it after its due time"
 """Why a dead letter stays that could be sent."""
+TOO_OLD = (
+    "it has a job due more than 14 days ago, and whether that was cancelled is not known any more: delete the dead "
+    "letter, or submit its jobs anew"
+)
+"""The same."""
 DEAD_LETTERS_MAX = 1000
 """Default bound of one redrive."""
 HELD_MAX = 50_000
@@ -166,6 +178,8 @@ class _Redrive:
                 self._skipped += 1
             elif dead_letter.due_at_ms is not None and dead_letter.due_at_ms > self._clock.now_ms():
                 self._failed[NOT_DUE] += 1
+            elif may_be_forgotten(dead_letter, self._seal, self._clock.now_ms()):
+                self._failed[TOO_OLD] += 1
             else:
                 redrivable.append(Redrivable(message, queue, to_send))
         for batch in batches(redrivable, self._settings.message_bytes_max):

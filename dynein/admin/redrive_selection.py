@@ -12,7 +12,11 @@ from dynein.core.job import decode_job
 from dynein.core.queue_address import name_of
 from dynein.core.queues import OutgoingMessage, Received, message_bytes
 from dynein.core.seal import Seal
+from dynein.core.trigger_store import MARKER_TTL_S
 from dynein.delivery.dead_letter_queue import KIND_JOB, DeadLetter
+
+INGEST_WITHIN_S = 86_400
+"""What a redriven inbound message may take until an ingester has looked up its jobs' tombstones."""
 
 
 class Selection(NamedTuple):
@@ -64,7 +68,18 @@ def outgoing(
     if name_of(job.queue) in own_queues:
         raise ValueError("the job is for one of Dynein's own queues")
     fifo = job.queue.endswith(".fifo")
-    return job.queue, outgoing_message(job, dead_letter.token, dead_letter.due_at_ms, fifo=fifo)
+    return job.queue, outgoing_message(job, dead_letter.token, dead_letter.due_at_ms + job.lead_ms, fifo=fifo)
+
+
+def may_be_forgotten(dead_letter: DeadLetter, seal: Seal, now_ms: int) -> bool:
+    """Could the tombstone or the claim of one of its jobs have been deleted, or be before it is ingested?
+
+    Only of an inbound message, which goes back to an ingester. A dead-lettered job could not be cancelled any more.
+    """
+    if dead_letter.kind == KIND_JOB:
+        return False
+    due_min_ms = now_ms - (MARKER_TTL_S - INGEST_WITHIN_S) * 1000
+    return any(arrival.key.due_at_ms < due_min_ms for arrival in unpack(dead_letter.body, seal).arrivals)
 
 
 def batches(dead_letters: Sequence[Redrivable], message_bytes_max: int) -> Iterator[list[Redrivable]]:

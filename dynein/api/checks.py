@@ -1,7 +1,7 @@
 """Checks names, characters and sizes against what SQS and DynamoDB accept. Pure; every function raises `InvalidField`.
 
 A job that passes these can be delivered as far as its content goes. Sizes are UTF-8 bytes of what will really be sent
-or stored: with our attributes, our JSON escaping and our packing added.
+or stored: with our attributes and our packing added.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import string
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import NamedTuple
 
 from dynein.core.delivered_message import PREFIX, own_attributes_count, user_attributes_max
 from dynein.core.inbound_message import ENTRY_OVERHEAD_BYTES, PACK_OVERHEAD_BYTES
@@ -113,14 +114,23 @@ def attributes(user: Mapping[str, Attribute], *, named: bool, base64_body: bool)
         _attribute_value(field, attribute)
 
 
-def sizes(field: str, *, message_bytes: int, record_bytes: int, message_bytes_max: int, scheduled: bool) -> None:
+class SizeLimits(NamedTuple):
+    """What each place takes that a job may have to go to."""
+
+    queue_bytes: int
+    """The largest message of its destination queue."""
+    own_bytes: int
+    """The largest message of the inbound and of the dead-letter queue."""
+
+
+def sizes(field: str, limits: SizeLimits, *, message_bytes: int, record_bytes: int, scheduled: bool) -> None:
     """The job fits everywhere it may have to go. ``field`` gets the error: the body, as the largest part of a job."""
-    _fits(field, "the message with its attributes", message_bytes, message_bytes_max)
+    _fits(field, "the message with its attributes", message_bytes, limits.queue_bytes)
     if not scheduled:
         return
     inbound_bytes = record_bytes + ENTRY_OVERHEAD_BYTES + PACK_OVERHEAD_BYTES
-    _fits(field, "the job as written to the inbound queue", inbound_bytes, message_bytes_max)
-    _fits(field, "the job as a dead letter", record_bytes + OVERHEAD_BYTES, message_bytes_max)
+    _fits(field, "the job as written to the inbound queue", inbound_bytes, limits.own_bytes)
+    _fits(field, "the job as a dead letter", record_bytes + OVERHEAD_BYTES, limits.own_bytes)
     _fits(field, "the job as a DynamoDB item", record_bytes + ITEM_OVERHEAD_BYTES, ITEM_BYTES_MAX)
 
 

@@ -10,8 +10,9 @@ from msgspec import UNSET
 from dynein.api import checks
 from dynein.api.decoding import decode_attributes
 from dynein.api.due_time import MS_PER_DAY
-from dynein.api.policy import KIND_OF, When, choose_policy, due_at_ms, due_by_token_ms
-from dynein.api.schemas import JobRequest
+from dynein.api.job_warnings import warnings_of
+from dynein.api.policy import KIND_OF, When, choose_policy, due_at_ms, due_by_token_ms, send_at_ms
+from dynein.api.schemas import JobRequest, JobWarning
 from dynein.core.delivered_message import has_room_for_traceparent, outgoing_bytes
 from dynein.core.job import Job, Policy, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
@@ -37,6 +38,12 @@ class Draft(NamedTuple):
     """The size of the message that will be delivered."""
     record: bytes
     """The job as `dynein.core.job.encode_job` wrote it; empty unless it is SCHEDULED."""
+    warnings: tuple[JobWarning, ...]
+
+    @property
+    def wanted_at_ms(self) -> int:
+        """When the caller wants it on its queue. It is sent earlier if that queue delays every message."""
+        return self.due_at_ms + self.job.lead_ms
 
 
 def draft(
@@ -46,9 +53,12 @@ def draft(
     key: TriggerKey,
     signer: TokenSigner,
     settings: Settings,
+    own_bytes_max: int,
     traceparent: str | None = None,
 ) -> Draft:
     """Check ``request`` and choose its policy. ``key``: id and shard of a new job; a prepared token has its own.
+
+    ``own_bytes_max``: the largest message of the inbound and of the dead-letter queue.
 
     ``traceparent``: the trace context of the HTTP request; one in ``request`` itself takes precedence.
 
@@ -61,6 +71,10 @@ def draft(
         due_ms = due_at_ms(when, now_ms, delay_max_days=settings.delay_max_days)
     else:
         due_ms = due_by_token_ms(when, prepared.key.due_at_ms)
+    wanted_ms = due_ms
+    if request.allow_for_queue_delay:
+        due_ms = send_at_ms(due_ms, now_ms, destination.imposed_delay_s, prepared=prepared is not None)
+        job = msgspec.structs.replace(job, lead_ms=wanted_ms - due_ms)
     policy = choose_policy(
         request.policy or Policy.AUTO,
         due_ms,
@@ -71,28 +85,31 @@ def draft(
     )
     new = TriggerKey(due_ms, key.job_id, key.shard)
     token = request.token or signer.sign(JobRef(KIND_OF[policy], new))
+    unsized = Draft(
+        token,
+        policy,
+        due_ms,
+        job,
+        0,
+        b"",
+        warnings_of(job, destination, in_order=prepared is None or prepared.key.shard == key.shard),
+    )
+    limits = checks.SizeLimits(destination.message_bytes_max or settings.message_bytes_max, own_bytes_max)
     try:
-        return _sized(Draft(token, policy, due_ms, job, 0, b""), field, settings)
+        return _sized(unsized, field, limits)
     except InvalidField:
         if job.traceparent is None:
             raise
-        untraced = msgspec.structs.replace(job, traceparent=None)
-        return _sized(Draft(token, policy, due_ms, untraced, 0, b""), field, settings)
+        return _sized(unsized._replace(job=msgspec.structs.replace(job, traceparent=None)), field, limits)
 
 
-def _sized(new: Draft, field: str, settings: Settings) -> Draft:
+def _sized(new: Draft, field: str, limits: checks.SizeLimits) -> Draft:
     """The draft with its sizes and its record. Raises `InvalidField` for ``field`` when it is too large."""
-    size = outgoing_bytes(new.job, new.due_at_ms)
+    size = outgoing_bytes(new.job, new.wanted_at_ms)
     scheduled = new.policy is Policy.SCHEDULED
     record = encode_job(new.job) if scheduled else b""
-    checks.sizes(
-        field,
-        message_bytes=size,
-        record_bytes=len(record),
-        message_bytes_max=settings.message_bytes_max,
-        scheduled=scheduled,
-    )
-    return Draft(new.token, new.policy, new.due_at_ms, new.job, size, record)
+    checks.sizes(field, limits, message_bytes=size, record_bytes=len(record), scheduled=scheduled)
+    return new._replace(message_bytes=size, record=record)
 
 
 def _job(

@@ -27,7 +27,7 @@ def accepted(drafts: Iterable[Draft], caller: Caller) -> None:
             token=job.token,
             queue=job.job.queue,
             policy=job.policy,
-            due_at_ms=job.due_at_ms,
+            due_at_ms=job.wanted_at_ms,
             request_id=caller.request_id,
             trace_id=trace_id_of(job.job.traceparent),
         )

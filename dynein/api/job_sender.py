@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
-
 from dynein.api.direct_sender import DirectJob, DirectSender
 from dynein.api.drafting import Draft
 from dynein.api.due_time import MS_PER_S
@@ -39,10 +37,10 @@ class JobSender:
         ``create_id`` is empty but for a prepared token: only of such a job may there be many creates to tell apart.
         """
         if draft.policy is Policy.SCHEDULED:
-            entry = Entry(draft.token, create_id, msgspec.Raw(draft.record))
+            entry = Entry(draft.token, create_id, draft.record)
             return self._inbound.submit(entry, near=draft.due_at_ms - now_ms <= self._near_ms)
         delay_until_ms = draft.due_at_ms if draft.policy is Policy.SQS_DELAYED else None
-        message = outgoing_message(draft.job, draft.token, draft.due_at_ms, fifo=destination.fifo)
+        message = outgoing_message(draft.job, draft.token, draft.wanted_at_ms, fifo=destination.fifo)
         job = DirectJob(message, draft.message_bytes, delay_until_ms, draft.job.queue)
         return self._direct.submit(destination.url, job)
 

@@ -1,4 +1,4 @@
-"""Makes the keys of new jobs: a random id, and the shard that follows from it and from the table's shard count."""
+"""Makes the keys of new jobs: an id, and the shard that follows from it, or from the message group on a FIFO queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import base64
 from collections.abc import Callable
 
-from dynein.core.keys import JOB_ID_BYTES, TriggerKey, shard_of
+from dynein.core.keys import RANDOM_BYTES, FifoGroup, TriggerKey, fifo_shard_of, make_job_id, shard_of
 from dynein.core.shard_records import Layout, ShardRecords
 from dynein.errors import NotBootstrapped
 from dynein.runtime.context import Context
@@ -30,11 +30,19 @@ class KeyMaker:
         self._layout = layout
         self._context = context
         self._random_bytes = random_bytes
+        self._last_us = 0
 
-    def new_key(self) -> TriggerKey:
-        """The id and shard of a new job. Its due time is still to be filled in."""
-        job_id = self._random_bytes(JOB_ID_BYTES)
-        return TriggerKey(0, job_id, shard_of(job_id, self._layout.shard_count))
+    def new_key(self, group: FifoGroup | None = None) -> TriggerKey:
+        """The id and shard of a new job. Its due time is still to be filled in.
+
+        Each id is larger than the one before, though the wall clock may be set back: jobs that are due at the same
+        time are read, and sent, in the order of their ids.
+        """
+        self._last_us = max(self._last_us + 1, self._context.clock.now_ms() * 1000)
+        job_id = make_job_id(self._last_us, self._random_bytes(RANDOM_BYTES))
+        if group is None:
+            return TriggerKey(0, job_id, shard_of(job_id, self._layout.shard_count))
+        return TriggerKey(0, job_id, fifo_shard_of(group, self._layout.fifo_shard_count))
 
     def create_id(self) -> str:
         """Tells apart the creates of one prepared token, of which the ingester lets the first go ahead."""

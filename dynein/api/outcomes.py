@@ -36,17 +36,17 @@ class OutcomeRecorder:
 
     def record(self, outcomes: Sequence[Outcome], caller: Caller) -> None:
         """Record the outcomes of one request."""
-        self._count_accepted([o.result for o in outcomes if isinstance(o.result, Accepted)])
+        accepted = [o.draft for o in outcomes if o.draft is not None and isinstance(o.result, Accepted)]
+        self._count_accepted(accepted)
         errors = [(o.result, o.request) for o in outcomes if isinstance(o.result, DyneinError)]
         for error, request in errors:
             self.record_refused(error, caller, request)
         if errors:
             job_log.turned_away((error for error, _ in errors), caller)
         if caller.span is not None or JOB_ACCEPTED.enabled:
-            drafts = [o.draft for o in outcomes if o.draft is not None and isinstance(o.result, Accepted)]
-            job_log.accepted(drafts, caller)
+            job_log.accepted(accepted, caller)
             if caller.span is not None:
-                caller.span.accepted([draft.token for draft in drafts], [draft.job.queue for draft in drafts])
+                caller.span.accepted([draft.token for draft in accepted], [draft.job.queue for draft in accepted])
 
     def record_refused(self, error: DyneinError, caller: Caller, request: JobRequest | None = None) -> None:
         """Record a job that was refused; without ``request``, one that could not even be decoded."""
@@ -55,9 +55,12 @@ class OutcomeRecorder:
             queue, token = (None, None) if request is None else (request.queue, request.token)
             job_log.refused(error, caller, queue=queue, token=token)
 
-    def _count_accepted(self, jobs: Sequence[Accepted]) -> None:
+    def _count_accepted(self, jobs: Sequence[Draft]) -> None:
         for policy, accepted in Counter(job.policy for job in jobs).items():
             self._telemetry.accepted.labels(policy.value).inc(accepted)
+        for job in jobs:
+            for warning in job.warnings:
+                self._telemetry.warned.labels(warning.code, self._telemetry.queue_label(job.job.queue)).inc()
         self._tally.add_all(Flow.ACCEPTED, [job.due_at_ms for job in jobs])
         # What its destination queue has acknowledged, delayed by SQS or not, has left Dynein.
         self._tally.add_all(Flow.DELIVERED, [job.due_at_ms for job in jobs if job.policy is not Policy.SCHEDULED])

@@ -84,6 +84,20 @@ def due_by_token_ms(when: When, token_due_at_ms: int) -> int:
     return token_due_at_ms
 
 
+def send_at_ms(due_ms: int, now_ms: int, queue_delay_s: int, *, prepared: bool) -> int:
+    """When to send a job that is to become visible at ``due_ms`` on a queue that delays every message.
+
+    Never before now. Raises `InvalidField` if its prepared token has fixed the time already.
+    """
+    if prepared and queue_delay_s:
+        raise InvalidField(
+            "allow_for_queue_delay",
+            "came too late: a prepared token fixes when the job is sent.",
+            f"Prepare a token for {queue_delay_s} s before the job is due, and leave this out.",
+        )
+    return max(min(now_ms, due_ms), due_ms - queue_delay_s * MS_PER_S)
+
+
 def choose_policy(policy: Policy, due_ms: int, now_ms: int, *, fifo: bool, cancellable: bool, prepared: bool) -> Policy:
     """The policy that the job gets: any but AUTO. Raises `InvalidField` for one that is impossible."""
     wait_ms = due_ms - now_ms

@@ -123,7 +123,9 @@ def _batch_response(outcomes: Sequence[Accepted | DyneinError]) -> Response:
                 headers.update(headers_of(outcome))
         else:
             accepted += 1
-            results.append(BatchItem(202, outcome.token, outcome.policy, outcome.due_at, outcome.due_at_ms))
+            results.append(
+                BatchItem(202, outcome.token, outcome.policy, outcome.due_at, outcome.due_at_ms, outcome.warnings)
+            )
     return _response(200, BatchAnswer(accepted, len(results) - accepted, results), headers)
 
 

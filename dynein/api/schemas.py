@@ -85,10 +85,23 @@ class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, 
         ),
     ] = UNSET
     message_group_id: Annotated[
-        str | None, Meta(description="Message group. Needed on a FIFO queue; on a standard one it is passed on.")
+        str | None,
+        Meta(
+            description="Message group. Needed on a FIFO queue, where the scheduled jobs of a group are sent by due "
+            "time, and at the same due time in the order in which they were accepted. On a standard queue it is passed "
+            "on (SQS's fair queues)."
+        ),
     ] = None
     deduplication_id: Annotated[
         str | None, Meta(description="Deduplication id, on a FIFO queue only. Left out: the job's token.")
+    ] = None
+    allow_for_queue_delay: Annotated[
+        bool | None,
+        Meta(
+            description="A FIFO queue with a `DelaySeconds` of its own keeps every message invisible for that long. "
+            "True: send the job that much earlier, so that it becomes visible when it is due. On a standard queue no "
+            "job needs it: messages are sent to become visible at their due time, whatever the queue's own delay."
+        ),
     ] = None
     token: Annotated[
         str | None,
@@ -116,6 +129,14 @@ class PrepareRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
     run_at: RunAt = None
     delay: Delay = None
+    queue: Annotated[
+        str | None,
+        Meta(description="The queue of that job, with `message_group_id`, if it is a FIFO queue: keeps it in order."),
+    ] = None
+    message_group_id: Annotated[
+        str | None,
+        Meta(description="The message group of that job. Without it, the job has no place among those of its group."),
+    ] = None
 
 
 Token = Annotated[str, Meta(description="Names the job. Opaque and URL-safe.", examples=[TOKEN_EXAMPLE])]
@@ -123,13 +144,29 @@ DueAt = Annotated[str, Meta(description="Due time, UTC.", examples=[DUE_EXAMPLE]
 DueAtMs = Annotated[int, Meta(description="Due time, milliseconds since 1970.", examples=[DUE_MS_EXAMPLE])]
 
 
-class Accepted(Struct, frozen=True, gc=False):
+class JobWarning(Struct, frozen=True, gc=False):
+    """Something about an accepted job that its caller most likely does not want."""
+
+    code: Annotated[
+        str, Meta(description="Names the kind of warning; never changes.", examples=["queue-delays-messages"])
+    ]
+    detail: Annotated[str, Meta(description="What will happen.")]
+    fix: Annotated[str, Meta(description="What to do about it.")]
+
+
+Warnings = Annotated[
+    tuple[JobWarning, ...] | UnsetType, Meta(description="What may be wrong with this job; left out if nothing is.")
+]
+
+
+class Accepted(Struct, frozen=True, gc=False, omit_defaults=True):
     """An accepted job: SQS has acknowledged it."""
 
     token: Token
     policy: Annotated[Policy, Meta(description="The policy chosen, or asked for; never `AUTO`.")]
     due_at: DueAt
     due_at_ms: DueAtMs
+    warnings: Warnings = UNSET
 
 
 class Prepared(Struct, frozen=True):
@@ -206,6 +243,7 @@ class BatchItem(Struct, frozen=True, omit_defaults=True, gc=False):
     policy: Policy | UnsetType = UNSET
     due_at: DueAt | UnsetType = UNSET
     due_at_ms: DueAtMs | UnsetType = UNSET
+    warnings: Warnings = UNSET
     problem: Problem | UnsetType = UNSET
 
 

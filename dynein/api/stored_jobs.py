@@ -28,8 +28,6 @@ would be lost. The dispatcher cannot tell the two cases apart, therefore the API
 
 from __future__ import annotations
 
-import contextlib
-
 from msgspec import UNSET, UnsetType
 
 from dynein.api import job_log
@@ -37,7 +35,7 @@ from dynein.api.caller import ANONYMOUS, Caller
 from dynein.api.due_time import format_rfc3339
 from dynein.api.policy import POLICY_OF, When, due_at_ms
 from dynein.api.schemas import CancelledJob, JobStatus, MovedJob, MoveRequest
-from dynein.core.job import decode_job
+from dynein.core.job import Job, decode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import TriggerKey
 from dynein.core.ledger import Flow
@@ -145,10 +143,11 @@ class StoredJobs:
             raise _conflict(ref, outcome)
 
     async def _move(self, token: str, ref: JobRef, due_ms: int) -> MovedJob:
-        key = await self._free_key(ref.key, due_ms)
+        lead_ms = await self._lead_ms(ref.key)
+        key = await self._free_key(ref.key, due_ms - lead_ms)
         if key == ref.key:
             await self._check_stays(token)
-            return _moved(token, token, key)
+            return _moved(token, token, key, lead_ms)
         new_token = self._signer.sign(JobRef(ref.kind, key))
         # The stored record moves along; this one is a placeholder.
         try:
@@ -159,13 +158,19 @@ class StoredJobs:
         if outcome is Moved.MOVED:
             self._tally.add(Flow.MOVED_OUT, ref.key.due_at_ms)
             self._tally.add(Flow.MOVED_IN, key.due_at_ms)
-            return _moved(new_token, token, key)
+            return _moved(new_token, token, key, lead_ms)
         tombstone = outcome if isinstance(outcome, Tombstone) else await self._tombstone(ref.key)
         if tombstone is not None and tombstone.moved_to == new_token and await self._tombstone(key) is None:
-            return _moved(new_token, token, key)  # an earlier call succeeded, whose response was lost
+            return _moved(new_token, token, key, lead_ms)  # an earlier call succeeded, whose response was lost
         if tombstone is None and outcome is Moved.NOT_STORED:
             raise Conflict("not-stored-yet", "The job is on its way into the trigger store, or was never created.")
         raise _conflict(ref, tombstone)
+
+    async def _lead_ms(self, key: TriggerKey) -> int:
+        """How long before its caller wants it on its queue the job at ``key`` is sent."""
+        found = await self._triggers.find(key)
+        job = None if found.trigger is None else _readable(found.trigger.record)
+        return 0 if job is None else job.lead_ms
 
     async def _free_key(self, key: TriggerKey, due_ms: int) -> TriggerKey:
         """The key that a job at ``key`` moves to: due at ``due_ms``, or at the first millisecond after it that is free.
@@ -192,8 +197,17 @@ class StoredJobs:
         return (await self._triggers.find(key)).tombstone
 
 
-def _moved(token: str, previous: str, key: TriggerKey) -> MovedJob:
-    return MovedJob(token, format_rfc3339(key.due_at_ms), key.due_at_ms, previous)
+def _moved(token: str, previous: str, key: TriggerKey, lead_ms: int = 0) -> MovedJob:
+    due_ms = key.due_at_ms + lead_ms
+    return MovedJob(token, format_rfc3339(due_ms), due_ms, previous)
+
+
+def _readable(record: bytes) -> Job | None:
+    """The job, unless its record cannot be decoded: ``dynein audit`` reports such a record."""
+    try:
+        return decode_job(record)
+    except ValueError:
+        return None
 
 
 def _check_in_store(ref: JobRef, done: str) -> None:
@@ -221,20 +235,16 @@ def _status(
     moved_to: str | UnsetType = UNSET,
     record: bytes | None = None,
 ) -> JobStatus:
-    queue: str | UnsetType = UNSET
-    name: str | None = None
-    if record is not None:
-        with contextlib.suppress(ValueError):  # `dynein audit` reports a record that cannot be decoded
-            job = decode_job(record)
-            queue, name = job.queue, job.name
+    job = None if record is None else _readable(record)
+    due_ms = ref.key.due_at_ms if job is None else ref.key.due_at_ms + job.lead_ms
     return JobStatus(
         token,
         state,
         POLICY_OF[ref.kind],
-        format_rfc3339(ref.key.due_at_ms),
-        ref.key.due_at_ms,
+        format_rfc3339(due_ms),
+        due_ms,
         cancellable=cancellable,
-        queue=queue,
-        name=UNSET if name is None else name,
+        queue=UNSET if job is None else job.queue,
+        name=UNSET if job is None or job.name is None else job.name,
         moved_to=moved_to,
     )

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from dynein.api.caller import ANONYMOUS, Caller
 from dynein.api.destination_lookup import DestinationLookup
 from dynein.api.drafting import Draft, draft
@@ -28,7 +30,9 @@ from dynein.api.schemas import (
 from dynein.api.send_result import SendResult
 from dynein.api.stored_jobs import StoredJobs
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
+from dynein.core.keys import FifoGroup
 from dynein.core.ports import Deployment, Ports
+from dynein.core.queue_address import name_of
 from dynein.core.queues import Destination
 from dynein.delivery.destinations import Destinations
 from dynein.errors import DyneinError, RateLimited, Unavailable, as_result
@@ -67,6 +71,7 @@ class Submissions:
         self._signer = signer
         self.clock = context.clock
         self._settings = settings
+        self._own_bytes_max = deployment.own_bytes_max
         self._rates = RateLimits(settings.destination_rate_per_s, settings.destination_burst_s)
         self._keys = KeyMaker(ports.shards, deployment.layout, context, random_bytes)
         self._sender = JobSender(ports.queues, destinations, deployment.inbound_url, context, settings)
@@ -116,7 +121,7 @@ class Submissions:
         """A token for a job that is yet to be submitted. Nothing is stored."""
         when = When(request.run_at, request.delay)
         due_ms = due_at_ms(when, self.clock.now_ms(), delay_max_days=self._settings.delay_max_days)
-        key = self._keys.new_key()._replace(due_at_ms=due_ms)
+        key = self._keys.new_key(_group(request))._replace(due_at_ms=due_ms)
         token = self._signer.sign(JobRef(TokenKind.PREPARED, key))
         return Prepared(token, format_rfc3339(due_ms), due_ms)
 
@@ -148,12 +153,26 @@ class Submissions:
             return RateLimited(f"More than {limit} are submitted to {request.queue}.", retry_after_s=wait_s)
         try:
             ready = draft(
-                request, destination, now_ms, self._keys.new_key(), self._signer, self._settings, caller.traceparent
+                request,
+                destination,
+                now_ms,
+                self._keys.new_key(_group(request)),
+                self._signer,
+                self._settings,
+                self._own_bytes_max,
+                caller.traceparent,
             )
             create_id = "" if request.token is None else self._keys.create_id()
             return _Dispatched(ready, self._sender.send(ready, destination, create_id, now_ms))
         except DyneinError as error:
             return as_result(error)
+
+
+def _group(request: JobRequest | PrepareRequest) -> FifoGroup | None:
+    """Whose order the job is to be in."""
+    if request.queue is None or request.message_group_id is None or not request.queue.endswith(".fifo"):
+        return None
+    return FifoGroup(name_of(request.queue), request.message_group_id)
 
 
 async def _result_of(dispatched: _Dispatched) -> Accepted | DyneinError:
@@ -167,4 +186,5 @@ async def _result_of(dispatched: _Dispatched) -> Accepted | DyneinError:
         return Unavailable("the send failed unexpectedly; the job may have been sent all the same")
     if result is not None:
         return result
-    return Accepted(ready.token, ready.policy, format_rfc3339(ready.due_at_ms), ready.due_at_ms)
+    due_ms = ready.wanted_at_ms
+    return Accepted(ready.token, ready.policy, format_rfc3339(due_ms), due_ms, ready.warnings or UNSET)

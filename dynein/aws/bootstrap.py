@@ -17,6 +17,7 @@ from dynein.aws.clients import Clients
 from dynein.aws.dynamodb.layout import bootstrap_table
 from dynein.aws.errors import error_code, queue_error
 from dynein.aws.ports import aws_table
+from dynein.core.queues import MESSAGE_BYTES_MAX
 from dynein.errors import FatalError, UnknownQueue
 from dynein.runtime.context import Context
 from dynein.settings import Settings
@@ -29,6 +30,13 @@ RETENTION_S = 14 * 24 * 3600
 RECEIVES_MAX = 100
 """An inbound message received this often without being finished moves to the dead-letter queue. Generous: a
 crash-looping ingester or a long outage must not put good jobs there."""
+
+
+_SIZE = "MaximumMessageSize"
+_SIZES = (MESSAGE_BYTES_MAX, 262_144)
+"""What our queues are to take, in bytes: as much as SQS allows. On its way a job takes some bytes more than the message
+that is delivered, and one that its destination queue takes must not be too large for ours. Some emulators refuse the
+first and know only what was SQS's limit until 2025."""
 
 
 class Step(NamedTuple):
@@ -51,19 +59,18 @@ async def bootstrap(aws: Clients, settings: Settings, context: Context) -> list[
         )
     queues = _Queues(aws.sqs, context)
     try:
-        dead_letter_step, dead_letter_url = await queues.ensure(
+        dead_letter_step, dead_letter_url = await queues.ensure_largest(
             settings.dead_letter_queue, {"MessageRetentionPeriod": str(RETENTION_S)}
         )
         redrive = {
             "deadLetterTargetArn": (await queues.attributes(dead_letter_url))["QueueArn"],
             "maxReceiveCount": RECEIVES_MAX,
         }
-        inbound_step, _ = await queues.ensure(
+        inbound_step, _ = await queues.ensure_largest(
             settings.inbound_queue,
             {
                 "MessageRetentionPeriod": str(RETENTION_S),
                 "VisibilityTimeout": str(settings.visibility_timeout_s),
-                "MaximumMessageSize": str(settings.message_bytes_max),
                 "RedrivePolicy": json.dumps(redrive),
             },
         )
@@ -79,6 +86,16 @@ class _Queues:
     def __init__(self, sqs: SQSClient, context: Context) -> None:
         self._sqs = sqs
         self._calls = AwsCalls(sqs, context.telemetry)
+
+    async def ensure_largest(self, name: str, wanted: Mapping[str, str]) -> tuple[Step, str]:
+        """`ensure`, for a queue of the largest messages that the service allows."""
+        for size in _SIZES[:-1]:
+            try:
+                return await self.ensure(name, {**wanted, _SIZE: str(size)})
+            except ClientError as error:
+                if _SIZE not in error.response["Error"].get("Message", ""):
+                    raise
+        return await self.ensure(name, {**wanted, _SIZE: str(_SIZES[-1])})
 
     async def ensure(self, name: str, wanted: Mapping[str, str]) -> tuple[Step, str]:
         """What was done, and the queue's URL."""

@@ -23,6 +23,7 @@ from dynein.core.job import Attribute
 from dynein.core.queue_address import QueueAddresses, is_url
 from dynein.core.queues import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure, call_failure
 from dynein.errors import AccessDenied, DyneinError, Remedy, UnknownQueue
+from dynein.observability.events.delivery import ATTRIBUTES_DENIED
 from dynein.observability.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -52,28 +53,45 @@ class SqsQueues:
     async def resolve(self, queue: str) -> Destination:
         """See `dynein.core.queues.Queues.resolve`. The queue is known by its URL or its ARN, as its policy allows."""
         self._addresses.check(queue)
-        fifo = queue.endswith(".fifo")
         try:
             if is_url(queue):
-                asked = partial(self._client.get_queue_attributes, QueueUrl=queue, AttributeNames=["QueueArn"])
-                await self._run(queue, "GetQueueAttributes", asked)
-                return Destination(queue, fifo)
+                return await self._described(queue)
             found = await self._run(queue, "GetQueueUrl", partial(self._client.get_queue_url, QueueName=queue))
         except AccessDenied as error:
-            if error.__cause__ is not None and error_code(error.__cause__) in FORBIDDEN_CODES:
+            if _forbidden_by_policy(error):
                 # SQS's response to a look-up that a policy forbids, whether the queue exists or not.
                 raise UnknownQueue(queue) from error
             raise
-        return Destination(found["QueueUrl"], fifo)
+        try:
+            return await self._described(found["QueueUrl"])
+        except AccessDenied as error:
+            if not _forbidden_by_policy(error):
+                raise
+            # It exists, and may take messages all the same.
+            ATTRIBUTES_DENIED.log(error, queue=queue)
+            return Destination(found["QueueUrl"], _is_fifo(queue))
+
+    async def _described(self, url: str) -> Destination:
+        asked = partial(self._client.get_queue_attributes, QueueUrl=url, AttributeNames=["All"])
+        response = await self._run(url, "GetQueueAttributes", asked)
+        found = {str(name): value for name, value in (response.get("Attributes") or {}).items()}
+        return Destination(
+            url,
+            _is_fifo(url),
+            delay_s=_number(found, "DelaySeconds") or 0,
+            message_bytes_max=_number(found, "MaximumMessageSize"),
+            retention_s=_number(found, "MessageRetentionPeriod"),
+        )
 
     async def send(self, url: str, messages: Sequence[OutgoingMessage]) -> list[SendFailure | None]:
         """See `dynein.core.queues.Queues.send`."""
         assert 1 <= len(messages) <= ENTRIES_MAX, len(messages)
         entries: list[dict[str, Any]] = []
         unsendable: dict[int, SendFailure] = {}
+        fifo = _is_fifo(url)
         for i, message in enumerate(messages):
             try:
-                entries.append(_entry(_IDS[i], message))
+                entries.append(_entry(_IDS[i], message, fifo=fifo))
             except binascii.Error as error:
                 unsendable[i] = SendFailure("InvalidParameterValue", f"not base64: {error}", Remedy.REJECT)
         results = await self._batch(url, "SendMessageBatch", self._client.send_message_batch, entries)
@@ -185,7 +203,22 @@ class SqsQueues:
         return response
 
 
-def _entry(entry_id: str, message: OutgoingMessage) -> dict[str, Any]:
+def _forbidden_by_policy(error: AccessDenied) -> bool:
+    """Do the credentials work, and only this call is not permitted?"""
+    return error.__cause__ is not None and error_code(error.__cause__) in FORBIDDEN_CODES
+
+
+def _is_fifo(queue: str) -> bool:
+    return queue.endswith(".fifo")
+
+
+def _number(attributes: Mapping[str, str], name: str) -> int | None:
+    """An attribute of a queue; ``None`` if the engine does not have it."""
+    value = attributes.get(name, "")
+    return int(value) if value.isdecimal() else None
+
+
+def _entry(entry_id: str, message: OutgoingMessage, *, fifo: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {"Id": entry_id, "MessageBody": message.body}
     if message.attributes:
         entry["MessageAttributes"] = {
@@ -194,7 +227,8 @@ def _entry(entry_id: str, message: OutgoingMessage) -> dict[str, Any]:
             else {"DataType": attribute.type, "StringValue": attribute.value}
             for name, attribute in message.attributes.items()
         }
-    if message.delay_s > 0:
+    if message.delay_s or not fifo:
+        # Also 0: left out, it would be the queue's own delay. A FIFO queue takes none.
         entry["DelaySeconds"] = message.delay_s
     if message.message_group_id is not None:
         entry["MessageGroupId"] = message.message_group_id

@@ -28,7 +28,7 @@ from dynein.client.asynchronous import AsyncClient
 from dynein.client.blocking import Client
 from dynein.client.delivery import Delivery
 from dynein.client.errors import ClientError, NotDone, Refused, Unanswered
-from dynein.client.jobs import Accepted, Job, Moved, Prepared, Status
+from dynein.client.jobs import Accepted, Job, JobWarning, Moved, Prepared, Status
 from dynein.core.job import Policy
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "ClientError",
     "Delivery",
     "Job",
+    "JobWarning",
     "Moved",
     "NotDone",
     "Policy",

@@ -42,9 +42,11 @@ class AsyncClient:
         """See `Client.submit_many`."""
         return await self._drive(flows.submit_many(self._options.patience, list(jobs)))
 
-    async def prepare(self, *, run_at: When | None = None, delay: Delay | None = None) -> Prepared:
+    async def prepare(
+        self, *, run_at: When | None = None, delay: Delay | None = None, group: tuple[str, str] | None = None
+    ) -> Prepared:
         """See `Client.prepare`."""
-        return await self._drive(flows.prepare(self._options.patience, run_at, delay))
+        return await self._drive(flows.prepare(self._options.patience, run_at, delay, group))
 
     async def get(self, token: str) -> Status:
         """See `Client.get`."""

@@ -53,9 +53,11 @@ class Client:
         """Submit any number of jobs; the outcome of each, in order. Raises only `ValueError`, and then sends none."""
         return self._drive(flows.submit_many(self._options.patience, list(jobs)))
 
-    def prepare(self, *, run_at: When | None = None, delay: Delay | None = None) -> Prepared:
+    def prepare(
+        self, *, run_at: When | None = None, delay: Delay | None = None, group: tuple[str, str] | None = None
+    ) -> Prepared:
         """A token for a job. Submit the job with it, as often as needed, until a day after its due time."""
-        return self._drive(flows.prepare(self._options.patience, run_at, delay))
+        return self._drive(flows.prepare(self._options.patience, run_at, delay, group))
 
     def get(self, token: str) -> Status:
         """The state of a job."""

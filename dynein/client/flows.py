@@ -11,7 +11,7 @@ import msgspec
 
 from dynein.client.errors import ClientError
 from dynein.client.exchange import Call, Patience, Pause, Problem, Response, Steps, exchange, read, worth_repeating
-from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, When, encode_job, encode_when
+from dynein.client.jobs import Accepted, Delay, Job, JobWarning, Moved, Prepared, Status, When, encode_job, encode_when
 from dynein.core.job import Policy
 
 BATCH_JOBS_MAX = 1000
@@ -28,6 +28,7 @@ class _BatchItem(msgspec.Struct):
     token: str = ""
     policy: str = ""
     due_at_ms: int = 0
+    warnings: tuple[JobWarning, ...] = ()
     problem: Problem | None = None
 
 
@@ -35,9 +36,14 @@ class _Batch(msgspec.Struct):
     results: list[_BatchItem]
 
 
-def prepare(new_patience: NewPatience, run_at: When | None, delay: Delay | None) -> Steps[Prepared]:
-    """A token for a job that is yet to be submitted."""
-    call = Call("POST", "/v1/tokens", msgspec.json.encode(encode_when(run_at, delay)))
+def prepare(
+    new_patience: NewPatience, run_at: When | None, delay: Delay | None, group: tuple[str, str] | None = None
+) -> Steps[Prepared]:
+    """A token for a job that is yet to be submitted. ``group``: its FIFO queue and message group, if it has one."""
+    fields = encode_when(run_at, delay)
+    if group is not None:
+        fields |= {"queue": group[0], "message_group_id": group[1]}
+    call = Call("POST", "/v1/tokens", msgspec.json.encode(fields))
     response = yield from exchange(call, new_patience())
     return read(response, Prepared)
 
@@ -45,7 +51,8 @@ def prepare(new_patience: NewPatience, run_at: When | None, delay: Delay | None)
 def submit(new_patience: NewPatience, job: Job, *, once: bool) -> Steps[Accepted]:
     """One job. ``once``: with a token taken first."""
     if once and job.token is None:
-        prepared = yield from prepare(new_patience, job.run_at, job.delay)
+        group = (job.queue, job.message_group_id) if job.message_group_id is not None else None
+        prepared = yield from prepare(new_patience, job.run_at, job.delay, group)
         job = dataclasses.replace(job, token=prepared.token, run_at=None, delay=None)
     call = Call("POST", "/v1/jobs", encode_job(job), repeatable=job.token is not None)
     response = yield from exchange(call, new_patience())
@@ -119,7 +126,7 @@ def _submit_batch(call: Call, jobs: int, patience: Patience) -> Steps[list[Outco
 
 def _outcome(item: _BatchItem, response: Response) -> Outcome:
     if item.status < HTTPStatus.BAD_REQUEST:
-        return Accepted(item.token, item.due_at_ms, Policy(item.policy))
+        return Accepted(item.token, item.due_at_ms, Policy(item.policy), item.warnings)
     assert item.problem is not None, item
     return item.problem.error(response.request_id)
 

@@ -45,6 +45,8 @@ class Job:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     message_group_id: str | None = None
     deduplication_id: str | None = None
+    allow_for_queue_delay: bool = False
+    """On a FIFO queue that delays every message: send it that much earlier."""
     token: str | None = None
     """A prepared one: however often the job is submitted with it, it is delivered once."""
     traceparent: str | None = None
@@ -65,10 +67,19 @@ class _Due(Struct, frozen=True):
         return moment(self.due_at_ms)
 
 
+class JobWarning(Struct, frozen=True):
+    """Something about an accepted job that you most likely do not want."""
+
+    code: str
+    detail: str
+    fix: str
+
+
 class Accepted(_Due, frozen=True):
     """An accepted job: SQS has acknowledged it. ``policy`` is the one chosen, never `Policy.AUTO`."""
 
     policy: Policy
+    warnings: tuple[JobWarning, ...] = ()
 
 
 class Prepared(_Due, frozen=True):
@@ -105,6 +116,7 @@ def encode_job(job: Job) -> bytes:
         "attributes": {name: _attribute(value) for name, value in job.attributes.items()} or None,
         "message_group_id": job.message_group_id,
         "deduplication_id": job.deduplication_id,
+        "allow_for_queue_delay": job.allow_for_queue_delay or None,
         "token": job.token,
         "traceparent": job.traceparent,
     }

@@ -28,10 +28,15 @@ class DueJob(NamedTuple):
     job: Job
     may_send: Callable[[], bool]
 
+    @property
+    def wanted_at_ms(self) -> int:
+        """When the caller wants it on its queue. It is sent earlier if that queue delays every message."""
+        return self.trigger.key.due_at_ms + self.job.lead_ms
+
     def message(self, *, fifo: bool) -> OutgoingMessage:
         """What the destination gets."""
-        return outgoing_message(self.job, self.trigger.token, self.trigger.key.due_at_ms, fifo=fifo)
+        return outgoing_message(self.job, self.trigger.token, self.wanted_at_ms, fifo=fifo)
 
     def size(self) -> int:
         """The size of that in bytes, as SQS counts."""
-        return outgoing_bytes(self.job, self.trigger.key.due_at_ms)
+        return outgoing_bytes(self.job, self.wanted_at_ms)

@@ -1,11 +1,14 @@
 """The inbound message: many scheduled jobs packed into one SQS message, and its codec.
 
 SQS bills a message by 64 KiB chunk and a batch by ten, so a full message carries hundreds of jobs for the price of
-one. The body is JSON: SQS takes only text, and only XML-legal characters (the API has checked every job for that)::
+one. The body is text, and only of XML-legal characters, because SQS takes nothing else (the API has checked every job
+for that): a line of JSON, then the jobs' records, one after another, as they are::
 
-    {"v": 2, "mac": "SIGNATURE", "jobs": [["TOKEN", "CREATE ID", {the job's record}], ...]}
+    {"v":3,"mac":"SIGNATURE","jobs":[["TOKEN","CREATE ID"], ...],"bytes":[LENGTH OF ITS RECORD, ...]}
+    RECORDRECORD...
 
-The signature covers the text of the list, byte for byte, and is verified before anything in the list is decoded.
+The signature covers the text of both lists, and the records, byte for byte, and is verified before anything in them is
+decoded.
 """
 
 from __future__ import annotations
@@ -21,17 +24,17 @@ from dynein.core.seal import Seal
 from dynein.core.trigger import Trigger
 from dynein.errors import InvalidToken
 
-FORMAT = 2
+FORMAT = 3
 _USE = f"inbound message, format {FORMAT}"
 ENTRY_OVERHEAD_BYTES = 96
-"""Upper bound of what an entry adds to its job record: token, create id, quotes, commas, brackets."""
-PACK_OVERHEAD_BYTES = 64
+"""Upper bound of what an entry adds to its job record: token, create id, length, quotes, commas, brackets."""
+PACK_OVERHEAD_BYTES = 80
 """Upper bound of what a packed message adds to its entries."""
 _HEAD_CHARS_MAX = 2 * PACK_OVERHEAD_BYTES
 """What comes before the entries ends there, in every format so far."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Entry(NamedTuple):
     """One job in a packed message."""
 
     token: str
@@ -41,18 +44,27 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Empty where there are no creates to distinguish: the token was made with the job; or the job is put back on its way
     (``dynein audit --repair``), and its claim was made long ago by a create whose id is no longer known.
     """
-    record: msgspec.Raw
+    record: bytes
+    """The job as `dynein.core.job.encode_job` wrote it."""
 
     @property
     def size(self) -> int:
         """Bytes this entry takes in a packed message, rounded up."""
-        return len(bytes(self.record)) + ENTRY_OVERHEAD_BYTES
+        return len(self.record) + ENTRY_OVERHEAD_BYTES
 
 
-class _Message(msgspec.Struct, frozen=True):
+class _Head(msgspec.Struct, frozen=True):
     format: int = msgspec.field(name="v")
     entries: msgspec.Raw = msgspec.field(name="jobs")
+    sizes: msgspec.Raw = msgspec.field(name="bytes", default=msgspec.Raw(b""))
     signature: str = msgspec.field(name="mac", default="")
+
+
+class _Named(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An entry in the first line: without its record."""
+
+    token: str
+    create_id: str
 
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
@@ -84,15 +96,17 @@ class Unpacked(NamedTuple):
 
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(_Message)
-_ENTRIES_DECODER = msgspec.json.Decoder(list[Entry])
-_ENTRY_DECODER = msgspec.json.Decoder(Entry)
-_RAW_ENTRIES_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
+_DECODER = msgspec.json.Decoder(_Head)
+_ENTRY_DECODER = msgspec.json.Decoder(_Named)
+_ENTRIES_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
+_SIZES_DECODER = msgspec.json.Decoder(list[int])
 
 
 def pack(entries: Sequence[Entry], seal: Seal) -> str:
     """One inbound message body."""
-    return _message(_ENCODER.encode(list(entries)), seal)
+    named = _ENCODER.encode([(entry.token, entry.create_id) for entry in entries])
+    sizes = _ENCODER.encode([len(entry.record) for entry in entries])
+    return _message(named, sizes, b"".join([entry.record for entry in entries]), seal)
 
 
 def is_pack(body: str) -> bool:
@@ -102,45 +116,50 @@ def is_pack(body: str) -> bool:
 
 def unpack(body: str, seal: Seal) -> Unpacked:
     """Inverse of `pack`. Raises `ValueError` saying what is wrong with a body that this deployment did not write."""
+    line, _, records = body.encode("utf-8", errors="surrogatepass").partition(b"\n")
     try:
-        message = _DECODER.decode(body)
+        head = _DECODER.decode(line)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"not an inbound message: {error}") from error
-    if message.format != FORMAT:
-        raise ValueError(f"inbound format {message.format} is unknown to this version, which reads format {FORMAT}")
-    entries = bytes(message.entries)
-    if not seal.is_ours(message.signature, _USE, entries):
+    if head.format != FORMAT:
+        raise ValueError(f"inbound format {head.format} is unknown to this version, which reads format {FORMAT}")
+    entries, sizes = bytes(head.entries), bytes(head.sizes)
+    if not seal.is_ours(head.signature, _USE, entries, sizes, records):
         raise ValueError(
             "its signature is not this deployment's: another program wrote it, "
             "or an API process with other DYNEIN_TOKEN_SECRETS"
         )
     try:
-        return Unpacked([_arrival(entry) for entry in _ENTRIES_DECODER.decode(entries)], [])
-    except (msgspec.MsgspecError, InvalidToken):
-        return _unpack_each(entries, seal)
-
-
-def _unpack_each(entries: bytes, seal: Seal) -> Unpacked:
-    """Entry by entry, since one of them cannot be read: the others can."""
-    try:
-        raw_entries = _RAW_ENTRIES_DECODER.decode(entries)
+        return _unpacked(_ENTRIES_DECODER.decode(entries), _SIZES_DECODER.decode(sizes), records, seal)
     except msgspec.MsgspecError as error:
         raise ValueError(f"not an inbound message: {error}") from error
+
+
+def _unpacked(entries: Sequence[msgspec.Raw], sizes: Sequence[int], records: bytes, seal: Seal) -> Unpacked:
+    """Entry by entry: one that cannot be read does not take the others with it."""
+    if len(sizes) != len(entries) or any(size < 1 for size in sizes) or sum(sizes) != len(records):
+        raise ValueError("not an inbound message: its records are not as long as it says")
     unpacked = Unpacked([], [])
-    for raw in raw_entries:
+    at = 0
+    for raw, size in zip(entries, sizes, strict=True):
+        record = records[at : at + size]
+        at += size
         try:
-            unpacked.arrivals.append(_arrival(_ENTRY_DECODER.decode(raw)))
+            unpacked.arrivals.append(_arrival(_ENTRY_DECODER.decode(raw), record))
         except (msgspec.MsgspecError, InvalidToken) as error:
             reason = f"an entry of an inbound message cannot be read: {error}"
-            unpacked.unreadable.append(Unreadable(_message(b"[%b]" % bytes(raw), seal), reason))
+            alone = _message(b"[%b]" % bytes(raw), b"[%d]" % size, record, seal)
+            unpacked.unreadable.append(Unreadable(alone, reason))
     return unpacked
 
 
-def _message(entries: bytes, seal: Seal) -> str:
-    return f'{{"v":{FORMAT},"mac":"{seal.sign(_USE, entries)}","jobs":{entries.decode("utf-8")}}}'
+def _message(entries: bytes, sizes: bytes, records: bytes, seal: Seal) -> str:
+    signature = seal.sign(_USE, entries, sizes, records)
+    head = f'{{"v":{FORMAT},"mac":"{signature}","jobs":{entries.decode("utf-8")},"bytes":{sizes.decode("utf-8")}}}'
+    return f"{head}\n{records.decode('utf-8')}"
 
 
-def _arrival(entry: Entry) -> Arrival:
-    kind, key = parse(entry.token)
-    trigger = Trigger(key, entry.token, bytes(entry.record))
-    return Arrival(trigger, entry.create_id, prepared=kind is TokenKind.PREPARED and bool(entry.create_id))
+def _arrival(named: _Named, record: bytes) -> Arrival:
+    kind, key = parse(named.token)
+    trigger = Trigger(key, named.token, record)
+    return Arrival(trigger, named.create_id, prepared=kind is TokenKind.PREPARED and bool(named.create_id))

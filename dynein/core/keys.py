@@ -8,17 +8,23 @@ The sort key is binary, so that byte order is due order::
 
     due time, ms (6 bytes, big-endian) | job id (12 bytes) | kind (1 byte)
 
+A *job id* begins with the time at which the job was accepted, so that of jobs with the same due time the one that was
+accepted first comes first; its end is random.
+
 The *kind* puts a tombstone next to the trigger that it cancels: both have the same due time and job id, and the
 tombstone (0) sorts just before the trigger (1), so a dispatcher that reads a range in order meets the tombstone first.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from enum import IntEnum
 from typing import NamedTuple
 
 JOB_ID_BYTES = 12
+RANDOM_BYTES = 5
+"""The end of a job id. Two processes that make ids in the same microsecond make different ones."""
 DUE_BYTES = 6
 DUE_MAX_MS = (1 << (8 * DUE_BYTES)) - 1
 """The last representable due time: the year 10889."""
@@ -45,9 +51,31 @@ class TriggerKey(NamedTuple):
     shard: int
 
 
+class FifoGroup(NamedTuple):
+    """A message group of one FIFO queue: its jobs are to be delivered in order."""
+
+    queue: str
+    """By name: a queue may be given by name or URL, and is the same queue."""
+    group: str
+
+
+def make_job_id(accepted_us: int, random: bytes) -> bytes:
+    """The id of a job. ``accepted_us``: when it was accepted, microseconds since 1970; ``random``: `RANDOM_BYTES`."""
+    return accepted_us.to_bytes(JOB_ID_BYTES - RANDOM_BYTES, "big") + random
+
+
 def shard_of(job_id: bytes, shard_count: int) -> int:
-    """The shard a new job goes to. Job ids are random, so shards fill evenly."""
-    return int.from_bytes(job_id[:4], "big") % shard_count
+    """The shard a new job goes to. The end of a job id is random, so shards fill evenly."""
+    return int.from_bytes(job_id[-4:], "big") % shard_count
+
+
+def fifo_shard_of(group: FifoGroup, fifo_shard_count: int) -> int:
+    """The shard of all jobs of a message group. So one dispatcher at a time sends them, in the order it reads them.
+
+    ``fifo_shard_count`` never changes: a group that changed its shard would have two dispatchers for a while.
+    """
+    digest = hashlib.blake2b(f"{group.queue}\0{group.group}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % fifo_shard_count
 
 
 def bucket_of(due_at_ms: int, bucket_width_ms: int) -> int:

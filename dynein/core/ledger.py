@@ -169,6 +169,11 @@ class Closing(NamedTuple):
         return max(0, until_ms - windows * self.window_ms), max(0, until_ms)
 
 
+def windows_within(from_ms: int, until_ms: int, window_ms: int) -> range:
+    """The starts of the windows that a span of time touches, ms."""
+    return range(from_ms // window_ms * window_ms, until_ms + 1, window_ms)
+
+
 class Row(NamedTuple):
     """One window, to show. Its balance counts once it is ``closed``."""
 

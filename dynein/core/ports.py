@@ -26,3 +26,5 @@ class Deployment(NamedTuple):
     layout: Layout
     inbound_url: str
     dead_letter_url: str
+    own_bytes_max: int
+    """The largest message that both of these queues take."""

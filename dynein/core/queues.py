@@ -10,10 +10,25 @@ from dynein.errors import FatalError, Remedy, Throttled
 
 
 class Destination(NamedTuple):
-    """A queue that exists."""
+    """A queue that exists, with those of its attributes that matter to what is sent to it.
+
+    They are as they were when it was looked up, and their defaults are what is assumed where they cannot be read.
+    """
 
     url: str
     fifo: bool
+    delay_s: int = 0
+    """``DelaySeconds``: how long it keeps each message invisible that brings no delay of its own. On a FIFO queue no
+    message can."""
+    message_bytes_max: int | None = None
+    """``MaximumMessageSize``: the largest message that it takes; ``None`` if that is not known."""
+    retention_s: int | None = None
+    """``MessageRetentionPeriod``: after which it drops a message that nobody consumed; ``None`` if not known."""
+
+    @property
+    def imposed_delay_s(self) -> int:
+        """How much later than its send a message becomes visible that is to be visible at once."""
+        return self.delay_s if self.fifo else 0
 
 
 class OutgoingMessage(NamedTuple):
@@ -22,6 +37,7 @@ class OutgoingMessage(NamedTuple):
     body: str
     attributes: Mapping[str, Attribute]
     delay_s: int = 0
+    """After which it becomes visible, whatever the queue's own delay; of no meaning on a FIFO queue."""
     message_group_id: str | None = None
     deduplication_id: str | None = None
 
@@ -93,7 +109,10 @@ class Queues(Protocol):
     """
 
     async def resolve(self, queue: str) -> Destination:
-        """The destination for a queue name or URL. Not cached."""
+        """The destination for a queue name or URL. Not cached.
+
+        A queue whose attributes may not be read is found all the same.
+        """
 
     async def send(self, url: str, messages: Sequence[OutgoingMessage]) -> list[SendFailure | None]:
         """Send up to `entries_max` messages in one call; ``None`` for one that was acknowledged."""
@@ -113,6 +132,9 @@ class Queues(Protocol):
 
 ENTRIES_MAX = 10
 """SQS: entries in one batch call."""
+MESSAGE_BYTES_MAX = 1_048_576
+"""SQS: the largest message of a queue that allows it, and all messages of a batch together (SendMessageBatch, "Message
+sizes"; the default of a new queue's ``MaximumMessageSize`` too)."""
 DELAY_MAX_S = 900
 """SQS: longest DelaySeconds."""
 ATTRIBUTES_MAX = 10

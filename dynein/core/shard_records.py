@@ -41,6 +41,9 @@ class Layout(NamedTuple):
 
     bucket_width_ms: int
     shard_count: int
+    fifo_shard_count: int
+    """The message groups of FIFO queues are spread over the first so many shards: as many as the table began with. It
+    never changes."""
 
 
 class ShardRecord(NamedTuple):
@@ -127,6 +130,9 @@ class Roster(Protocol):
 
     async def members(self, role: str) -> dict[str, int]:
         """The last heartbeat of every member that has not left."""
+
+    async def last_seen(self, role: str) -> dict[str, int]:
+        """When each of these wrote its last heartbeat: epoch milliseconds by its own clock, to the second."""
 
     async def leave(self, role: str, member: str) -> None:
         """Forget ``member`` at once."""

@@ -124,10 +124,16 @@ class TriggerStore(Protocol):
         stored record moves along.
         """
 
+    async def reserve(self, key: TriggerKey, for_s: int) -> bool:
+        """Reserve a stored trigger for one repair, for so long by wall clocks. ``False``: it is another's, or gone."""
+
     async def buckets(self) -> list[tuple[int, int]]:
         """Every (bucket, shard) that holds anything, by a scan of the whole table: for ``dynein audit`` only."""
 
 
+MARKER_TTL_S = 15 * 86_400
+"""How long a tombstone or claim outlives its job's due time: SQS keeps an inbound message for 14 days at most, so
+nothing that it must stop can come later. (A redrive puts a message there anew; see `dynein.admin.redrive`.)"""
 ADD_MAX = 25
 """DynamoDB: items in a BatchWriteItem."""
 REMOVE_MAX = 25

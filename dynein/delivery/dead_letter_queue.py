@@ -26,11 +26,15 @@ SIGNATURE_ATTRIBUTE = "dynein-signature"
 _USE = "dead-lettered job"
 KIND_JOB = "job"
 KIND_INBOUND = "inbound"
+UNEXPLAINED = "moved by SQS after too many receives, or too large for a reason: see inbound.poison in the log"
+"""Stands for the reason of a dead letter without attributes."""
 REASON_CHARS_MAX = 1024
-OVERHEAD_BYTES = REASON_CHARS_MAX * 4 + 512
-"""Upper bound of what we add to a job record when it is dead-lettered."""
-MESSAGE_BYTES_MAX = 262_144
-"""SQS's payload limit in every region; see ``message_bytes_max`` in `dynein.settings`."""
+OVERHEAD_BYTES = 512
+"""What is added to a job record when it is dead-lettered: 200 bytes, and the reason, which is cut to what there is room
+for."""
+BATCH_BYTES_MAX = 262_144
+"""Most bytes of dead letters in one call, but for a single one that is larger. SQS bills by 64 KiB: larger calls gain
+nothing, and every engine takes these."""
 WAITING_MAX = 10_000
 """Most dead letters waiting for a call; a caller that is turned away keeps the job and tries again."""
 IN_FLIGHT_MAX = 4
@@ -67,7 +71,7 @@ def read_dead_letter(message: Received) -> DeadLetter:
     return DeadLetter(
         kind=attributes.get(KIND_ATTRIBUTE, KIND_INBOUND),
         body=message.body,
-        reason=attributes.get(REASON_ATTRIBUTE, "received too often (moved by SQS)"),
+        reason=attributes.get(REASON_ATTRIBUTE, UNEXPLAINED),
         token=attributes.get(TOKEN_ATTRIBUTE),
         due_at_ms=int(due_at) if due_at.isdecimal() and len(due_at) <= _DUE_DIGITS_MAX else None,
         signature=attributes.get(SIGNATURE_ATTRIBUTE, ""),
@@ -81,7 +85,7 @@ def _signed(body: str, token: str, due_at_ms: int) -> tuple[bytes, ...]:
 class DeadLetterQueue:
     """Sends dead letters, those of one moment together: a missing destination makes many at once.
 
-    ``message_bytes_max``: SQS's payload limit for a message and for a batch. A long reason is cut to fit into it.
+    ``message_bytes_max``: the largest message that the queue takes. A long reason is cut to fit into it.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class DeadLetterQueue:
         queue: str,
         seal: Seal,
         *,
-        message_bytes_max: int = MESSAGE_BYTES_MAX,
+        message_bytes_max: int = BATCH_BYTES_MAX,
     ) -> None:
         self._queues = queues
         self._destinations = destinations
@@ -101,7 +105,7 @@ class DeadLetterQueue:
         self._batcher: GroupCommit[OutgoingMessage, SendFailure | None] = GroupCommit(
             self._flush,
             entries_max=ENTRIES_MAX,
-            bytes_max=message_bytes_max,
+            bytes_max=min(message_bytes_max, BATCH_BYTES_MAX),
             weigh=lambda message: message_bytes(message.body, message.attributes),
             waiting_max=WAITING_MAX,
             in_flight_max=IN_FLIGHT_MAX,
@@ -121,12 +125,20 @@ class DeadLetterQueue:
         await self._send(body, attributes, reason)
 
     async def add_inbound(self, body: str, reason: str) -> None:
-        """The same for an inbound message that cannot be read, or that another program wrote."""
-        await self._send(body, {KIND_ATTRIBUTE: Attribute("String", KIND_INBOUND)}, reason)
+        """The same for an inbound message that cannot be read, or that another program wrote.
 
-    async def _send(self, body: str, attributes: dict[str, Attribute], reason: str) -> None:
+        One that leaves no room for attributes goes without them, as SQS itself would move it after many more receives.
+        """
+        await self._send(body, {KIND_ATTRIBUTE: Attribute("String", KIND_INBOUND)}, reason, bare_if_too_large=True)
+
+    async def _send(
+        self, body: str, attributes: dict[str, Attribute], reason: str, *, bare_if_too_large: bool = False
+    ) -> None:
         unexplained = message_bytes(body, {**attributes, REASON_ATTRIBUTE: Attribute("String", "")})
-        attributes[REASON_ATTRIBUTE] = Attribute("String", _legal(reason, self._message_bytes_max - unexplained))
+        if bare_if_too_large and unexplained >= self._message_bytes_max:
+            attributes = {}
+        else:
+            attributes[REASON_ATTRIBUTE] = Attribute("String", _legal(reason, self._message_bytes_max - unexplained))
         failure = await self._batcher.submit(OutgoingMessage(body, attributes))
         if failure is not None:
             raise Unavailable(f"the dead-letter queue refused a message: {failure.code} {failure.message}")

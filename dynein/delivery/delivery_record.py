@@ -36,20 +36,24 @@ class DeliveryRecord:
         self._lateness = telemetry.lateness.labels(role, self._label)
         self._delivered = telemetry.delivered.labels(role, self._label)
 
-    def tried(self, due_jobs: Sequence[DueJob], failures: Sequence[SendFailure | None], sent_at_ms: int) -> None:
-        """A batch was sent, and each of its entries acknowledged (``None``) or not."""
+    def tried(
+        self, due_jobs: Sequence[DueJob], failures: Sequence[SendFailure | None], sent_at_ms: int, visible_at_ms: int
+    ) -> None:
+        """A batch was sent, and each of its entries acknowledged (``None``) or not.
+
+        ``visible_at_ms``: when those become visible. A queue may delay what was sent to it.
+        """
         lateness = self._lateness
         sent: list[int] = []
         for due_job, failure in zip(due_jobs, failures, strict=True):
             if failure is None:
-                due_at_ms = due_job.trigger.key.due_at_ms
-                sent.append(due_at_ms)
-                lateness.observe(max(0, sent_at_ms - due_at_ms) / 1000)
+                sent.append(due_job.trigger.key.due_at_ms)
+                lateness.observe(max(0, visible_at_ms - due_job.wanted_at_ms) / 1000)
             else:
                 self._count_failure(failure.code, failure.remedy)
         if self._tracing is not None or JOB_DELIVERED.enabled:
             acknowledged = [due_job for due_job, failure in zip(due_jobs, failures, strict=True) if failure is None]
-            self._delivered_each(acknowledged, sent_at_ms)
+            self._delivered_each(acknowledged, sent_at_ms, visible_at_ms)
         if sent:
             self._delivered.inc(len(sent))
             self._context.tally.add_all(Flow.DELIVERED, sent)
@@ -103,15 +107,14 @@ class DeliveryRecord:
     def _count_failure(self, code: str, remedy: Remedy, jobs: int = 1) -> None:
         self._context.telemetry.send_failures.labels(code, self._label, remedy.value).inc(jobs)
 
-    def _delivered_each(self, acknowledged: list[DueJob], sent_at_ms: int) -> None:
+    def _delivered_each(self, acknowledged: list[DueJob], sent_at_ms: int, visible_at_ms: int) -> None:
         for due_job in acknowledged:
-            due_at_ms = due_job.trigger.key.due_at_ms
             JOB_DELIVERED.log(
                 role=self._role,
                 token=due_job.trigger.token,
                 queue=due_job.job.queue,
-                due_at_ms=due_at_ms,
-                lateness_ms=sent_at_ms - due_at_ms,
+                due_at_ms=due_job.wanted_at_ms,
+                lateness_ms=visible_at_ms - due_job.wanted_at_ms,
                 trace_id=trace_id_of(due_job.job.traceparent),
             )
         if self._tracing is not None:

@@ -18,7 +18,9 @@ ItemT = TypeVar("ItemT")
 
 
 class DueTimer(Generic[ItemT]):
-    """A heap by due time; among equals, first in, first out. What is put into it is bounded by those who do.
+    """A heap by due time; among equals by ``order``, if one is given, then first in, first out.
+
+    What is put into it is bounded by those who do.
 
     ``on_due`` gets each item once the wall clock shows its due millisecond, which is looked at again after every sleep:
     nothing is ever early. What follows (a lease to ask, a lane to choose) is up to ``on_due``.
@@ -27,7 +29,7 @@ class DueTimer(Generic[ItemT]):
     def __init__(self, clock: Clock, on_due: Callable[[ItemT], None]) -> None:
         self._clock = clock
         self._on_due = on_due
-        self._heap: list[tuple[int, int, ItemT]] = []
+        self._heap: list[tuple[int, tuple[bytes, int], ItemT]] = []
         self._added = 0
         self._sleeping_until_ms: int | None = None
         self._earlier = asyncio.Event()
@@ -44,10 +46,10 @@ class DueTimer(Generic[ItemT]):
         """Is there an item that is due?"""
         return bool(self._heap) and self._heap[0][0] <= now_ms
 
-    def add(self, due_at_ms: int, item: ItemT) -> None:
+    def add(self, due_at_ms: int, item: ItemT, order: bytes = b"") -> None:
         """Pass ``item`` on at ``due_at_ms``, epoch milliseconds."""
         self._added += 1
-        heapq.heappush(self._heap, (due_at_ms, self._added, item))
+        heapq.heappush(self._heap, (due_at_ms, (order, self._added), item))
         if self._sleeping_until_ms is None or due_at_ms < self._sleeping_until_ms:
             self._earlier.set()
 

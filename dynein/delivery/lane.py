@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dynein.core.due_job import DueJob, Outcome
+from dynein.core.keys import TriggerKey
 from dynein.core.queue_address import name_of
 from dynein.core.queues import ENTRIES_MAX, Destination, Queues, SendFailure, call_failure
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
@@ -41,6 +42,10 @@ class Shared(NamedTuple):
     tracing: Tracing | None
 
 
+def _key(due_job: DueJob) -> TriggerKey:
+    return due_job.trigger.key
+
+
 class Lane:
     """One destination."""
 
@@ -52,14 +57,17 @@ class Lane:
         self._failure: SendFailure | None = None
         """The last that was not about one job's content."""
         self._record = DeliveryRecord(shared.role, queue, shared.context, shared.tracing)
+        fifo = queue.endswith(".fifo")
         self._batcher: GroupCommit[DueJob, Outcome] = GroupCommit(
             self._deliver,
             entries_max=ENTRIES_MAX,
             bytes_max=shared.settings.message_bytes_max,
             weigh=DueJob.size,
             waiting_max=shared.settings.lane_waiting_max,
-            # One at a time keeps a FIFO queue's order even through retries.
-            in_flight_max=1 if queue.endswith(".fifo") else shared.settings.lane_in_flight_max,
+            # One at a time keeps a FIFO queue's order even through retries. What was read or stored late takes its
+            # place among those that wait.
+            in_flight_max=1 if fifo else shared.settings.lane_in_flight_max,
+            order=_key if fifo else None,
         )
 
     @property
@@ -178,7 +186,7 @@ class Lane:
             if not isinstance(error, Retryable):
                 self._shared.destinations.forget(self._queue)
             return self._call_failed(error, len(due_jobs))
-        self._record.tried(due_jobs, failures, sent_at_ms)
+        self._record.tried(due_jobs, failures, sent_at_ms, sent_at_ms + where.imposed_delay_s * 1000)
         return failures
 
     def _call_failed(self, error: Exception, jobs: int) -> list[SendFailure | None]:

@@ -4,8 +4,9 @@ What it promises
 ----------------
 * An inbound message is deleted only after each of its jobs is stored, sent, dead-lettered, or known to need none of
   these (cancelled, moved, created twice). Whatever else happens, the message comes back.
-* A *near* job, one due within the hold window, is never merely stored: it is held in memory, its inbound message
-  undeleted, and sent at its due millisecond, not earlier, by the same lanes that dispatchers use.
+* A *near* job, one due within the hold window (of a FIFO queue: within 1.5 ticks), is never merely stored: it is held
+  in memory, its inbound message undeleted, and sent at its due millisecond, not earlier, by the same lanes that
+  dispatchers use.
 * A job cancelled or moved on its way to the store is not sent: a mark first makes further cancels too late and, once it
   has stood for a tick, its tombstone is looked up (``docs/decisions/0001-marks-not-clocks.md``).
 * A stored trigger is one that a dispatcher will read: after the write the shard's marks are read, and a trigger that
@@ -54,6 +55,8 @@ write's response lost                       written again; if its trigger was re
                                             seconds), it is sent twice, another named duplicate
 delete fails                                tried again; then remembered, so that this process does not act on it twice
 receipt no longer valid                     counted, work goes on: another ingester may do the same work (duplicates)
+memory full                                 what is due latest is stored, if a dispatcher can still send it on time, so
+                                            that what is due sooner is received
 lane full, or its queue fails for long      stored, so that it delays no other destination; a dispatcher takes over
 trigger written into a retired bucket       looked up: still there, sent from here and removed; gone, it was sent
 SIGTERM                                     no more receives; near jobs due soon are sent, the others are stored;

@@ -6,6 +6,7 @@ Room is counted in `dynein.core.trigger.slots`, the rate in jobs.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from dynein.runtime.clock import Clock, sleep_unless
 from dynein.runtime.token_bucket import TokenBucket
@@ -32,6 +33,9 @@ class Admission:
 
     def __init__(self, clock: Clock, settings: Settings) -> None:
         self._clock = clock
+        self.when_full: list[Callable[[], None]] = []
+        """Called whenever something begins to wait for room: they may see to it that some is freed."""
+        self._waits_for_room = False
         self._slots_max = settings.held_jobs_max
         self._tokens = TokenBucket(settings.ingest_rate_per_s, clock.monotonic(), burst_s=BURST_S)
         self._order = asyncio.Lock()
@@ -55,12 +59,19 @@ class Admission:
         """
         while not self._closed.is_set():
             if self.waiting or self.slots >= self._slots_max:
+                if self.is_full:
+                    self._note_full()
                 await self._change()
             elif (wait_s := self._tokens.wait_s(self._clock.monotonic())) > 0:
                 await sleep_unless(self._closed, self._clock, wait_s)
             else:
                 return True
         return False
+
+    @property
+    def is_full(self) -> bool:
+        """Is there no room for more, or not for the message whose turn it is?"""
+        return self._waits_for_room or self.slots >= self._slots_max
 
     def announce(self) -> None:
         """A message is received: from now until its `enter` or `turn_away` it counts as waiting."""
@@ -76,8 +87,7 @@ class Admission:
         """Wait for the message's turn, for room and for tokens. False, with nothing taken, once closed."""
         try:
             async with self._order:
-                while self.slots and self.slots + slots > self._slots_max and not self._closed.is_set():
-                    await self._change()
+                await self._room_for(slots)
                 while not self._closed.is_set():
                     wait_s = self._tokens.wait_s(self._clock.monotonic())
                     if wait_s <= 0:
@@ -101,6 +111,19 @@ class Admission:
         """Admit nothing any more."""
         self._closed.set()
         self._changed.set()
+
+    async def _room_for(self, slots: int) -> None:
+        try:
+            while self.slots and self.slots + slots > self._slots_max and not self._closed.is_set():
+                self._waits_for_room = True
+                self._note_full()
+                await self._change()
+        finally:
+            self._waits_for_room = False
+
+    def _note_full(self) -> None:
+        for call in self.when_full:
+            call()
 
     async def _change(self) -> None:
         self._changed.clear()

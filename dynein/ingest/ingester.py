@@ -64,7 +64,7 @@ class Ingester:
         self._ended = asyncio.Event()
         """Nothing is repeated any more."""
         self.admission = Admission(context.clock, settings)
-        self.near_jobs = NearJobs(delivery, context, settings)
+        self.near_jobs = NearJobs(delivery, self.admission, context, settings)
         self.visibility = Visibility(ports.queues, deployment.inbound_url, context, settings)
         self.inbox = Inbox(ports.queues, deployment.inbound_url, BACKOFF, self._ended, context, settings)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+from dynein.core.job import is_for_fifo_queue
 from dynein.core.keys import bucket_of
 from dynein.core.shard_records import Layout, ShardRecords
 from dynein.core.trigger import Trigger
@@ -60,9 +61,8 @@ class LateWrites:
             if known is None or trigger.key.due_at_ms <= known.read_mark_ms:
                 place = (trigger.key.shard, bucket_of(trigger.key.due_at_ms, self._bucket_width_ms))
                 late.setdefault(place, []).append(trigger)
-        self._context.telemetry.late_writes.inc(sum(map(len, late.values())))
         for (shard, bucket), triggers in late.items():
-            LATE_WRITE.log(token=triggers[0].token, shard=shard, bucket=bucket, jobs=len(triggers))
+            self._note(shard, bucket, [trigger for trigger in triggers if not self._is_meant_to_be_late(trigger)])
         reported = await asyncio.gather(*[self._report(shard, bucket) for shard, bucket in late])
         return [
             trigger
@@ -70,6 +70,15 @@ class LateWrites:
             if not will_be_read
             for trigger in triggers
         ]
+
+    def _note(self, shard: int, bucket: int, triggers: Sequence[Trigger]) -> None:
+        if triggers:
+            self._context.telemetry.late_writes.inc(len(triggers))
+            LATE_WRITE.log(token=triggers[0].token, shard=shard, bucket=bucket, jobs=len(triggers))
+
+    def _is_meant_to_be_late(self, trigger: Trigger) -> bool:
+        """A near job of a FIFO queue is not held, for its group's order: it will be read before it is due."""
+        return trigger.key.due_at_ms > self._context.clock.now_ms() and is_for_fifo_queue(trigger.record)
 
     def _suspect(self, trigger: Trigger) -> bool:
         known = self._marks.known(trigger.key.shard)

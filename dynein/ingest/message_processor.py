@@ -18,11 +18,14 @@ from dynein.ingest.marks_cache import MarksCache
 from dynein.ingest.near_jobs import NearJobs, NotSentError
 from dynein.ingest.poison import Poison
 from dynein.ingest.receive_history import Progress
-from dynein.ingest.triage import triage
+from dynein.ingest.triage import HoldWindows, triage
 from dynein.observability.events.ingest import JOB_DUPLICATE, JOB_HELD
 from dynein.runtime.context import Context
 from dynein.runtime.tasks import all_of
 from dynein.settings import Settings
+
+_FIFO_HELD_TICKS = 1.5
+"""A dispatcher notices a late write with its next renewal, within a tick, and then reads it."""
 
 
 class _AtKeys(NamedTuple):
@@ -55,7 +58,10 @@ class MessageProcessor:
         self._near_jobs = near_jobs
         self._poison = poison
         self._context = context
-        self._hold_window_ms = round(settings.hold_window_s * 1000)
+        self._hold_windows = HoldWindows(
+            round(settings.hold_window_s * 1000),
+            round(min(settings.hold_window_s, _FIFO_HELD_TICKS * settings.tick_s) * 1000),
+        )
 
     async def finish(self, arrivals: Sequence[Arrival], progress: Progress, *, received_before: bool) -> None:
         """Return once the message that brought ``arrivals`` may be deleted.
@@ -67,7 +73,7 @@ class MessageProcessor:
         repeats = _without(arrivals, firsts)
         arrivals = await self._with_shard([arrival for arrival in firsts if arrival.key not in progress.sent])
         # Only now, when nothing keeps us from acting on it, is it decided what is near.
-        near, far = triage(arrivals, self._context.clock.now_ms(), self._hold_window_ms)
+        near, far = triage(arrivals, self._context.clock.now_ms(), self._hold_windows)
         await all_of(
             [
                 self._writes.store([arrival.trigger for arrival in far]),

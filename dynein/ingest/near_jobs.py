@@ -6,6 +6,7 @@ Each is then sent at its due millisecond, not before. What cannot be sent from h
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from dynein.core.trigger import Trigger
 from dynein.delivery.delivery import Delivery
 from dynein.delivery.due_timer import DueTimer
 from dynein.errors import Overloaded, Retryable
+from dynein.ingest.admission import Admission
 from dynein.runtime.context import Context
 from dynein.settings import Settings
 
@@ -37,14 +39,17 @@ class NearJobs:
     failing destination cannot fill the memory for near jobs.
     """
 
-    def __init__(self, delivery: Delivery, context: Context, settings: Settings) -> None:
+    def __init__(self, delivery: Delivery, admission: Admission, context: Context, settings: Settings) -> None:
         self._delivery = delivery
+        self._admission = admission
+        admission.when_full.append(self.make_room)
         self._clock = context.clock
         self._held = context.telemetry.held
         self._in_lane_s_max = settings.hold_window_s
+        self._storable_after_ms = round((settings.read_ahead_s + 1.0) * 1000)
         self._timer: DueTimer[_NearJob] = DueTimer(context.clock, self._on_due)
         self._jobs = 0
-        self._due_max_ms: int | None = None
+        self._due_max_ms = math.inf
 
     @property
     def jobs(self) -> int:
@@ -61,15 +66,29 @@ class NearJobs:
         self._count(1)
         sent.add_done_callback(lambda _: self._count(-1))
         due_at_ms = trigger.key.due_at_ms
-        if self._due_max_ms is not None and due_at_ms > self._due_max_ms:
+        due_max_ms = self._storable_from_ms() if self._admission.is_full else math.inf
+        if due_at_ms > min(due_max_ms, self._due_max_ms):
             sent.set_exception(_evicted())
         else:
-            self._timer.add(due_at_ms, _NearJob(trigger, job, sent))
+            self._timer.add(due_at_ms, _NearJob(trigger, job, sent), trigger.key.job_id)
         return sent
 
-    def evict_due_after(self, due_max_ms: int) -> None:
+    def evict_due_after(self, due_max_ms: float) -> None:
         """Keep nothing that is due later than this, from now on."""
         self._due_max_ms = due_max_ms
+        self._evict(due_max_ms)
+
+    def make_room(self) -> None:
+        """Evict what a dispatcher can still send on time: memory is for what is due sooner, and would be late.
+
+        At least a second must be left for storing it before its shard's read mark comes to it.
+        """
+        self._evict(self._storable_from_ms())
+
+    def _storable_from_ms(self) -> int:
+        return self._clock.now_ms() + self._storable_after_ms
+
+    def _evict(self, due_max_ms: float) -> None:
         for near in self._timer.discard(lambda near: near.trigger.key.due_at_ms > due_max_ms):
             if not near.sent.done():
                 near.sent.set_exception(_evicted())
@@ -99,7 +118,7 @@ class NearJobs:
 
 
 def _evicted() -> NotSentError:
-    return NotSentError("it is due after this process has shut down")
+    return NotSentError("it is due later than it may be held in memory")
 
 
 def _pass_on(sent: asyncio.Future[None], delivered: asyncio.Future[Outcome]) -> None:

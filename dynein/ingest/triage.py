@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dynein.core.inbound_message import Arrival
+from dynein.core.job import is_for_fifo_queue
 
 HOLD_MARK_EXTRA_MS = 1000
 """A hold mark is raised this much further than necessary, so that a stream of near jobs raises it once a second."""
@@ -36,7 +37,17 @@ class KnownMarks(NamedTuple):
         return max(self.read_mark_ms, self.hold_mark_ms)
 
 
-def triage(arrivals: Sequence[Arrival], now_ms: int, hold_window_ms: int) -> Triage:
+class HoldWindows(NamedTuple):
+    """What is due within how long of now, milliseconds, is held and not stored."""
+
+    hold_ms: int
+    fifo_ms: int
+    """For FIFO queues. Jobs of a message group that are stored have one sender, the dispatcher of their shard; of those
+    that are held, each ingester sends its own. So a job is stored if its dispatcher will most likely read it in time,
+    though it is written behind the read mark."""
+
+
+def triage(arrivals: Sequence[Arrival], now_ms: int, windows: HoldWindows) -> Triage:
     """Separate what is due within the window, or already, from the rest.
 
     Marks play no part: if a dispatcher's clock has been hours ahead, so is its read mark, and holding everything up to
@@ -44,8 +55,11 @@ def triage(arrivals: Sequence[Arrival], now_ms: int, hold_window_ms: int) -> Tri
     """
     result = Triage([], [])
     for arrival in arrivals:
-        due_soon = arrival.key.due_at_ms <= now_ms + hold_window_ms
-        (result.near if due_soon else result.far).append(arrival)
+        due_in_ms = arrival.key.due_at_ms - now_ms
+        held = due_in_ms <= windows.fifo_ms or (
+            due_in_ms <= windows.hold_ms and not is_for_fifo_queue(arrival.trigger.record)
+        )
+        (result.near if held else result.far).append(arrival)
     return result
 
 

@@ -24,6 +24,9 @@ class Reading(msgspec.Struct, frozen=True):
 
     at_ms: int
     balance: Balance
+    """Its gap leaves out the windows in which a process ended without draining."""
+    uncertain_jobs: int
+    """The gap in those."""
     undrained: dict[str, int]
     """By role: processes that the roster remembers and that ended without leaving it."""
 
@@ -72,18 +75,19 @@ class LedgerMetrics(Collector):
         return directory / f"ledger-{os.getpid()}.json"
 
     def _families(self, reading: Reading | None) -> list[Metric]:
-        jobs, gap, surplus, at, undrained = (
+        jobs, gap, uncertain, surplus, at, undrained = (
             GaugeMetricFamily(metric.name, metric.meaning, labels=list(metric.labels)) for metric in LEDGER
         )
         if reading is not None:
             for flow, count in zip(FLOWS, reading.balance.flows, strict=True):
                 jobs.add_metric([flow], count)
             gap.add_metric([], reading.balance.gap_jobs)
+            uncertain.add_metric([], reading.uncertain_jobs)
             surplus.add_metric([], reading.balance.surplus_jobs)
             at.add_metric([], reading.at_ms / 1000)
             for role, processes in reading.undrained.items():
                 undrained.add_metric([role], processes)
-        return [jobs, gap, surplus, at, undrained]
+        return [jobs, gap, uncertain, surplus, at, undrained]
 
 
 def _left_in(directory: Path) -> list[Reading]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from dynein.errors import Overloaded
 
@@ -57,7 +57,8 @@ class GroupCommit(Generic[ItemT, ResultT]):
     may weigh more: the callee decides whether that is allowed), and returns one result for each, in order. An error
     that it raises becomes the result of every item of that batch. At most ``in_flight_max`` calls are in flight at
     once; another call starts while one is in flight only when a full batch is waiting, so that concurrent calls never
-    make batches smaller. With ``in_flight_max=1``, items are sent in the order in which they were submitted.
+    make batches smaller. With ``in_flight_max=1``, items are sent in the order in which they were submitted; those that
+    wait at the same time, in ascending order of ``order`` if that is given.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
         bytes_max: int | None = None,
         weigh: Callable[[ItemT], int] | None = None,
         in_flight_max: int = 1,
+        order: Callable[[ItemT], Any] | None = None,
     ) -> None:
         assert entries_max >= 1
         assert in_flight_max >= 1
@@ -79,6 +81,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
         self._bytes_max = bytes_max
         self._waiting_max = waiting_max
         self._in_flight_max = in_flight_max
+        self._order = order
         self._waiting: deque[_Submission[ItemT, ResultT]] = deque()
         self._waiting_bytes = 0
         self._flights: set[asyncio.Task[None]] = set()
@@ -107,7 +110,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
             raise Overloaded(f"{self._waiting_max} submissions are waiting for one queue already")
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         weight = self._weigh(item) if self._weigh is not None else 0
-        self._waiting.append(_Submission(item, weight, future))
+        self._waiting.insert(self._place_of(item), _Submission(item, weight, future))
         self._waiting_bytes += weight
         self._idle.clear()
         if not self._launch_scheduled and self._room_to_fly():
@@ -120,6 +123,15 @@ class GroupCommit(Generic[ItemT, ResultT]):
     async def drained(self) -> None:
         """Return once nothing is waiting or in flight."""
         await self._idle.wait()
+
+    def _place_of(self, item: ItemT) -> int:
+        """Where in the queue: at its end, or before those that come later by ``order``."""
+        place = len(self._waiting)
+        if self._order is not None:
+            mine = self._order(item)
+            while place > 0 and self._order(self._waiting[place - 1].item) > mine:
+                place -= 1
+        return place
 
     def _room_to_fly(self) -> bool:
         if not self._waiting or len(self._flights) >= self._in_flight_max:

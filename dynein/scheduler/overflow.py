@@ -9,7 +9,7 @@ readers read them again, from the earliest on, when little is left in the lane.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dynein.core.job import Job
@@ -25,7 +25,7 @@ PARKED_MAX_S = 10.0
 class _Parked(NamedTuple):
     entry: BufferedTrigger
     since: float
-    """Monotonic seconds."""
+    """Monotonic seconds. Not later than that of those behind it."""
 
 
 class Overflow:
@@ -78,7 +78,10 @@ class Overflow:
         lanes may have): then no delivery will end soon that would let it in.
         """
         if self._lanes.slots_of(queue) and not self._delivery.is_failing(queue):
-            self._parked.setdefault(queue, deque()).append(_Parked(entry, self._clock.monotonic()))
+            parked = self._parked.setdefault(queue, deque())
+            place = _place_of(entry, queue, parked)
+            since = parked[place].since if place < len(parked) else self._clock.monotonic()
+            parked.insert(place, _Parked(entry, since))
         else:
             self.evict(entry, queue)
 
@@ -148,3 +151,12 @@ class Overflow:
         parked.popleft()
         if not parked:
             del self._parked[queue]
+
+
+def _place_of(entry: BufferedTrigger, queue: str, parked: Sequence[_Parked]) -> int:
+    """At the end; on a FIFO queue before those that are due later."""
+    place = len(parked)
+    if queue.endswith(".fifo"):
+        while place > 0 and parked[place - 1].entry.trigger.key > entry.trigger.key:
+            place -= 1
+    return place

@@ -63,7 +63,7 @@ class Sender:
             self._submit(entry)
             return
         entry.buffer.scheduled += entry.slots
-        self._timer.add(due_at_ms, entry)
+        self._timer.add(due_at_ms, entry, entry.trigger.key.job_id)
 
     def remove(self, entry: BufferedTrigger) -> None:
         """It has a tombstone: remove it, unsent. See `Remover.remove`."""

@@ -68,7 +68,7 @@ class Assembly:
             self._destinations,
             settings.dead_letter_queue,
             Seal(settings.secrets),
-            message_bytes_max=settings.message_bytes_max,
+            message_bytes_max=deployment.own_bytes_max,
         )
         self.deliveries: list[Delivery] = []
         self.submissions = self._submissions(random_bytes) if API in roles else None
@@ -168,13 +168,15 @@ class Assembly:
 async def find_deployment(layout: Layout, ports_of: PortsOf, context: Context, settings: Settings) -> Deployment:
     """Look up the queues that ``dynein bootstrap`` made. Raises `NotBootstrapped` when one is missing."""
     destinations = _destinations(ports_of, context, settings)
-    urls = []
+    own = []
     for name in (settings.inbound_queue, settings.dead_letter_queue):
         try:
-            urls.append((await destinations.resolve(name)).url)
+            own.append(await destinations.resolve(name))
         except UnknownQueue as error:
             raise NotBootstrapped(f"queue {name} does not exist: run `dynein bootstrap`") from error
-    return Deployment(layout, *urls)
+    inbound, dead_letters = own
+    bytes_max = min(queue.message_bytes_max or settings.message_bytes_max for queue in own)
+    return Deployment(layout, inbound.url, dead_letters.url, bytes_max)
 
 
 def open_tracing(settings: Settings) -> Tracing | None:

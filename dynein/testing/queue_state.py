@@ -31,6 +31,9 @@ class QueueOptions(NamedTuple):
     """Then its messages go to the dead-letter queue, if it has one."""
     in_flight_max: int
     retention_s: float
+    message_bytes_max: int
+    readable: bool
+    """May its attributes be read?"""
 
 
 class QueueState:

@@ -69,16 +69,39 @@ class FakeQueues:
         receives_max: int = 5,
         in_flight_max: int = IN_FLIGHT_MAX,
         retention_s: float = RETENTION_S,
+        message_bytes_max: int | None = None,
+        readable: bool = True,
     ) -> str:
-        """Make a queue and return its URL. ``dead_letter_queue`` gets what was received ``receives_max`` times."""
+        """Make a queue and return its URL. ``dead_letter_queue`` gets what was received ``receives_max`` times.
+
+        ``message_bytes_max``: the largest message it takes, if that is less than what `FakeQueues` take at all.
+        ``readable``: may its attributes be read?
+        """
         is_fifo = name.endswith(".fifo") if fifo is None else fifo
         assert is_fifo == name.endswith(".fifo"), "SQS: the name of a FIFO queue, and of no other, ends in .fifo"
         assert dead_letter_queue is None or dead_letter_queue in self._queues, dead_letter_queue
         self._queues[name] = QueueState(
-            QueueOptions(name, is_fifo, delay_s, receives_max, in_flight_max, retention_s),
+            QueueOptions(
+                name,
+                is_fifo,
+                delay_s,
+                receives_max,
+                in_flight_max,
+                retention_s,
+                self._message_bytes_max if message_bytes_max is None else message_bytes_max,
+                readable,
+            ),
             dead_letters=self._queues[dead_letter_queue] if dead_letter_queue is not None else None,
         )
         return self.url(name)
+
+    def change(self, name: str, *, delay_s: int | None = None, message_bytes_max: int | None = None) -> None:
+        """Set attributes of a queue anew, as its owner may at any time."""
+        state = self._queues[name]
+        if delay_s is not None:
+            state.options = state.options._replace(delay_s=delay_s)
+        if message_bytes_max is not None:
+            state.options = state.options._replace(message_bytes_max=message_bytes_max)
 
     def remove(self, name: str) -> None:
         """Delete a queue and what is in it."""
@@ -117,7 +140,12 @@ class FakeQueues:
         await self.faults.before(call)
         state = self._state(name)
         await self.faults.after(call)
-        return Destination(self.url(name), state.options.fifo)
+        options = state.options
+        if not options.readable:
+            return Destination(self.url(name), options.fifo)
+        return Destination(
+            self.url(name), options.fifo, options.delay_s, options.message_bytes_max, int(options.retention_s)
+        )
 
     async def send(self, url: str, messages: Sequence[OutgoingMessage]) -> list[SendFailure | None]:
         """See `dynein.core.queues.Queues.send`. A batch that is too large only together goes through, as in SQS's."""
@@ -129,7 +157,9 @@ class FakeQueues:
         failed = self.faults.failed_entries(call)
         results: list[SendFailure | None] = []
         for index, message in enumerate(messages):
-            failure = failed.get(index) or self._size_refusal(message) or refusal(message, fifo=state.options.fifo)
+            failure = (
+                failed.get(index) or self._size_refusal(state, message) or refusal(message, fifo=state.options.fifo)
+            )
             if failure is None:
                 self._enter(state, message)
             results.append(failure)
@@ -218,17 +248,20 @@ class FakeQueues:
             return None
         return state.delete(receipt)
 
-    def _size_refusal(self, message: OutgoingMessage) -> SendFailure | None:
+    def _size_refusal(self, state: QueueState, message: OutgoingMessage) -> SendFailure | None:
         size = message_bytes(message.body, message.attributes)
-        if size <= self._message_bytes_max:
-            return None
-        sentence = f"requests cannot be longer than {self._message_bytes_max} bytes. You have sent {size} bytes."
-        return SendFailure("BatchRequestTooLong", sentence, Remedy.REJECT)
+        if size > self._message_bytes_max:
+            sentence = f"requests cannot be longer than {self._message_bytes_max} bytes. You have sent {size} bytes."
+            return SendFailure("BatchRequestTooLong", sentence, Remedy.REJECT)
+        if size > state.options.message_bytes_max:
+            sentence = f"Reason: Message must be shorter than {state.options.message_bytes_max} bytes."
+            return SendFailure("InvalidParameterValue", sentence, Remedy.REJECT)
+        return None
 
     def _enter(self, state: QueueState, message: OutgoingMessage) -> None:
         now = self._clock.monotonic()
         self._ids[0] += 1
-        delay_s = message.delay_s or state.options.delay_s
+        delay_s = state.options.delay_s if state.options.fifo else message.delay_s
         entered = Message(
             f"m{self._ids[0]:08d}",
             message,

@@ -13,6 +13,7 @@ from dynein.core.trigger import Trigger, check
 from dynein.core.trigger_store import (
     ADD_MAX,
     LOOKUP_MAX,
+    MARKER_TTL_S,
     REMOVE_MAX,
     Cancelled,
     DueCount,
@@ -23,7 +24,7 @@ from dynein.core.trigger_store import (
 )
 from dynein.runtime.clock import Clock
 from dynein.testing.faults import Call, Faults
-from dynein.testing.table_state import MARKER_TTL_S, TableState
+from dynein.testing.table_state import TableState
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -133,6 +134,10 @@ class FakeTriggerTable:
         assert to.key != key, "a job cannot be moved to where it is"
         return await self._do(Call("table", "move", str(key.shard), 1), lambda: self._state.move(key, to))
 
+    async def reserve(self, key: TriggerKey, for_s: int) -> bool:
+        """See `dynein.core.trigger_store.TriggerStore.reserve`."""
+        return await self._do(Call("table", "reserve", str(key.shard), 1), lambda: self._state.reserve(key, for_s))
+
     async def buckets(self) -> list[tuple[int, int]]:
         """See `dynein.core.trigger_store.TriggerStore.buckets`."""
         return await self._do(Call("table", "buckets", "", 0), self._state.buckets)
@@ -184,12 +189,20 @@ class FakeTriggerTable:
     async def heartbeat(self, role: str, member: str, heartbeat: int) -> None:
         """See `dynein.core.shard_records.Roster.heartbeat`."""
         members = self._state.roster.setdefault(role, {})
-        await self._do(Call("table", "beat", role, 1), lambda: members.update({member: heartbeat}))
+        seen_s = self._state.clock.now_ms() // 1000
+        await self._do(Call("table", "beat", role, 1), lambda: members.update({member: (heartbeat, seen_s)}))
 
     async def members(self, role: str) -> dict[str, int]:
         """See `dynein.core.shard_records.Roster.members`."""
         members = self._state.roster.setdefault(role, {})
-        return await self._do(Call("table", "members", role, 0), lambda: dict(sorted(members.items())))
+        call = Call("table", "members", role, 0)
+        return await self._do(call, lambda: {name: heartbeat for name, (heartbeat, _) in sorted(members.items())})
+
+    async def last_seen(self, role: str) -> dict[str, int]:
+        """See `dynein.core.shard_records.Roster.last_seen`. By the fake's clock."""
+        members = self._state.roster.setdefault(role, {})
+        call = Call("table", "last_seen", role, 0)
+        return await self._do(call, lambda: {name: seen_s * 1000 for name, (_, seen_s) in sorted(members.items())})
 
     async def leave(self, role: str, member: str) -> None:
         """See `dynein.core.shard_records.Roster.leave`."""

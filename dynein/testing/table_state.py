@@ -13,8 +13,6 @@ from dynein.core.trigger_store import Cancelled, DueCount, Found, Moved, Page, T
 from dynein.errors import Conflict, InvalidToken
 from dynein.runtime.clock import Clock
 
-MARKER_TTL_S = 15 * 86400.0
-"""How long tombstones and claims are kept: longer than SQS can keep an inbound message (14 days)."""
 COUNT_UNITS = 0.5
 """What a small page costs, read without strong consistency."""
 PAGE_BYTES_MAX = 1024 * 1024
@@ -50,19 +48,22 @@ class TableState:
 
     def __init__(self, clock: Clock, bucket_width_ms: int, marker_ttl_s: float) -> None:
         self.width_ms = bucket_width_ms
-        self.layout = Layout(bucket_width_ms, 0)
+        self.layout = Layout(bucket_width_ms, 0, 0)
         self.partitions: dict[tuple[int, int], _Partition] = {}
         self.shards: dict[int, ShardRecord] = {}
-        self.roster: dict[str, dict[str, int]] = {}
-        self._clock = clock
+        self.roster: dict[str, dict[str, tuple[int, int]]] = {}
+        """By role and member: the last heartbeat, and when it came, epoch seconds."""
+        self.clock = clock
         self._marker_ttl_s = marker_ttl_s
+        self._reserved: dict[TriggerKey, int] = {}
+        """Until when, epoch milliseconds."""
         self._claims: dict[bytes, tuple[str, float]] = {}
 
     def raise_shard_count(self, shard_count: int) -> None:
         assert shard_count >= self.layout.shard_count, "the shard count only grows"
         for shard in range(self.layout.shard_count, shard_count):
-            self.shards[shard] = new_shard_record(shard, self._clock.now_ms(), self.width_ms)
-        self.layout = Layout(self.width_ms, shard_count)
+            self.shards[shard] = new_shard_record(shard, self.clock.now_ms(), self.width_ms)
+        self.layout = Layout(self.width_ms, shard_count, self.layout.fifo_shard_count or shard_count)
 
     def triggers(self) -> list[Trigger]:
         return [
@@ -82,12 +83,19 @@ class TableState:
         return Found(self.trigger(key), self.tombstone(key))
 
     def claim(self, arrival: Arrival) -> bool:
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         winner, expires_at = self._claims.get(arrival.key.job_id, ("", now))
         if expires_at <= now:
             winner = arrival.create_id
             self._claims[arrival.key.job_id] = (winner, now + self._marker_ttl_s)
         return winner == arrival.create_id
+
+    def reserve(self, key: TriggerKey, for_s: int) -> bool:
+        now_ms = self.clock.now_ms()
+        if self.trigger(key) is None or self._reserved.get(key, 0) > now_ms:
+            return False
+        self._reserved[key] = now_ms + for_s * 1000
+        return True
 
     def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
         found = self.tombstone(key)
@@ -161,7 +169,7 @@ class TableState:
         self._partition(trigger.key).put(sort_key(trigger.key, Kind.TRIGGER), _Stored(trigger, float("inf")))
 
     def put_tombstone(self, tombstone: Tombstone) -> None:
-        stored = _Stored(tombstone, self._clock.monotonic() + self._marker_ttl_s)
+        stored = _Stored(tombstone, self.clock.monotonic() + self._marker_ttl_s)
         self._partition(tombstone.key).put(sort_key(tombstone.key, Kind.TOMBSTONE), stored)
 
     def drop_trigger(self, key: TriggerKey) -> None:
@@ -173,7 +181,7 @@ class TableState:
 
     def tombstone(self, key: TriggerKey) -> Tombstone | None:
         stored = self._partition(key).records.get(sort_key(key, Kind.TOMBSTONE))
-        if stored is None or stored.expires_at <= self._clock.monotonic():
+        if stored is None or stored.expires_at <= self.clock.monotonic():
             return None
         return stored.content if isinstance(stored.content, Tombstone) else None
 

@@ -44,8 +44,9 @@ def failures() -> Row:
             lines(
                 "Rejected by the API",
                 "Jobs rejected, by problem code: invalid input (4xx), or a bound of Dynein or a failure of AWS (429, "
-                "503).",
+                "503); and jobs accepted with a warning.",
                 Query(rate("reason", "dynein_jobs_refused_total"), "{{reason}}"),
+                Query(rate("warning, queue", "dynein_job_warnings_total"), "warning: {{warning}} {{queue}}"),
                 unit="cps",
                 stacked=True,
             ),

@@ -191,6 +191,7 @@ def flow() -> Row:
                 "counts of a process that is killed are lost.",
                 Query(highest("flow", "dynein_ledger_jobs"), "{{flow}}"),
                 Query(highest("", "dynein_ledger_gap_jobs"), "GAP"),
+                Query(highest("", "dynein_ledger_uncertain_jobs"), "uncertain"),
                 Query(highest("", "dynein_ledger_surplus_jobs"), "surplus"),
                 Query(f"sum({highest('role', 'dynein_ledger_undrained_processes')})", "killed processes"),
             ),

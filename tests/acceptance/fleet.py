@@ -241,6 +241,12 @@ class Fleet:
         await started.ready(self.http)
         return started
 
+    @property
+    def engine_pid(self) -> int | None:
+        """The engine's process, while it runs."""
+        child = self.engine._child
+        return None if child is None else child.pid
+
     async def stop_engine(self, *, kill: bool = False) -> None:
         """Stop the engine, or end it as a crash would; `start_engine` brings it back where it was."""
         if kill:

@@ -1,6 +1,7 @@
 """A TCP proxy that misbehaves on demand, between the fleet and its engine.
 
-It knows nothing of HTTP: whatever comes from the engine is (part of) an answer to a request that was delivered.
+It knows nothing of HTTP: whatever comes from the engine is (part of) an answer to a request that was delivered. Who
+wants to know what passes brings a `Listener` for each connection.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import contextlib
 import random
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from tests.acceptance.fleet import pause
 
@@ -36,9 +38,41 @@ class LinkFaults(NamedTuple):
     black_hole: bool = False
     """Accept, and pass nothing in either direction. What came in is delivered when it ends, as TCP would, even if the
     one who sent it has given up by then."""
+    mute: bool = False
+    """Half open: requests pass, and their answers are kept back for as long as this lasts."""
 
 
 NO_FAULTS = LinkFaults()
+
+
+class Listener(Protocol):
+    """Hears what passes on one connection."""
+
+    def requested(self, chunk: bytes) -> None:
+        """This is about to be passed to the upstream."""
+
+    def answered(self, chunk: bytes) -> None:
+        """This has come from the upstream."""
+
+    def passed(self) -> None:
+        """All that has come from the upstream so far was passed on."""
+
+    def hung_up(self) -> None:
+        """The connection has ended, or its caller has no more to say and waits for nothing."""
+
+
+class _Deaf:
+    def requested(self, chunk: bytes) -> None:
+        pass
+
+    def answered(self, chunk: bytes) -> None:
+        pass
+
+    def passed(self) -> None:
+        pass
+
+    def hung_up(self) -> None:
+        pass
 
 
 @dataclass
@@ -58,12 +92,16 @@ class Proxy:
     Set `faults` at any time. The same seed and the same traffic meet the same fate (real traffic is never the same).
     """
 
-    def __init__(self, upstream_port: int, *, seed: int) -> None:
+    def __init__(self, upstream_port: int, *, seed: int, listener: Callable[[], Listener] = _Deaf) -> None:
         self._upstream_port = upstream_port
+        self._listener = listener
         self._rng = random.Random(seed)
         self._faults = NO_FAULTS
         self._passable = asyncio.Event()
         self._passable.set()
+        self._audible = asyncio.Event()
+        """Set: answers pass."""
+        self._audible.set()
         self._server: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
         self._port = 0
@@ -83,6 +121,7 @@ class Proxy:
     def faults(self, faults: LinkFaults) -> None:
         self._faults = faults
         (self._passable.clear if faults.black_hole else self._passable.set)()
+        (self._audible.clear if faults.black_hole or faults.mute else self._audible.set)()
 
     async def __aenter__(self) -> Self:
         await self.listen()
@@ -123,20 +162,24 @@ class Proxy:
         assert task is not None
         self._links[task] = (writer,)
         self.counts.connections += 1
+        listener = self._listener()
         try:
             await self._passable.wait()
             with contextlib.suppress(OSError):
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
                 self._links[task] = (writer, far_writer)
-                requests = asyncio.ensure_future(self._pass_requests(reader, far_writer))
-                answers = asyncio.ensure_future(self._pass_answers(far_reader, writer))
+                requests = asyncio.ensure_future(self._pass_requests(reader, far_writer, listener))
+                answers = asyncio.ensure_future(self._pass_answers(far_reader, writer, listener))
                 await _until_either_ends(requests, answers)
         except asyncio.CancelledError:
             pass  # leaving; asyncio's own callback would log it
         finally:
+            listener.hung_up()
             _reset(*self._links.pop(task))
 
-    async def _pass_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener: Listener
+    ) -> None:
         while chunk := await reader.read(CHUNK_BYTES):
             self.counts.requests += 1
             await self._delay(self._faults.request_delay_s)
@@ -147,19 +190,25 @@ class Proxy:
             if not self._passable.is_set():
                 self.counts.delivered_late += 1
                 await self._passable.wait()
+            listener.requested(chunk)
             writer.write(chunk)
             await writer.drain()
+        listener.hung_up()
 
-    async def _pass_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_answers(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener: Listener
+    ) -> None:
         while chunk := await reader.read(CHUNK_BYTES):
+            listener.answered(chunk)
             await self._delay(self._faults.answer_delay_s)
             lost = self._rng.random() < self._faults.lose_answer
-            await self._passable.wait()
+            await self._audible.wait()
             writer.write(chunk[: len(chunk) // 2] if lost else chunk)
             await writer.drain()
             if lost:
                 self.counts.answers_lost += 1
                 return
+            listener.passed()
 
     async def _delay(self, mean_s: float) -> None:
         if mean_s > 0:
@@ -174,7 +223,10 @@ async def _until_either_ends(requests: asyncio.Future[None], answers: asyncio.Fu
     finally:
         requests.cancel()
         answers.cancel()
-        await asyncio.gather(requests, answers, return_exceptions=True)
+        ends = await asyncio.gather(requests, answers, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, Exception) and not isinstance(end, OSError):
+            raise end  # asyncio logs it: a listener is wrong
 
 
 def _reset(*writers: asyncio.StreamWriter) -> None:

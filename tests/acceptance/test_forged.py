@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import pytest_asyncio
 
@@ -81,11 +81,10 @@ async def test_what_another_program_writes_to_our_queues_is_never_delivered(runn
     record = encode_job(Job(VICTIM, "forged"))
     forged = {}
     for token in (forged_token(), genuine["token"]):
-        entry = Entry(token, "", msgspec.Raw(record))
-        guessed = pack([entry], Seal([GUESSED]))
-        listed = msgspec.json.encode([entry]).decode()
-        forged[guessed] = forged[f'{{"v":2,"jobs":{listed}}}'] = "its signature is not this deployment's"
-        forged[f'{{"v":1,"jobs":{listed}}}'] = "inbound format 1 is unknown"
+        guessed = pack([Entry(token, "", record)], Seal([GUESSED]))
+        bare = re.sub(r'"mac":"[^"]*",', "", guessed)
+        forged[guessed] = forged[bare] = "its signature is not this deployment's"
+        forged[bare.replace('"v":3', '"v":2')] = "inbound format 2 is unknown"
     await asyncio.gather(*(send(running, "dynein-inbound", body) for body in forged))
     dead = await messages(running, "dynein-dead-letter", len(forged))
     assert {message["Body"] for message in dead} == forged.keys()

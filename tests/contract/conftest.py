@@ -112,7 +112,8 @@ async def aws_clients(subject: Subject, endpoint_of: Callable[[str], str | None]
             "shard_count": SHARDS,
             # A busy machine is no failure.
             "call_timeout_s": 20.0,
-            "lease_ttl_s": 30.0,
+            "lease_ttl_s": 42.0,
+            "member_ttl_s": 30.0,
             "visibility_timeout_s": 60,
         }
     )

@@ -7,14 +7,23 @@ import base64
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pytest
 import pytest_asyncio
 
 from dynein.aws.sqs import SqsQueues
 from dynein.core.job import Attribute
-from dynein.core.queues import DELAY_MAX_S, ENTRIES_MAX, Depth, Destination, OutgoingMessage, Queues, Received
+from dynein.core.queues import (
+    DELAY_MAX_S,
+    ENTRIES_MAX,
+    MESSAGE_BYTES_MAX,
+    Depth,
+    Destination,
+    OutgoingMessage,
+    Queues,
+    Received,
+)
 from dynein.errors import Remedy, UnknownQueue
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock, SystemClock
@@ -30,6 +39,10 @@ pytestmark = [
 
 ResultT = TypeVar("ResultT")
 
+FORGETFUL = {"elasticmq"}
+"""They deviate: ``MaximumMessageSize`` and ``MessageRetentionPeriod`` are taken, and unknown when asked for."""
+TAKE_ANY_SIZE = {"elasticmq"}
+"""They deviate: ``MaximumMessageSize`` of a queue is not looked at."""
 SKEW_MS = 60_000
 """More than the clocks of a machine and an engine differ by, on AWS too."""
 LONG_S = 60
@@ -39,13 +52,22 @@ LARGEST_BYTES = 1024 * 1024
 """No engine takes more in one call: 1 MiB on AWS and moto, 256 KiB on roto."""
 
 
+class Create(Protocol):
+    """Makes a queue. Its attributes are the engine's default ones unless they are given."""
+
+    async def __call__(
+        self, suffix: str, *, delay_s: int | None = None, message_bytes_max: int | None = None
+    ) -> Destination:
+        """Where it is; no attributes of it."""
+
+
 class World(NamedTuple):
     """One engine. Queues are named anew for each test."""
 
     engine: str
     queues: Queues
     clock: Clock
-    create: Callable[[str], Awaitable[Destination]]
+    create: Create
     wait: Callable[[Awaitable[Any]], Awaitable[Any]]
     """Await something that takes time by `clock`."""
 
@@ -103,9 +125,11 @@ async def world(subject: Subject, aws_clients: Opened | None) -> AsyncIterator[W
         manual = ManualClock()
         fake = FakeQueues(manual)
 
-        async def create_fake(suffix: str) -> Destination:
-            name = _name(suffix)
-            return Destination(fake.create(name), suffix.endswith(".fifo"))
+        async def create_fake(
+            suffix: str, *, delay_s: int | None = None, message_bytes_max: int | None = None
+        ) -> Destination:
+            url = fake.create(_name(suffix), delay_s=delay_s or 0, message_bytes_max=message_bytes_max)
+            return Destination(url, suffix.endswith(".fifo"))
 
         yield World("fake", fake, manual, create_fake, manual.result_of)
         return
@@ -113,9 +137,13 @@ async def world(subject: Subject, aws_clients: Opened | None) -> AsyncIterator[W
     client = aws_clients.sqs
     async with contextlib.AsyncExitStack() as cleanup:
 
-        async def create(suffix: str) -> Destination:
+        async def create(
+            suffix: str, *, delay_s: int | None = None, message_bytes_max: int | None = None
+        ) -> Destination:
             fifo = suffix.endswith(".fifo")
             attributes: Any = {"FifoQueue": "true"} if fifo else {}
+            given = {"DelaySeconds": delay_s, "MaximumMessageSize": message_bytes_max}
+            attributes |= {name: str(value) for name, value in given.items() if value is not None}
             url = (await client.create_queue(QueueName=_name(suffix), Attributes=attributes))["QueueUrl"]
             cleanup.push_async_callback(client.delete_queue, QueueUrl=url)
             return Destination(url, fifo)
@@ -148,8 +176,24 @@ async def fifo(world: World) -> Destination:
 async def test_resolve_by_name_and_by_url(world: World, suffix: str) -> None:
     created = await world.create(suffix)
     name = created.url.rsplit("/", 1)[-1]
-    assert await world.queues.resolve(name) == created
-    assert await world.queues.resolve(created.url) == created
+    found = await world.queues.resolve(name)
+    assert found[:2] == created[:2]
+    assert await world.queues.resolve(created.url) == found
+
+
+@pytest.mark.parametrize("suffix", ["a", "a.fifo"])
+async def test_resolve_tells_the_attributes_that_matter_to_what_is_sent(world: World, suffix: str) -> None:
+    plain = await world.queues.resolve((await world.create(suffix)).url)
+    assert plain.delay_s == 0
+    special = await world.queues.resolve((await world.create(suffix, delay_s=7, message_bytes_max=2048)).url)
+    assert special.delay_s == 7
+    assert special.imposed_delay_s == (7 if special.fifo else 0)
+    if world.engine in FORGETFUL:
+        assert (special.message_bytes_max, special.retention_s) == (None, None)
+    else:
+        assert special.message_bytes_max == 2048
+        assert plain.message_bytes_max in {262_144, MESSAGE_BYTES_MAX}
+        assert special.retention_s == plain.retention_s == 4 * 86_400
 
 
 async def test_an_unknown_queue_by_name_or_url(world: World, queue: Destination) -> None:
@@ -363,6 +407,33 @@ async def test_a_delayed_message_is_not_seen_early_and_not_forgotten(world: Worl
     assert (await world.queues.depth(queue.url)).delayed == 1
     assert bodies(await world.receive(queue, wait_s=5)) == ["later"]
     assert world.clock.now_ms() - before_ms >= 2000
+
+
+async def test_the_delay_of_a_message_counts_not_that_of_its_queue(world: World) -> None:
+    slow = await world.create("a", delay_s=900)
+    await world.send(slow, text("now"), text("soon", delay_s=1))
+    assert bodies(await world.receive(slow)) == ["now"]
+    assert bodies(await world.receive(slow, wait_s=5)) == ["soon"]
+
+
+async def test_a_fifo_queue_delays_every_message_by_its_own_delay(world: World) -> None:
+    slow = await world.create("a.fifo", delay_s=2)
+    before_ms = world.clock.now_ms()
+    await world.send(slow, text("x", message_group_id="g", deduplication_id="1"))
+    assert await world.receive(slow, wait_s=0) == []
+    assert bodies(await world.receive(slow, wait_s=5)) == ["x"]
+    assert world.clock.now_ms() - before_ms >= 2000
+
+
+async def test_a_message_that_is_too_large_for_its_queue_is_refused_alone(world: World) -> None:
+    small = await world.create("a", message_bytes_max=1024)
+    failure, none = await world.queues.send(small.url, [text("x" * 1025), text("x" * 1024)])
+    if world.engine in TAKE_ANY_SIZE:
+        assert (failure, none) == (None, None)
+        return
+    assert none is None
+    assert failure is not None
+    assert failure.remedy is Remedy.REJECT
 
 
 # --- visibility, delete ---------------------------------------------------------------------------------------------

@@ -21,6 +21,21 @@ async def test_the_last_beat_of_each_member(roster: Roster) -> None:
     assert await roster.members("ingester") == {"one": 2, "two": 7}
 
 
+async def test_when_each_member_was_last_seen(roster: Roster) -> None:
+    assert await roster.last_seen("ingester") == {}
+    await roster.heartbeat("ingester", "one", 1)
+    await roster.heartbeat("ingester", "two", 1)
+    before = await roster.last_seen("ingester")
+    await roster.heartbeat("ingester", "one", 2)
+    after = await roster.last_seen("ingester")
+    assert list(before) == list(after) == ["one", "two"]
+    assert after["two"] == before["two"]
+    assert after["one"] >= before["one"]
+    assert all(seen_ms % 1000 == 0 for seen_ms in after.values())
+    await roster.leave("ingester", "one")
+    assert list(await roster.last_seen("ingester")) == ["two"]
+
+
 async def test_roles_are_apart(roster: Roster) -> None:
     await roster.heartbeat("ingester", "one", 1)
     await roster.heartbeat("dispatcher", "one", 5)

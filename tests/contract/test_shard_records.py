@@ -39,7 +39,7 @@ async def renewed(
 
 class TestReading:
     async def test_the_layout(self, shards: ShardRecords) -> None:
-        assert await shards.layout() == Layout(WIDTH_MS, SHARDS)
+        assert await shards.layout() == Layout(WIDTH_MS, SHARDS, SHARDS)
 
     async def test_a_new_table_has_a_free_record_for_each_shard(self, shards: ShardRecords) -> None:
         records = await shards.all()
@@ -65,7 +65,7 @@ class TestReading:
         records = {record.shard: record for record in await table.shards.all()}
         assert sorted(records) == list(range(130))
         assert records[1] == mine
-        assert await table.shards.layout() == Layout(WIDTH_MS, 130)
+        assert await table.shards.layout() == Layout(WIDTH_MS, 130, SHARDS)
         assert len(await table.shards.get(range(130))) == 130
         assert (await taken(table.shards, shard=129)).owner == "one"
 

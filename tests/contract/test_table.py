@@ -86,7 +86,7 @@ class TestBootstrap:
         ttl = (await dynamodb.describe_time_to_live(TableName=engine_settings.table))["TimeToLiveDescription"]
         assert ttl["AttributeName"] == "ttl"
         assert ttl["TimeToLiveStatus"] in {"ENABLED", "ENABLING"}
-        assert await verified(dynamodb, engine_settings) == Layout(WIDTH_MS, SHARDS)
+        assert await verified(dynamodb, engine_settings) == Layout(WIDTH_MS, SHARDS, SHARDS)
 
     async def test_again_changes_nothing(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
         await bootstrapped(dynamodb, engine_settings)
@@ -103,7 +103,7 @@ class TestBootstrap:
     ) -> None:
         unset = changed(engine_settings, bucket_width_s=None, shard_count=None)
         await bootstrapped(dynamodb, unset)
-        default = Layout(NEW_TABLE_BUCKET_WIDTH_S * 1000, NEW_TABLE_SHARD_COUNT)
+        default = Layout(NEW_TABLE_BUCKET_WIDTH_S * 1000, NEW_TABLE_SHARD_COUNT, NEW_TABLE_SHARD_COUNT)
         assert await verified(dynamodb, unset) == default
         await bootstrapped(dynamodb, changed(unset, shard_count=20))
         assert outcomes(await bootstrapped(dynamodb, unset)) == ["verified", "verified"]
@@ -118,7 +118,7 @@ class TestBootstrap:
         records = await table.shards.all()
         assert records[0] == mine
         assert len(records) == SHARDS + 3
-        assert await verified(dynamodb, more) == Layout(WIDTH_MS, SHARDS + 3)
+        assert await verified(dynamodb, more) == Layout(WIDTH_MS, SHARDS + 3, SHARDS)
 
     async def test_an_interrupted_one_is_finished(self, dynamodb: DynamoDBClient, engine_settings: Settings) -> None:
         """Some shard records were written, the layout was not; or a record was lost."""
@@ -137,7 +137,7 @@ class TestBootstrap:
         await bootstrapped(dynamodb, engine_settings)
         wanted = [changed(engine_settings, shard_count=SHARDS + 5)] * 4
         await asyncio.gather(*(bootstrapped(dynamodb, settings) for settings in wanted))
-        assert await verified(dynamodb, wanted[0]) == Layout(WIDTH_MS, SHARDS + 5)
+        assert await verified(dynamodb, wanted[0]) == Layout(WIDTH_MS, SHARDS + 5, SHARDS)
 
     async def test_it_never_overwrites_what_another_has_just_made(
         self, dynamodb: DynamoDBClient, engine_settings: Settings
@@ -358,7 +358,7 @@ class TestItems:
         """DynamoDB itself refuses that."""
         store = table.store
         trigger = trigger_at(T0)
-        last = trigger._replace(record=b'{"q":"demo","b":"the last wins"}')
+        last = trigger._replace(record=b'{"q":"demo"}\nthe last wins')
         assert await store.add([trigger, trigger, last]) == []
         assert (await store.find(trigger.key)).trigger == last
         await table.entomb(trigger.key)

@@ -55,6 +55,24 @@ async def raise_read_mark(shards: ShardRecords, read_mark_ms: int, shard: int = 
     return renewed
 
 
+class TestReserve:
+    async def test_of_several_repairs_one_has_the_trigger(self, store: TriggerStore) -> None:
+        trigger = trigger_at(T0)
+        assert await store.add([trigger]) == []
+        reserved = await asyncio.gather(*(store.reserve(trigger.key, 600) for _ in range(8)))
+        assert sum(reserved) == 1
+        assert (await store.find(trigger.key)).trigger == trigger, "and it can still be read"
+        assert await store.remove([trigger.key]) == []
+        assert not await store.reserve(trigger.key, 600), "it is gone"
+        assert await store.find(trigger.key) == Found(None, None), "and did not come back"
+
+    async def test_a_reservation_ends_by_itself(self, store: TriggerStore) -> None:
+        trigger = trigger_at(T0)
+        assert await store.add([trigger]) == []
+        assert await store.reserve(trigger.key, -10)
+        assert await store.reserve(trigger.key, 600)
+
+
 class TestAdd:
     async def test_what_is_added_is_read_back_whole(self, store: TriggerStore) -> None:
         trigger = trigger_at(T0 + 5, body="Grüße, 世界 \u0009 " + "x" * 200_000)

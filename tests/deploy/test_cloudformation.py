@@ -92,7 +92,6 @@ async def test_its_defaults_are_those_of_the_settings() -> None:
     assert defaults["InboundQueueName"] == settings.inbound_queue
     assert defaults["DeadLetterQueueName"] == settings.dead_letter_queue
     assert defaults["VisibilityTimeoutSeconds"] == settings.visibility_timeout_s
-    assert defaults["MessageBytesMax"] == settings.message_bytes_max
 
 
 async def test_what_holds_jobs_outlives_the_stack() -> None:

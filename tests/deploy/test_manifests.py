@@ -6,6 +6,7 @@ import ipaddress
 import json
 import re
 import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -393,6 +394,22 @@ def test_the_overlay_that_the_page_shows_works(tmp_path: Path) -> None:
     assert config["data"]["DYNEIN_REGION"] == "eu-central-1", "merged, not replaced"
     for _, pod in pods(manifests):
         assert container(pod)["envFrom"][0]["configMapRef"]["name"] == config["metadata"]["name"]
+
+
+def test_the_patch_on_the_page_narrows_what_pods_may_reach(tmp_path: Path) -> None:
+    [patches] = re.findall(r"^  ```yaml\n(  patches:\n.*?)^  ```", page(), re.DOTALL | re.MULTILINE)
+    shutil.copytree(K8S, tmp_path / "k8s")
+    directory = tmp_path / "deploy"
+    directory.mkdir()
+    overlay = f"kind: Kustomization\nresources: [../k8s/base]\n{textwrap.dedent(patches)}"
+    (directory / "kustomization.yaml").write_text(overlay)
+    policies = [
+        named(render(where), "NetworkPolicy", "dynein")["spec"]["egress"]
+        for where in (tmp_path / "k8s/base", directory)
+    ]
+    before, after = ({rule["ports"][0]["port"]: rule["to"] for rule in egress} for egress in policies)
+    assert {port for port in before if before[port] != after[port]} == {443}
+    assert after[443] == [{"ipBlock": {"cidr": "10.0.0.0/16"}}]
 
 
 def test_what_the_page_names_exists() -> None:

@@ -85,7 +85,7 @@ class Auditor:
         """By job id, which a job keeps when it is moved."""
         self.deliveries: dict[str, list[Delivery]] = {}
         self.fifo_batches: list[list[str]] = []
-        """Tokens of IMMEDIATE jobs of one request each, for one FIFO queue, in the order of the request."""
+        """Tokens of jobs of one request each, for one FIFO queue, in the order of the request."""
         self.cancel_asked: dict[str, None] = {}
         self.cancel_done: dict[str, float] = {}
         self.move_asked: dict[str, None] = {}

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from dynein.admin import redrive
-from dynein.api import direct_sender
+from dynein.api import direct_sender, key_maker
+from dynein.api.key_maker import KeyMaker
 from dynein.core import due_job
 from dynein.core.due_job import Outcome
 from dynein.delivery import dead_letter_queue
@@ -105,6 +106,29 @@ def _forget(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     return lambda self, entry: self.drop(entry)
 
 
+def _last_in_first_out(original: Any) -> Any:
+    def add(self: DueTimer[Any], due_at_ms: int, item: Any, order: bytes = b"") -> None:  # noqa: ARG001
+        original(self, due_at_ms, item, (1_000_000_000 - self._added).to_bytes(4, "big"))
+
+    return add
+
+
+def _random_id(original: Any) -> Any:  # noqa: ARG001 - it is replaced
+    return lambda accepted_us, random: random + accepted_us.to_bytes(7, "big")
+
+
+def _by_its_own_id(original: Any) -> Any:
+    return lambda self, group=None: original(self)  # noqa: ARG005 - that is the bug
+
+
+def _all_shards(original: Any) -> Any:
+    def new_key(self: KeyMaker, group: Any = None) -> Any:
+        self._layout = self._layout._replace(fifo_shard_count=self._layout.shard_count)
+        return original(self, group)
+
+    return new_key
+
+
 def _without_body(original: Any) -> Any:
     return lambda body, token, due_at_ms: original("", token, due_at_ms)  # noqa: ARG005 - that is the bug
 
@@ -133,5 +157,9 @@ BUGS = (
     Mutation("forget an evicted trigger", ShardBuffer, "evict", _forget),
     Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
     Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),
+    Mutation("jobs that are due at the same time: last in, first out", DueTimer, "add", _last_in_first_out),
+    Mutation("ids of jobs do not rise", key_maker, "make_job_id", _random_id),
+    Mutation("a job of a message group goes to any shard", KeyMaker, "new_key", _by_its_own_id),
+    Mutation("a message group changes its shard when shards are added", KeyMaker, "new_key", _all_shards),
     Mutation("a new deduplication id for each try", due_job, "outgoing_message", _fresh_id_each_try),
 )

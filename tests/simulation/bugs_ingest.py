@@ -94,6 +94,23 @@ def _three_tries(original: Any) -> Any:
     return attempt
 
 
+def _flights_wait(original: Any) -> Any:
+    """As it was: the call is repeated until nothing of it is left, and keeps its place among eight meanwhile."""
+
+    async def attempt(self: PartitionedCommit[Any], items: list[Any]) -> Any:
+        failures = 0
+        left = items
+        while left:
+            results = await original(self, left)
+            left = [item for item, done in zip(left, results, strict=True) if not done]
+            failures += 1
+            if left:
+                await self._retry.pause(failures)
+        return [True] * len(items)
+
+    return attempt
+
+
 def _mark_afterwards(original: Any) -> Any:
     async def cover(self: MarksCache, due_at_ms: Any) -> None:
         asyncio.ensure_future(original(self, due_at_ms))  # noqa: RUF006 - as careless as the bug
@@ -126,6 +143,7 @@ BUGS = (
     Mutation("delete the inbound message when half of it is stored", BatchedStore, "add", _first_half),
     Mutation("ignore `UnprocessedItems` of a write", WiredTable, "add", result(lambda left: left[:0])),
     Mutation("assume a trigger written after three tries", PartitionedCommit, "_try", _three_tries),
+    Mutation("a partition that takes no writes holds up all others", PartitionedCommit, "_try", _flights_wait),
     Mutation("skip the check after a write", LateWrites, "report", answer([])),
     Mutation("report a late write without counting it", WiredTable, "report_late", answer(value=True)),
     Mutation("never extend the visibility of a message", Visibility, "run_once", answer(1.0)),

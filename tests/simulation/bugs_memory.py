@@ -144,11 +144,11 @@ def _not_while_reading(original: Any) -> Any:
 
 
 def _wake_only_when_empty(original: Any) -> Any:  # noqa: ARG001 - it is replaced
-    def add(self: DueTimer[Any], due_at_ms: int, item: Any) -> None:
+    def add(self: DueTimer[Any], due_at_ms: int, item: Any, order: bytes = b"") -> None:
         self._added += 1
         if not self._heap:
             self._earlier.set()
-        heapq.heappush(self._heap, (due_at_ms, self._added, item))
+        heapq.heappush(self._heap, (due_at_ms, (order, self._added), item))
 
     return add
 

@@ -124,9 +124,9 @@ class Checker:
         late_after_ms = delivery.visible_ms - max(expected_ms, quiet_ms)
         if late_after_ms > calm_phase_bound_ms(scenario, kind, delivery.process.clock):
             self.violations.append(f"{short(token)}: {late_after_ms:.0f} ms late after the faults had stopped")
-        bound_ms = self._lateness.bound_ms(kind, delivery.process.clock)
+        since, until = (expected_ms - EPOCH_MS) / 1000, (delivery.visible_ms - EPOCH_MS) / 1000
+        bound_ms = self._lateness.bound_ms(token, delivery, since)
         if late_ms > bound_ms:
-            since, until = (expected_ms - EPOCH_MS) / 1000, (delivery.visible_ms - EPOCH_MS) / 1000
             unexcused_ms = self._lateness.unexcused_ms(token, delivery, since, until)
             if unexcused_ms > bound_ms:
                 self.violations.append(

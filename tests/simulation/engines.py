@@ -186,7 +186,9 @@ class WiredTable:
     async def find(self, key: TriggerKey) -> Found:
         async def find() -> Found:
             found = await self._table.find(key)
-            return found if self._faults.torn.shows_tombstone(key, self._now()) else found._replace(tombstone=None)
+            # An API reads for a caller, whose cancel is answered later anyway. An ingester acts on what it reads.
+            torn = self._wire.role == INGESTER and not self._faults.torn.shows_tombstone(key, self._now())
+            return found._replace(tombstone=None) if torn else found
 
         return await self._wire.call(TABLE, "find", find)
 
@@ -196,6 +198,9 @@ class WiredTable:
             return [each for each in found if self._faults.torn.shows_tombstone(each.key, self._now())]
 
         return await self._wire.call(TABLE, "tombstones", tombstones)
+
+    async def reserve(self, key: TriggerKey, for_s: int) -> bool:
+        return await self._wire.call(TABLE, "reserve", lambda: self._table.reserve(key, for_s))
 
     async def claim(self, arrival: Arrival) -> bool:
         async def claim() -> bool:
@@ -331,6 +336,9 @@ class WiredTable:
 
     async def members(self, role: str) -> dict[str, int]:
         return await self._wire.call(TABLE, "members", lambda: self._table.members(role))
+
+    async def last_seen(self, role: str) -> dict[str, int]:
+        return await self._wire.call(TABLE, "last_seen", lambda: self._table.last_seen(role))
 
     async def leave(self, role: str, member: str) -> None:
         await self._wire.call(TABLE, "leave", lambda: self._table.leave(role, member))

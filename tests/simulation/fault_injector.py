@@ -61,7 +61,7 @@ class FaultInjector:
         """Until the end of the fault phase."""
         loop = self.world.loop
         while self._acts and loop.time() < self.world.scenario.fault_phase_s:
-            await pause(loop, self.rng.expovariate(0.7))
+            await pause(loop, self.rng.expovariate(self.world.scenario.faults_per_s))
             if loop.time() < self.world.scenario.fault_phase_s:
                 kind, act = self.rng.choice(self._acts)
                 self.world.met[kind] += 1
@@ -170,11 +170,19 @@ class FaultInjector:
         self.world.trace.note("faults", f"the {service} are up again")
 
     async def _renewals(self) -> None:
-        """Often longer than a lease: all lose theirs, or nobody is there to take them."""
+        """Often longer than a lease: all lose theirs, or nobody is there to take them. Begins when memory is full of
+        what is due soon: what becomes of that is the question."""
         network, loop, lease_s = self.world.network, self.world.loop, self.world.settings.lease_ttl_s
+        if network.no_renewals:
+            return
         struck = [p for p in self.world.processes if p.state is State.RUNNING and "dispatcher" in p.roles]
         if len(struck) > 1 and self.rng.random() < 0.6:
             struck = [self.rng.choice(struck)]
+        patience_until = loop.time() + 15.0
+        while loop.time() < patience_until and not any(self._read_ahead(process) >= 3 for process in struck):
+            await pause(loop, 0.05)
+        if network.no_renewals or loop.time() >= self.world.scenario.fault_phase_s:
+            return
         fate = self.rng.choice((Fate.REFUSED, Fate.THROTTLED, Fate.REQUEST_LOST, Fate.RESPONSE_LOST))
         seconds = self.rng.choice((0.6, 1.2, 3.0)) * lease_s
         for process in struck:
@@ -183,6 +191,12 @@ class FaultInjector:
         await pause(loop, min(seconds, max(0.0, self.world.scenario.fault_phase_s - loop.time())))
         for process in struck:
             network.no_renewals.pop(process.name, None)
+
+    def _read_ahead(self, process: Process) -> int:
+        """How many triggers a process has in memory."""
+        parts = self.world.parts.get(process.name)
+        dispatcher = parts.dispatcher if parts is not None else None
+        return dispatcher.snapshot().read_ahead_jobs if dispatcher is not None else 0
 
     async def _redeliver(self) -> None:
         """SQS promises at least once: it may show a message that is being worked on, and one that was deleted."""
@@ -262,9 +276,9 @@ class FaultInjector:
 
     async def _poison(self) -> None:
         queues = self.world.queues
-        body = self.rng.choice(("{garbage", '{"v":1,"jobs":[["x","y",{}]]}', '{"v":9,"jobs":[]}')) + " " * len(
-            self.poison
-        )
+        body = self.rng.choice(
+            ("{garbage", '{"v":3,"jobs":[["x","y"]],"bytes":[2]}\n{}', '{"v":9,"jobs":[]}')
+        ) + " " * len(self.poison)
         self.poison.append(body)
         self.world.trace.note("faults", "poisons the inbound queue")
         (failure,) = await queues.send(queues.url(self.world.settings.inbound_queue), [OutgoingMessage(body, {})])

@@ -1,8 +1,10 @@
 """What a FIFO destination is promised: nothing twice within SQS's window, and order within a message group.
 
-Order is a lane's promise: one process, one role. Jobs that it holds in good time leave in the order they are due, one
-call at a time, through all retries. There is no order between processes, none in a backlog, and none where SQS takes a
-later entry of one call and refuses an earlier one.
+A message group lives on one shard, whichever process accepted its jobs and however many shards there have been since.
+Of jobs due at the same time, those that one process accepted first have the smaller ids. The order of a shard is that
+of its keys, due time and id; to keep it is a lane's promise: one process, one role. Jobs that it holds in good time
+leave in that order, one call at a time, through all retries. There is no order between processes, none in a backlog,
+and none where SQS takes a later entry of one call and refuses an earlier one.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from dynein.core.job_token import parse
+from dynein.core.job_token import TokenKind, parse
+from dynein.core.keys import TriggerKey
 from tests.simulation.evidence import Attempt
 from tests.simulation.flight import Fate
 from tests.simulation.world import EPOCH_MS
@@ -28,7 +31,7 @@ _TAKEN_IN_S = 0.5
 
 class _Sent(NamedTuple):
     token: str
-    due_ms: int
+    key: TriggerKey
     tries: list[Attempt]
     """Of the lane that sent it, up to the one that succeeded, and since it last sent the same job."""
     delivery: Delivery
@@ -41,21 +44,36 @@ class _Sent(NamedTuple):
     def on_time(self) -> bool:
         """It was not part of a backlog, which is worked off shard by shard; by its sender's clock."""
         tried_ms = EPOCH_MS + self.first_try * 1000 + self.delivery.process.clock.offset_ms_max
-        return tried_ms - self.due_ms < _BACKLOG_MS
+        return tried_ms - self.key.due_at_ms < _BACKLOG_MS
 
 
 def check_fifo(auditor: Auditor) -> Iterator[str]:
     """Every violation."""
     yield from _twice(auditor)
+    yield from _on_several_shards(auditor)
     for lane in _lanes(auditor).values():
         for before, after in pairwise(sorted(lane, key=lambda sent: sent.delivery.order)):
             if after.first_try < before.first_try:
                 if not _left_behind(auditor, after, before):
                     yield f"{before.token[12:24]} overtook {after.token[12:24]} of its group, which was being retried"
-            elif after.due_ms < before.due_ms and before.on_time and _should_lead(auditor, after, before):
-                yield f"{before.token[12:24]} was due after {after.token[12:24]} of its group, and sent before it"
+            elif after.key < before.key and before.on_time and _should_lead(auditor, after, before):
+                later = "due after" if after.key.due_at_ms < before.key.due_at_ms else "accepted after"
+                yield f"{before.token[12:24]} was {later} {after.token[12:24]} of its group, and sent before it"
     for batch in auditor.fifo_batches:
         yield from _out_of_order(auditor, batch)
+
+
+def _on_several_shards(auditor: Auditor) -> Iterator[str]:
+    """A group of which jobs are on more than one shard: more than one dispatcher may send them at a time."""
+    shards: dict[tuple[str, str | None], int] = {}
+    for record in auditor.records.values():
+        request = record.request
+        if request.queue.endswith(".fifo"):
+            for token in record.tokens:
+                shard = parse(token).key.shard
+                known = shards.setdefault((request.queue, request.message_group_id), shard)
+                if shard != known:
+                    yield f"{token[12:24]} is on shard {shard}, other jobs of its group on shard {known}"
 
 
 def _twice(auditor: Auditor) -> Iterator[str]:
@@ -87,7 +105,7 @@ def _lanes(auditor: Auditor) -> dict[tuple[str, ...], list[_Sent]]:
                 and sent_at.get(lane, -math.inf) < attempt.flight.began_at <= flight.began_at
             ]
             sent_at[lane] = flight.began_at
-            lanes.setdefault(lane, []).append(_Sent(token, parse(token).key.due_at_ms, tries, delivery))
+            lanes.setdefault(lane, []).append(_Sent(token, parse(token).key, tries, delivery))
     return lanes
 
 
@@ -123,7 +141,11 @@ def _left_behind(auditor: Auditor, late: _Sent, early: _Sent) -> bool:
 
 
 def _out_of_order(auditor: Auditor, batch: Sequence[str]) -> Iterator[str]:
-    """IMMEDIATE jobs of one request leave in the order they have in it."""
+    """IMMEDIATE jobs of one request leave in the order they have in it, and the ids of all rise."""
+    for token, later in pairwise(batch):
+        if parse(later).key.job_id <= parse(token).key.job_id:
+            yield f"{later[12:24]} was accepted after {token[12:24]}, and its id does not show it"
+    batch = [token for token in batch if parse(token).kind is TokenKind.IMMEDIATE]
     groups: dict[str, list[Delivery]] = {}
     for token in batch:
         for delivery in auditor.deliveries.get(token, [])[:1]:

@@ -75,11 +75,12 @@ class Forger:
 
     def _inbound_message(self) -> str:
         """Signed with another secret, or with the signature of a message that is there, or not at all."""
-        forged = msgspec.json.decode(pack([Entry(self._token(), "forged", msgspec.Raw(self._record()))], self._seal))
+        line, _, records = pack([Entry(self._token(), "forged", self._record())], self._seal).partition("\n")
+        forged = msgspec.json.decode(line)
         there = self._world.queues.everything(self._world.settings.inbound_queue)
         genuine = [mac for message in there if (mac := _signature(message.body)) is not None]
         forged["mac"] = self._rng.choice((forged["mac"], "", *genuine[-1:]))
-        return msgspec.json.encode(forged).decode()
+        return f"{msgspec.json.encode(forged).decode()}\n{records}"
 
     def _dead_letter(self) -> OutgoingMessage:
         """The same of a job: one that is there keeps all but its body."""
@@ -121,7 +122,7 @@ class Forger:
 def _signature(body: str) -> str | None:
     """Of an inbound message, if it is one."""
     try:
-        signature: str = msgspec.json.decode(body)["mac"]
+        signature: str = msgspec.json.decode(body.partition("\n")[0])["mac"]
     except (msgspec.DecodeError, TypeError, KeyError):
         return None
     return signature

@@ -1,5 +1,7 @@
 """How late a job may be: not at all without faults; with faults, as long as one that concerns it is on or is recent.
 
+A job that was stored in good time is a dispatcher's: what kept ingesters from working does not excuse it.
+
 In every weather and for every job: of the time by which it was late, only so much may be left as a job may be late
 without any fault, once the times are taken out during which a fault kept somebody from working on it, each with the
 recovery that the product states for that fault. So one outage excuses its own length and the recovery after it; a job
@@ -21,11 +23,12 @@ a partition takes no writes   the longest pause between two writes; for jobs of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from dynein.core.job_token import TokenKind, parse
 from dynein.core.keys import TriggerKey, bucket_of
+from dynein.server.assembly import API, DISPATCHER, INGESTER
 from tests.simulation.flight import OUTSIDE_OF_JOBS, Fate, Flight
 from tests.simulation.process import ProcessClock
 from tests.simulation.scenario import Scenario
@@ -42,6 +45,11 @@ _PROMPT_S = 0.6
 _INGEST_BACKOFF_S = 5.0
 """Longest pause of an ingester that met errors (`dynein.ingest.ingester`)."""
 _INBOUND_VERBS = ("receive", "delete", "extend")
+
+_BOTH = (INGESTER, DISPATCHER)
+
+_CROWD = 100
+"""Jobs due at about the same time: some batches, or a backlog."""
 
 Span = tuple[float, float]
 
@@ -69,35 +77,41 @@ class Lateness:
         self._scenario = auditor.world.scenario
         self._settings = auditor.world.settings
         self._queue_faults = auditor.fault_injector.bad_queues
-        self._everybody = _merged([*self._calls(), *self._processes()])
+        self._roles = {process.name: process.roles for process in self._world.processes}
+        self._everybody = _merged([*self._calls(_BOTH), *self._processes(_BOTH)])
+        self._dispatchers = _merged([*self._calls((DISPATCHER,)), *self._processes((DISPATCHER,))])
         self._jobs = len(auditor.records)
 
     def unexcused_ms(self, token: str, delivery: Delivery, since: float, until: float) -> float:
         """How long it was late while nothing excused that. It should have been delivered at ``since``."""
         kind, key = parse(token)
-        spans = [*self._everybody, *self._destination(delivery.queue)]
+        spans = [*self._destination(delivery.queue)]
+        spans += self._dispatchers if self._was_stored(key, since) else self._everybody
         if kind in (TokenKind.SCHEDULED, TokenKind.PREPARED):
             spans += [*self._partition(key), *self._shard(key.shard)]
         return 1000 * _uncovered(since, until, _merged(spans))
 
-    def bound_ms(self, kind: TokenKind, sender: ProcessClock) -> float:
+    def bound_ms(self, token: str, delivery: Delivery, since: float) -> float:
         """How much of it may be left. More than in the calm phase: there are bursts, and bounds may be very low."""
-        settings = self._settings
-        bursts_ms = 1_000 + 40 * 200.0 / settings.page_jobs_max  # a burst is read page by page, and some take long
-        skew_ms = 2.0 * self._scenario.skew_ms_max  # an ingester's clock says what is near, a dispatcher's what is due
-        return calm_phase_bound_ms(self._scenario, kind, sender) + bursts_ms + skew_ms + self._crowd_ms
+        s, (kind, key) = self._settings, parse(token)
+        bursts_s = 1.0 + 0.04 * 200.0 / s.page_jobs_max  # a burst is read page by page, and some take long
+        crowd, crowd_s = min(self._jobs, _CROWD), 0.0
+        least = min(s.read_ahead_jobs_max, s.lane_waiting_max)
+        if least < _AMPLE:
+            crowd_s += crowd / least * (s.tick_s + 0.5)
+        skew_s = 0.0
+        if not self._was_stored(key, since):
+            ingesters = max(1, min(4, sum(INGESTER in roles for roles in self._roles.values())))
+            crowd_s += self._jobs * ingesters / s.ingest_rate_per_s
+            if s.held_jobs_max < _AMPLE:
+                crowd_s += crowd / s.held_jobs_max * s.hold_window_s
+            skew_s = 2.0 * self._scenario.skew_ms_max / 1000  # an ingester's clock says what is near
+        return calm_phase_bound_ms(self._scenario, kind, delivery.process.clock) + 1000 * (bursts_s + crowd_s + skew_s)
 
-    @property
-    def _crowd_ms(self) -> float:
-        """How long all jobs of the run take, at the rate and within the bounds that it was given."""
-        s = self._settings
-        least = min(s.held_jobs_max, s.read_ahead_jobs_max, s.lane_waiting_max)
-        ingesters = sum("ingester" in process.roles for process in self._world.processes)
-        rated_s = self._jobs * min(ingesters, 4) / s.ingest_rate_per_s
-        bounded_s = 0.0 if least >= _AMPLE else self._jobs / least * (s.tick_s + 0.5)
-        if s.held_jobs_max < _AMPLE:
-            bounded_s += self._jobs / s.held_jobs_max * s.hold_window_s / max(1, min(ingesters, 4))
-        return 1000 * (rated_s + bounded_s)
+    def _was_stored(self, key: TriggerKey, at: float) -> bool:
+        """Was its trigger in the store in good time? Then no ingester had anything more to do."""
+        in_time = at - self._settings.read_ahead_s
+        return any(fact.stored for fact in self._world.evidence.facts.of_key.get(key, []) if fact.sure_at <= in_time)
 
     # --- from a page to its first try ---------------------------------------------------------------------------------
 
@@ -129,10 +143,10 @@ class Lateness:
 
     # --- excuses ------------------------------------------------------------------------------------------------------
 
-    def _calls(self) -> Iterable[Span]:
+    def _calls(self, roles: Collection[str]) -> Iterable[Span]:
         for flights in self._world.evidence.troubled_calls.values():
             for flight in flights:
-                if flight.role != "api" and flight.role not in OUTSIDE_OF_JOBS:
+                if flight.role in roles or flight.role not in (API, *_BOTH, *OUTSIDE_OF_JOBS):
                     yield flight.began_at, flight.began_at + self._repeated_s(flight)
 
     def _repeated_s(self, flight: Flight) -> float:
@@ -140,15 +154,19 @@ class Lateness:
         seconds = max(s.call_timeout_s, flight.there_s + flight.back_s) + 2 * s.tick_s + 1.0
         if flight.verb in _INBOUND_VERBS or flight.fate is Fate.UNEXPECTED:
             return seconds + s.visibility_timeout_s + s.receive_wait_s + _INGEST_BACKOFF_S
-        return seconds + s.backoff_max_s + _INGEST_BACKOFF_S
+        return seconds + s.backoff_max_s + (_INGEST_BACKOFF_S if flight.role == INGESTER else 0.0)
 
-    def _processes(self) -> Iterable[Span]:
-        recovery_s = self._scenario.recovery_s + self._settings.receive_wait_s
-        for disturbances in self._world.evidence.disturbances.values():
-            for disturbance in disturbances:
-                yield disturbance.since, disturbance.until + recovery_s
+    def _processes(self, roles: Collection[str]) -> Iterable[Span]:
+        s = self._settings
+        recovery_s = s.lease_ttl_s + s.member_ttl_s + s.backoff_max_s + 2 * s.call_timeout_s + 4 * s.tick_s + 5.0
+        if INGESTER in roles:
+            recovery_s = self._scenario.recovery_s + s.receive_wait_s
         for process in self._world.processes:
-            yield process.started_at, process.started_at + self._settings.member_ttl_s + 4 * self._settings.tick_s + 2.0
+            if not any(role in roles for role in process.roles):
+                continue
+            for disturbance in self._world.evidence.disturbances.get(process.name, []):
+                yield disturbance.since, disturbance.until + recovery_s
+            yield process.started_at, process.started_at + s.member_ttl_s + 4 * s.tick_s + 2.0
             if process.died_at is not None:
                 yield min(process.died_at, process.told_to_stop_at), process.died_at + recovery_s
 

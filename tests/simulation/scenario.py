@@ -115,6 +115,8 @@ class Scenario(NamedTuple):
     """How long faults and the main workload last."""
     calm_phase_s: float
     """How long the workload goes on without faults, once the fleet has recovered."""
+    faults_per_s: float
+    """How often a fault of the fault injector begins. Where they are rare, each can be seen to be over in time."""
     jobs: int
     skew_ms_max: int
     destinations: tuple[str, ...]
@@ -148,7 +150,8 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
     tick_s = rng.choice((0.5, 1.0, 1.0))
     call_timeout_s = rng.choice((0.7, 1.0, 2.0))
     lease_ttl_s = 2 * tick_s + call_timeout_s + rng.choice((0.5, 1.0, 4.0))
-    read_ahead_s = max(3 * tick_s, rng.choice((1.0, 2.0, 3.0)))
+    # More than a lease is trusted for, at times: then what is in memory falls due while nobody may send it.
+    read_ahead_s = max(3 * tick_s, rng.choice((1.0, 2.0, 3.0, 6.0)))
     hold_window_s = read_ahead_s + rng.choice((2.0, 3.0))
     # What a bug has left unread is found when its bucket comes up for retirement: some runs end before that.
     to_the_end, long_open = rng.choice(((True, False), (True, False), (False, False), (False, True)))
@@ -165,7 +168,7 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         hold_window_s=hold_window_s,
         visibility_timeout_s=int(hold_window_s + call_timeout_s) + rng.choice((2, 10, 20)),
         retire_grace_s=max(4 * lease_ttl_s, 2.2 * skew_ms_max / 1000)
-        + (300.0 if long_open else rng.choice((0.0, 10.0))),
+        + (300.0 if long_open else rng.choice((0.0, 10.0, 60.0))),
         clock_skew_max_s=1.1 * max(skew_ms_max, 1) / 1000,
         member_ttl_s=min(rng.choice((4.0, 8.0)), lease_ttl_s),
         receive_wait_s=rng.choice((2, 5, 20)),
@@ -196,6 +199,7 @@ def scenario_of(seed: int, mix: tuple[str, ...] | None = None) -> Scenario:
         fleet=_fleet(rng),
         fault_phase_s=rng.choice((20.0, 30.0, 30.0, 40.0, 100.0)),
         calm_phase_s=12.0,
+        faults_per_s=rng.choice((0.7, 0.7, 0.1)),
         jobs=rng.choice((30, 100, 200)),
         skew_ms_max=skew_ms_max,
         destinations=tuple(f"q{i}" for i in range(rng.choice((1, 3)))) + ("f.fifo",) * rng.choice((0, 1)),

@@ -22,6 +22,8 @@ _OPTIONS = (
 """Until the first failure, and on the fakes only."""
 _TESTS_FAILED = 1
 _TIMEOUT_S = 600
+_ALSO = {"core": ("tests/unit/delivery", "tests/unit/api"), "runtime": ("tests/unit/scheduler",)}
+"""Where else what a package promises is tested."""
 
 
 class UnitTests(NamedTuple):
@@ -33,27 +35,37 @@ class UnitTests(NamedTuple):
 
 
 def tests_of(mutation: Mutation) -> list[str]:
-    """Where the tests are that should fail: ``tests/unit`` mirrors the package, and contract suites run on the fakes.
+    """Where the tests are that should fail, the likeliest first.
 
-    Empty for a bug that is planted in the simulation's own view of the engines.
+    ``tests/unit`` mirrors the package, and contract suites run on the fakes. Empty for a bug that is planted in the
+    simulation's own view of the engines.
     """
     module = getattr(mutation.owner, "__module__", None) or mutation.owner.__name__
     package, *parts = module.split(".")
     if package != "dynein":
         return []
     if parts[0] == "testing":
-        return ["tests/unit/testing", "tests/contract"]
-    return [f"tests/unit/{parts[0]}", *(["tests/unit/delivery"] if parts[0] == "core" else [])]
+        return ["tests/contract", "tests/unit/testing"]
+    own = f"tests/unit/{parts[0]}/test_{parts[-1]}.py"
+    return [*([own] if (_ROOT / own).exists() else []), f"tests/unit/{parts[0]}", *_ALSO.get(parts[0], ())]
 
 
 def run_unit_tests(mutation: Mutation) -> UnitTests | None:
     """``None`` if there are none for it."""
-    tests = tests_of(mutation)
-    if not tests:
-        return None
+    took_s = 0.0
+    places = tests_of(mutation)
+    for place in places:
+        failed, place_took_s = _run(mutation, place)
+        took_s += place_took_s
+        if failed is not None:
+            return UnitTests(failed, took_s)
+    return UnitTests(None, took_s) if places else None
+
+
+def _run(mutation: Mutation, place: str) -> UnitTests:
     began = time.monotonic()  # noqa: TID251 - real time, for the report
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", *_OPTIONS, *tests],
+        [sys.executable, "-m", "pytest", *_OPTIONS, place],
         env={**os.environ, PLANTED_BUG: mutation.name},
         cwd=_ROOT,
         capture_output=True,

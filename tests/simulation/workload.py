@@ -90,7 +90,11 @@ class Workload:
 
     async def _batch(self, many: int, due_ms: int) -> None:
         policies = (None, Policy.SCHEDULED)
-        await self._submit_many([self.jobs.make(run_at=due_ms, policy=self.rng.choice(policies)) for _ in range(many)])
+        requests = [self.jobs.make(run_at=due_ms, policy=self.rng.choice(policies)) for _ in range(many)]
+        accepted = await self._submit_many(requests)
+        for queue in self.world.scenario.destinations:
+            if queue.endswith(".fifo"):
+                self.auditor.accepted_in_order([token for request, token in accepted if request.queue == queue])
 
     async def _series(self) -> None:
         """Jobs for one queue, at once and in order."""
@@ -98,11 +102,11 @@ class Workload:
         requests = [self.jobs.make(queue=queue, policy=Policy.IMMEDIATE, run_at=None, delay=None) for _ in range(25)]
         accepted = await self._submit_many(requests)
         if queue.endswith(".fifo"):
-            self.auditor.accepted_in_order(accepted)
+            self.auditor.accepted_in_order([token for _, token in accepted])
 
-    async def _submit_many(self, requests: list[JobRequest]) -> list[str]:
-        """Tokens of those accepted."""
-        tokens: list[str] = []
+    async def _submit_many(self, requests: list[JobRequest]) -> list[tuple[JobRequest, str]]:
+        """Those accepted, and their tokens."""
+        tokens: list[tuple[JobRequest, str]] = []
         for request in requests:
             self.auditor.submitting(request)
 
@@ -114,7 +118,7 @@ class Workload:
                     self.auditor.refused(request, outcome)
                 else:
                     self.auditor.accepted(request, outcome)
-                    tokens.append(outcome.token)
+                    tokens.append((request, outcome.token))
 
         try:
             await self._ask(ask)
@@ -130,7 +134,8 @@ class Workload:
         request = self.jobs.make(policy=None)
 
         async def prepare(api: Client) -> str:
-            return (await api.prepare(PrepareRequest(request.run_at, request.delay))).token
+            group = request.message_group_id
+            return (await api.prepare(PrepareRequest(request.run_at, request.delay, request.queue, group))).token
 
         try:
             token = await self._ask(prepare)
@@ -210,7 +215,7 @@ class Workload:
         due_ms = world.now_ms() + rng.randint(8_000, 20_000)
         many = rng.choice((20, 40))
         requests = [self.jobs.make(run_at=due_ms + rng.choice((0, 0, 1)), policy=Policy.SCHEDULED) for _ in range(many)]
-        tokens = await self._submit_many(requests)
+        tokens = [token for _, token in await self._submit_many(requests)]
         lead_s = rng.choice((world.settings.read_ahead_s, world.settings.hold_window_s, 5.0))
         await pause(world.loop, max(0.0, (due_ms - world.now_ms()) / 1000 - lead_s + 0.5 * (rng.random() - 0.5)))
         mark_ms = due_ms + rng.choice((1, 3_000))

@@ -3,12 +3,13 @@
 ==============  =====================  ===============  ==============================================================
 record          ``pk`` (String)        ``sk`` (Binary)  attributes
 ==============  =====================  ===============  ==============================================================
-trigger         ``t#BUCKET#SHARD``     `sort_key`       ``tk`` token, ``job`` the job's JSON text
+trigger         ``t#BUCKET#SHARD``     `sort_key`       ``tk`` token, ``job`` the job's JSON text, ``reserved`` until
+                                                        when a repair has it, epoch seconds (none but when stranded)
 tombstone       ``t#BUCKET#SHARD``     `sort_key`       ``to`` the token that replaced it (if moved), ``ttl``
 claim           ``claim#JOBID``        one zero byte    ``cid`` the create that keeps the job id, ``ttl``
 shard record    ``shard#N``            one zero byte    ``owner``, ``fence``, ``beat``, ``read_mark``,
                                                         ``settled_mark``, ``hold_mark``, ``retired``, ``late``
-layout          ``layout``             one zero byte    ``bucket_width_ms``, ``shard_count``
+layout          ``layout``             one zero byte    ``bucket_width_ms``, ``shard_count``, ``fifo_shard_count``
 roster member   ``member#ROLE``        member's name    ``beat``, ``ttl``
 ledger window   ``ledger#WIDTH#SLOT``  its start, ms    a count for each of `dynein.core.ledger.FLOWS` seen, ``ttl``
                                        (6 bytes)
@@ -24,20 +25,18 @@ from dynein.core.job_token import names
 from dynein.core.keys import DUE_BYTES, JOB_ID_BYTES, Kind, TriggerKey, bucket_of, partition_key, sort_key
 from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger, check
-from dynein.core.trigger_store import Tombstone
+from dynein.core.trigger_store import MARKER_TTL_S, Tombstone
 
 Item = dict[str, Any]
 """One item or key, in DynamoDB's typed form. Built and read in `dynein.aws.dynamodb` only."""
 
 ALONE = b"\0"
 """Sort key of a record that has its partition to itself."""
-MARKER_TTL_S = 15 * 86_400
-"""How long a tombstone or claim outlives its job: SQS keeps an inbound message for 14 days at most, so nothing that it
-must stop can come later."""
 LEDGER_TTL_S = 8 * 86_400
 """How long a window of the ledger is kept after its end: a week to read it in, and a day for DynamoDB to delete it."""
-MEMBER_TTL_S = 86_400
-"""When a member that never left is deleted. For tidiness only: whether it is alive, its heartbeat shows."""
+MEMBER_TTL_S = 2 * 86_400
+"""When a member that never left is deleted. Whether it is alive, its heartbeat shows; but the ledger wants to know for
+a day, and for as long as a window takes to close, that it ended without draining (`dynein.ledger.reader`)."""
 
 
 def text(value: str) -> Item:
@@ -165,8 +164,11 @@ def layout_item(layout: Layout) -> Item:
         **layout_key(),
         "bucket_width_ms": number(layout.bucket_width_ms),
         "shard_count": number(layout.shard_count),
+        "fifo_shard_count": number(layout.fifo_shard_count),
     }
 
 
 def read_layout(item: Mapping[str, Any]) -> Layout:
-    return Layout(int(item["bucket_width_ms"]["N"]), int(item["shard_count"]["N"]))
+    # Older tables have no count for FIFO queues, until their shard count is raised.
+    fifo = item.get("fifo_shard_count", item["shard_count"])
+    return Layout(int(item["bucket_width_ms"]["N"]), int(item["shard_count"]["N"]), int(fifo["N"]))

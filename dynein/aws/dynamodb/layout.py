@@ -87,9 +87,13 @@ async def verify_layout(table: DynamoTable, settings: Settings) -> Layout:
 
 def _wanted(settings: Settings, recorded: Layout | None) -> Layout:
     """What the settings ask for; where they are silent, what is recorded."""
-    unset = recorded or Layout(NEW_TABLE_BUCKET_WIDTH_S * 1000, NEW_TABLE_SHARD_COUNT)
-    width_ms = unset.bucket_width_ms if settings.bucket_width_s is None else settings.bucket_width_s * 1000
-    return Layout(width_ms, unset.shard_count if settings.shard_count is None else settings.shard_count)
+    width_ms = settings.bucket_width_s * 1000 if settings.bucket_width_s is not None else None
+    if recorded is None:
+        count = settings.shard_count or NEW_TABLE_SHARD_COUNT
+        return Layout(width_ms or NEW_TABLE_BUCKET_WIDTH_S * 1000, count, count)
+    return Layout(
+        width_ms or recorded.bucket_width_ms, settings.shard_count or recorded.shard_count, recorded.fifo_shard_count
+    )
 
 
 def _check_layout(table: str, recorded: Layout, wanted: Layout) -> None:
@@ -189,8 +193,9 @@ async def _record_layout(table: DynamoTable, settings: Settings) -> TableStep:
                 ":width": number(recorded.bucket_width_ms),
                 ":seen": number(recorded.shard_count),
                 ":count": number(wanted.shard_count),
+                ":fifo": number(recorded.fifo_shard_count),
             }
-            update = "SET shard_count = :count"
+            update = "SET shard_count = :count, fifo_shard_count = :fifo"
             if await table.update_if(layout_key(), update, COUNT_UNCHANGED, values, {}) is not None:
                 return TableStep("layout", "updated", f"{detail} (before: {recorded.shard_count})")
         raise _LostRace("other bootstraps keep changing the layout: run `dynein bootstrap` again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dynein.aws.dynamodb.items import (
@@ -16,7 +17,7 @@ from dynein.aws.dynamodb.table import DynamoTable
 
 
 class DynamoRoster:
-    """See `dynein.core.shard_records.Roster`. A member that never leaves is deleted a day after its last heartbeat."""
+    """See `dynein.core.shard_records.Roster`. A member that never leaves is deleted days after its last heartbeat."""
 
     def __init__(self, table: DynamoTable) -> None:
         self._table = table
@@ -30,13 +31,22 @@ class DynamoRoster:
 
     async def members(self, role: str) -> dict[str, int]:
         """The last heartbeat of every member that has not left; strongly consistent."""
+        return {identity(item)[1].decode(): int(item["beat"]["N"]) for item in await self._items(role)}
+
+    async def last_seen(self, role: str) -> dict[str, int]:
+        """By the time at which the heartbeat says that it may be deleted; strongly consistent."""
+        return {
+            identity(item)[1].decode(): (int(item["ttl"]["N"]) - MEMBER_TTL_S) * 1000
+            for item in await self._items(role)
+        }
+
+    async def _items(self, role: str) -> list[Mapping[str, Any]]:
         request: dict[str, Any] = {
             "KeyConditionExpression": "pk = :pk",
             "ExpressionAttributeValues": {":pk": text(member_partition(role))},
             "ConsistentRead": True,
         }
-        members = await self._table.query_all(request)
-        return {identity(item)[1].decode(): int(item["beat"]["N"]) for item in members}
+        return await self._table.query_all(request)
 
     async def leave(self, role: str, member: str) -> None:
         """Forget ``member`` at once."""

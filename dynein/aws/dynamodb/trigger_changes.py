@@ -1,6 +1,6 @@
-"""What two parties may want of one trigger at a time: claim, cancel and move it. DynamoDB decides, by conditions.
+"""What two parties may want of one trigger at a time: claim, cancel, move, repair it. DynamoDB decides, by conditions.
 
-This process's own clock is used only to say when a tombstone or claim may be deleted.
+This process's own clock is used only to say when a tombstone or claim may be deleted, and for how long a repair has it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ NOT_READ_AT_NEW_TIME = f"{NOT_BUFFERED_ANYWHERE} AND read_mark < :new_due"
 NOT_RETIRED_AT_NEW_TIME = f"{NOT_BUFFERED_ANYWHERE} AND retired <= :bucket"
 """On the shard record, for a move behind the read mark: the owner still reads that bucket, and will see the count."""
 
+NOT_RESERVED = "attribute_exists(pk) AND (attribute_not_exists(reserved) OR reserved < :now)"
+"""On the trigger: of several repairs of a stranded one, one puts it back on its way."""
+
 _RACE_TRIES = 6
 
 
@@ -67,6 +70,13 @@ class TriggerChanges:
         cid = text(arrival.create_id)
         item = {**claim_key(arrival.key), "cid": cid, "ttl": marker_ttl(arrival.key, self._table.clock.now_ms())}
         return await self._table.put_if(item, CLAIM_FREE_OR_OURS, ExpressionAttributeValues={":cid": cid})
+
+    async def reserve(self, key: TriggerKey, for_s: int) -> bool:
+        """One conditional write; see `NOT_RESERVED`."""
+        now_s = self._table.clock.now_ms() // 1000
+        values = {":now": number(now_s), ":until": number(now_s + for_s)}
+        update = "SET reserved = :until"
+        return await self._table.update_if(self._trigger_key(key), update, NOT_RESERVED, values, {}) is not None
 
     async def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
         """One transaction. Raises `InvalidToken` if ``key`` names a shard that this table never had."""

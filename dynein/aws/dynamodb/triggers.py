@@ -29,6 +29,7 @@ class DynamoTriggerStore:
         self.claim = changes.claim
         self.cancel = changes.cancel
         self.move = changes.move
+        self.reserve = changes.reserve
 
     async def add(self, triggers: Sequence[Trigger]) -> list[Trigger]:
         """Store up to `ADD_MAX` triggers; returns those not stored. Of several with one key, the last is stored."""

@@ -52,6 +52,15 @@ DESTINATION_RECOVERED = Event(
     "Nothing.",
     once_by=("role", "queue"),
 )
+ATTRIBUTES_DENIED = Event(
+    "destination.attributes_denied",
+    WARNING,
+    "the attributes of a queue may not be read: neither its maximum message size nor a delay of its own is known",
+    "queue error repeats",
+    "Grant Dynein's role `sqs:GetQueueAttributes` on the queue. Until then a job that is too large for it is "
+    "refused or dead-lettered only when it is sent, and nobody is warned of a FIFO queue that delays its messages.",
+    once_by=("queue",),
+)
 DELIVERY_FAILED = Event(
     "delivery.failed",
     ERROR,

@@ -26,6 +26,18 @@ class ApiMetrics:
             look="submitters report rejected jobs. `overloaded`, `throttled` and `unavailable` are failures of Dynein "
             "or AWS, all others are errors in the request",
         )
+        self.warned = declare.counter(
+            "dynein_job_warnings_total",
+            "Jobs that were accepted with a warning in the response",
+            {
+                "warning": "`queue-delays-messages`: a FIFO queue with a delay of its own; `out-of-order`: a token "
+                "that was prepared without queue and message group",
+                "queue": "destination queue, by name; `other` beyond the first 100 of a process",
+            },
+            roles="api",
+            look="jobs of a FIFO queue are late by the same time, always (set its `DelaySeconds` to 0, or submit with "
+            "`allow_for_queue_delay`), or not in order",
+        )
         self.cancelled = declare.counter(
             "dynein_jobs_cancelled_total",
             "Cancel requests, by outcome",

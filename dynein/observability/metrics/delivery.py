@@ -24,11 +24,13 @@ class DeliveryMetrics:
         )
         self.lateness = declare.histogram(
             "dynein_lateness_seconds",
-            "Send time minus due time of acknowledged jobs; the delay asked for is not part of it",
+            "How much later than they were due acknowledged jobs became visible: send time, plus the delay that a FIFO "
+            "queue imposes on every message, minus due time. The delay asked for is not part of it",
             {"role": ROLE, "queue": QUEUE},
             buckets=LATENESS_BUCKETS_S,
             roles=ROLES,
-            look="jobs are late: it shows which, and by how much. One queue alone: that queue is slow or failing. "
+            look="jobs are late: it shows which, and by how much. One queue alone: that queue is slow or failing, or "
+            "is a FIFO queue with a delay of its own (`dynein_job_warnings_total`). "
             "All queues: see `dynein_oldest_overdue_age_seconds`",
         )
         self.send_failures = declare.counter(

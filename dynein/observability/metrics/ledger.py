@@ -18,9 +18,18 @@ GAP_JOBS = Declared(
     "gauge",
     NO_LABELS,
     ROLES,
-    "Of these, jobs that were accepted and are not accounted for: lost, late by more than the grace, or sent by a "
-    "process that was killed before it posted its counts",
+    "Of these, jobs that were accepted and are not accounted for: lost, or late by more than the grace. Without those "
+    "of `dynein_ledger_uncertain_jobs`",
     "you want to know that no job was lost: any value but 0 has to be explained",
+)
+UNCERTAIN_JOBS = Declared(
+    "dynein_ledger_uncertain_jobs",
+    "gauge",
+    NO_LABELS,
+    ROLES,
+    "The same for windows in which a process ended without draining: it may have sent these jobs without posting that "
+    "it did",
+    "a process was killed: `dynein audit` shows whether any of them is still stored",
 )
 SURPLUS_JOBS = Declared(
     "dynein_ledger_surplus_jobs",
@@ -47,4 +56,4 @@ UNDRAINED = Declared(
     "Processes that ended without draining within about the last day; their last counts are missing",
     "there is a gap or a surplus: such a process would explain it",
 )
-LEDGER = (JOBS, GAP_JOBS, SURPLUS_JOBS, TIMESTAMP, UNDRAINED)
+LEDGER = (JOBS, GAP_JOBS, UNCERTAIN_JOBS, SURPLUS_JOBS, TIMESTAMP, UNDRAINED)

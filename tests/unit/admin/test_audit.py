@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dynein.admin.audit import OVERDUE, STRANDED, UNDECODABLE, Report, audit, requeue_by
+from dynein.admin.audit import OVERDUE, REPAIR_S, STRANDED, UNDECODABLE, Report, audit, requeue_by
 from dynein.core.inbound_message import unpack
 from dynein.core.job import Job, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
@@ -54,10 +54,13 @@ class World:
         assert renewed is not None
         assert renewed.retired_before == before_ms // WIDTH_MS
 
-    async def audit(self, *, repair: bool = False) -> Report:
+    def begin_audit(self, *, repair: bool = False) -> asyncio.Future[Report]:
         destinations = Destinations(self.queues, self.clock, ttl_s=60)
         requeue = requeue_by(self.queues, destinations, "inbound", SEAL) if repair else None
-        running = asyncio.ensure_future(audit(self.table, self.table, self.clock, overdue_s=60, requeue=requeue))
+        return asyncio.ensure_future(audit(self.table, self.table, self.clock, overdue_s=60, requeue=requeue))
+
+    async def audit(self, *, repair: bool = False) -> Report:
+        running = self.begin_audit(repair=repair)
         while not running.done():
             await self.clock.advance(1)
         return running.result()
@@ -108,6 +111,35 @@ async def test_repair_puts_a_stranded_trigger_back_on_its_way_and_removes_the_st
     ((arrival,), _) = unpack(body, SEAL)
     assert arrival.trigger == trigger
     assert world.table.triggers() == []
+
+
+async def test_two_repairs_at_a_time_put_each_trigger_back_on_its_way_once() -> None:
+    world = World()
+    await world.retire_to(world.now_ms - 10 * MINUTE_MS)
+    triggers = [await world.store(world.now_ms - 20 * MINUTE_MS, number=number) for number in range(1, 21)]
+    slow = world.queues.faults.hold_before_next("send")
+    first = world.begin_audit(repair=True)
+    second = await world.audit(repair=True)
+    assert slow.reached.is_set()
+    assert (second.counts[STRANDED], second.repaired) == (20, 19), "all but what the first is sending"
+    slow.open()
+    await world.clock.settle()
+    assert first.result().clean
+    sent = [arrival.trigger for body in world.queues.messages("inbound") for arrival in unpack(body, SEAL).arrivals]
+    assert sorted(sent) == sorted(triggers)
+    assert world.table.triggers() == []
+
+
+async def test_what_another_repair_has_is_reported_and_left_to_it() -> None:
+    world = World()
+    await world.retire_to(world.now_ms - 10 * MINUTE_MS)
+    trigger = await world.store(world.now_ms - 20 * MINUTE_MS)
+    assert await world.table.reserve(trigger.key, REPAIR_S)
+    report = await world.audit(repair=True)
+    assert (report.repaired, report.clean) == (0, False)
+    assert world.queues.messages("inbound") == []
+    await world.clock.advance(REPAIR_S + 1)
+    assert (await world.audit(repair=True)).clean, "the other was cut short"
 
 
 async def test_repair_of_a_prepared_job_does_not_trip_over_the_claim_of_its_create() -> None:

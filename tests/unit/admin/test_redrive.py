@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from dynein.admin import redrive as redrive_module
-from dynein.admin.redrive import NOT_DUE, Report, redrive
+from dynein.admin.redrive import NOT_DUE, TOO_OLD, Report, redrive
 from dynein.admin.redrive_selection import Selection
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import Entry, pack
@@ -100,7 +101,7 @@ async def test_jobs_go_to_their_own_destinations_fifo_ones_with_their_group_and_
 
 
 async def test_a_dead_lettered_inbound_message_goes_back_to_the_inbound_queue(world: World) -> None:
-    body = pack([Entry(token(1), "create", encode_job(Job(queue="a", body="x")))], SEAL)  # type: ignore[arg-type]
+    body = pack([Entry(token(1), "create", encode_job(Job(queue="a", body="x")))], SEAL)
     await world.dead_letters.add_inbound(body, "not an inbound message")
     await world.queues.send(world.queues.url(DLQ), [OutgoingMessage(body, {})])  # as SQS's own redrive leaves it
     assert (await world.redrive()).redriven == 2
@@ -118,6 +119,42 @@ async def test_a_job_is_not_early_only_because_it_is_dead(world: World) -> None:
     await world.clock.advance((due_at_ms - world.clock.now_ms()) / 1000)
     assert (await world.redrive()).redriven == 1
     assert world.bodies("a") == ["due", "later"]
+
+
+DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize(("age_days", "redriven"), [(13.9, 1), (14.1, 0)])
+async def test_an_inbound_message_stays_when_a_cancel_of_its_jobs_may_be_forgotten(
+    world: World, age_days: float, redriven: int
+) -> None:
+    """A tombstone is kept for 15 days after the due time, and the message may take a while until it is ingested."""
+    entries = []
+    for number, due_at_ms in enumerate((world.clock.now_ms() - int(age_days * DAY_MS), world.clock.now_ms())):
+        key = TriggerKey(due_at_ms, number.to_bytes(12, "big"), 0)
+        record: Any = encode_job(Job(queue="a", body="x"))
+        entries.append(Entry(SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), "", record))
+    await world.dead_letters.add_inbound(pack(entries, SEAL), "poison")
+    report = await world.redrive()
+    assert report == Report(1, redriven, 0, {} if redriven else {TOO_OLD: 1}, "empty")
+    assert len(world.bodies(INBOUND)) == redriven
+    assert len(world.queues.peek(DLQ)) == 1 - redriven
+
+
+async def test_a_dead_lettered_job_is_redriven_however_old_it_is(world: World) -> None:
+    """It was past its marks: nobody can have cancelled it since."""
+    await world.add("a", due_at_ms=world.clock.now_ms() - 100 * DAY_MS)
+    assert (await world.redrive()).redriven == 1
+
+
+async def test_two_redrives_at_a_time_redrive_each_dead_letter_once(world: World) -> None:
+    for i in range(200):
+        await world.add("a" if i % 2 else "b", str(i))
+    both = [redrive(world.queues, world.destinations, world.clock, world.settings) for _ in range(2)]
+    reports = await world.clock.result_of(asyncio.gather(*both))
+    assert sum(report.redriven for report in reports) == 200
+    assert all(report.redriven for report in reports), "they share the work"
+    assert sorted(world.bodies("a") + world.bodies("b"), key=int) == [str(i) for i in range(200)]
 
 
 async def test_an_empty_queue(world: World) -> None:
@@ -152,7 +189,7 @@ async def test_a_queue_is_selected_by_name_for_jobs_that_give_its_url(world: Wor
 
 
 async def test_dead_lettered_inbound_messages_have_no_destination(world: World) -> None:
-    body = pack([Entry(token(1), "create", encode_job(Job(queue=INBOUND, body="x")))], SEAL)  # type: ignore[arg-type]
+    body = pack([Entry(token(1), "create", encode_job(Job(queue=INBOUND, body="x")))], SEAL)
     await world.dead_letters.add_inbound(body, "poison")
     assert (await world.redrive(selection=Selection(queue=INBOUND))).skipped == 1
     assert (await world.redrive(selection=Selection(reason="poison"))).redriven == 1
@@ -333,7 +370,7 @@ async def test_a_dead_letter_that_was_changed_in_any_way_stays(world: World) -> 
 async def test_a_dead_letter_of_another_deployment_stays(world: World) -> None:
     foreign = DeadLetterQueue(world.queues, world.destinations, DLQ, FOREIGN)
     await foreign.add_job(encode_job(Job(queue="a", body="x")), token(1), DUE_MS, "gone")
-    await foreign.add_inbound(pack([Entry(token(1), "", encode_job(Job("a", "x")))], FOREIGN), "gone")  # type: ignore[arg-type]
+    await foreign.add_inbound(pack([Entry(token(1), "", encode_job(Job("a", "x")))], FOREIGN), "gone")
     report = await world.redrive()
     assert (report.redriven, sum(report.failed.values())) == (0, 2)
     assert world.bodies("a") + world.bodies(INBOUND) == []
@@ -341,7 +378,7 @@ async def test_a_dead_letter_of_another_deployment_stays(world: World) -> None:
 
 async def test_a_job_cannot_pass_for_an_inbound_message_nor_one_for_a_job(world: World) -> None:
     await world.add("a", "genuine")
-    body = pack([Entry(token(1), "", encode_job(Job("a", "x")))], SEAL)  # type: ignore[arg-type]
+    body = pack([Entry(token(1), "", encode_job(Job("a", "x")))], SEAL)
     await world.dead_letters.add_inbound(body, "not an inbound message")
     job, inbound = world.queues.peek(DLQ)
     forged = [
@@ -365,7 +402,7 @@ async def test_what_a_process_with_the_former_secret_dead_lettered_is_redriven_w
 
 async def test_an_inbound_message_with_an_entry_that_cannot_be_read_stays(world: World) -> None:
     """It would only come back, while its other entries were done a second time."""
-    body = pack([Entry("no token", "", encode_job(Job("a", "x")))], SEAL)  # type: ignore[arg-type]
+    body = pack([Entry("no token", "", encode_job(Job("a", "x")))], SEAL)
     await world.dead_letters.add_inbound(body, "an entry cannot be read")
     report = await world.redrive()
     ((reason, _),) = report.failed.items()

@@ -36,10 +36,12 @@ LEDGER_WINDOW_MS = 3_600_000
 class Api:
     """One API process."""
 
-    def __init__(self, *, tracing: Tracing | None = None, **settings: Any) -> None:
+    def __init__(self, *, tracing: Tracing | None = None, queues_bytes_max: int | None = None, **settings: Any) -> None:
+        """``queues_bytes_max``: the largest message of all queues, if that is not `Settings.message_bytes_max`."""
         self.settings = Settings(token_secrets=SecretStr(SECRET.decode()), **settings)
         self.clock = ManualClock()
-        self.queues = FakeQueues(self.clock, message_bytes_max=self.settings.message_bytes_max)
+        bytes_max = queues_bytes_max or self.settings.message_bytes_max
+        self.queues = FakeQueues(self.clock, message_bytes_max=bytes_max)
         self.inbound_url = self.queues.create(INBOUND)
         self.queues.create("demo")
         self.queues.create("other")
@@ -54,7 +56,7 @@ class Api:
             Ports(self.queues, self.table, self.table, self.table, FakeLedger()),
             self.destinations,
             self.signer,
-            Deployment(Layout(60_000, 4), self.inbound_url, ""),
+            Deployment(Layout(60_000, 4, 4), self.inbound_url, "", bytes_max),
             Context(self.clock, rng, self.telemetry, self.tally),
             self.settings,
             random_bytes=rng.randbytes,

@@ -146,6 +146,21 @@ async def test_a_job_that_a_process_may_have_read_cannot_be_cancelled(stored: bo
     assert api.counted("dynein_jobs_cancelled_total", outcome="too-late") == 1
 
 
+@pytest.mark.parametrize("later_ms", [0, 1])
+async def test_the_mark_alone_decides_what_can_be_changed_however_soon_it_is_due(later_ms: int) -> None:
+    api = Api()
+    for change in (api.submissions.cancel, lambda token: api.submissions.move(token, MoveRequest(delay="3h"))):
+        token = await scheduled(api)
+        key = api.ref(token).key
+        await api.table.raise_hold_mark(key.shard, key.due_at_ms - later_ms)
+        await api.clock.advance((key.due_at_ms - later_ms - api.clock.now_ms()) / 1000)
+        if later_ms:
+            await change(token)
+        else:
+            with pytest.raises(Conflict, match="too soon"):
+                await change(token)
+
+
 async def test_a_cancel_whose_response_was_lost_is_found_even_when_it_would_be_too_late_now() -> None:
     api = Api()
     token = await scheduled(api)

@@ -353,23 +353,6 @@ async def test_the_largest_body_goes_through_and_one_byte_more_does_not() -> Non
         await api.accept(body=largest + "x")
 
 
-async def test_a_scheduled_job_must_fit_with_its_escapes_as_a_dead_letter_too() -> None:
-    api = Api(message_bytes_max=16384, pack_bytes_max=2048)
-    await api.accept(delay="1h", body='"' * 5_000)
-    with pytest.raises(InvalidField, match="as a dead letter takes"):
-        await api.accept(delay="1h", body='"' * 6_500)
-    with pytest.raises(InvalidField, match="as written to the inbound queue takes"):
-        await api.accept(delay="1h", body='"' * 9_000)
-    await api.accept(body='"' * 9_000)
-
-
-async def test_a_scheduled_job_must_fit_into_an_item() -> None:
-    api = Api(message_bytes_max=1_048_576)
-    await api.accept(delay="1h", body="x" * 400_000)
-    with pytest.raises(InvalidField, match="as a DynamoDB item takes"):
-        await api.accept(delay="1h", body="x" * 409_600)
-
-
 async def test_the_largest_scheduled_jobs_fit_the_inbound_queue_together() -> None:
     api = Api(message_bytes_max=16384, pack_bytes_max=2048)
     outcomes = await api.submissions.accept_many([job(delay="1h", body="x" * 11_000) for _ in range(7)])

@@ -13,7 +13,7 @@ import pytest
 from dynein.aws.clients import sqs_client
 from dynein.aws.sqs import SqsQueues
 from dynein.core.job import Attribute
-from dynein.core.queues import OutgoingMessage, SendFailure
+from dynein.core.queues import Destination, OutgoingMessage, SendFailure
 from dynein.errors import AccessDenied, DyneinError, Remedy, Throttled, Unavailable, UnknownQueue
 from dynein.observability.telemetry import Telemetry
 from dynein.settings import load_settings
@@ -263,9 +263,16 @@ async def test_optional_parameters_are_sent_only_when_given(server: Server, queu
     await queues.send(URL, [*messages("a"), OutgoingMessage("b", {}, 5, "g", "d")])
     (_, body), *_ = server.asked
     assert body["Entries"] == [
-        {"Id": "0", "MessageBody": "a"},
+        {"Id": "0", "MessageBody": "a", "DelaySeconds": 0},
         {"Id": "1", "MessageBody": "b", "DelaySeconds": 5, "MessageGroupId": "g", "MessageDeduplicationId": "d"},
     ]
+
+
+async def test_a_fifo_queue_which_takes_no_delay_is_sent_none(server: Server, queues: SqsQueues) -> None:
+    server.script = [ok(**done("0"))]
+    await queues.send(URL + ".fifo", messages("a"))
+    (_, body), *_ = server.asked
+    assert body["Entries"] == [{"Id": "0", "MessageBody": "a"}]
 
 
 # --- look-ups -------------------------------------------------------------------------------------------------------
@@ -290,6 +297,56 @@ async def test_a_look_up_tells_a_hidden_queue_from_broken_credentials(
     server.script = [response]
     with pytest.raises(raised):
         await queues.resolve(queue)
+
+
+ATTRIBUTES = {"DelaySeconds": "7", "MaximumMessageSize": "2048", "MessageRetentionPeriod": "60", "Policy": "{}"}
+
+
+async def test_a_look_up_by_name_brings_the_attributes(server: Server, queues: SqsQueues) -> None:
+    server.script = [ok(QueueUrl=URL), ok(Attributes=ATTRIBUTES)]
+    assert await queues.resolve("a") == Destination(URL, False, delay_s=7, message_bytes_max=2048, retention_s=60)
+    assert [verb for verb, _ in server.asked] == ["getqueueurl", "getqueueattributes"]
+
+
+async def test_a_look_up_by_url_takes_one_call(server: Server, queues: SqsQueues) -> None:
+    server.script = [ok(Attributes=ATTRIBUTES)]
+    assert (await queues.resolve(URL)).delay_s == 7
+    assert [verb for verb, _ in server.asked] == ["getqueueattributes"]
+
+
+@pytest.mark.parametrize(
+    "response", [ok(), ok(Attributes={}), ok(Attributes={"DelaySeconds": "", "MaximumMessageSize": "many"})]
+)
+async def test_an_engine_that_tells_no_attributes_has_default_ones(
+    server: Server, queues: SqsQueues, response: Response
+) -> None:
+    server.script = [ok(QueueUrl=URL), response]
+    assert await queues.resolve("a") == Destination(URL, False)
+
+
+@pytest.mark.parametrize("denied", [error("AccessDenied", status=403), error("AccessDeniedException")])
+async def test_a_queue_whose_attributes_may_not_be_read_is_found_with_a_warning(
+    server: Server, queues: SqsQueues, caplog: pytest.LogCaptureFixture, denied: Response
+) -> None:
+    server.script = [ok(QueueUrl=URL), denied]
+    assert await queues.resolve("a") == Destination(URL, False)
+    (record,) = caplog.records
+    assert "the attributes of a queue may not be read" in record.getMessage()
+
+
+async def test_credentials_that_cease_to_be_valid_between_the_two_calls_are_no_missing_permission(
+    server: Server, queues: SqsQueues
+) -> None:
+    server.script = [ok(QueueUrl=URL), error("InvalidClientTokenId", status=403)]
+    with pytest.raises(AccessDenied):
+        await queues.resolve("a")
+
+
+async def test_a_queue_that_is_deleted_between_the_two_calls_is_unknown(server: Server, queues: SqsQueues) -> None:
+    missing = error("QueueDoesNotExist", query_code="AWS.SimpleQueueService.NonExistentQueue")
+    server.script = [ok(QueueUrl=URL), missing]
+    with pytest.raises(UnknownQueue):
+        await queues.resolve("a")
 
 
 async def test_what_cannot_be_a_queue_of_ours_costs_no_call(server: Server, queues: SqsQueues) -> None:

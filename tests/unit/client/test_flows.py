@@ -35,6 +35,9 @@ def problem(status: int, code: str, *, retry_after_s: float = 0.0, **more: Any) 
     return Response(status, json.dumps({**document, **more}).encode(), retry_after_s, "request-1")
 
 
+WARNING = {"code": "queue-delays-messages", "detail": "It does.", "fix": "Set it to 0."}
+
+
 class Api:
     """Returns the responses that it was made with, the last one repeatedly."""
 
@@ -304,3 +307,23 @@ class TestJobs:
     @given(st.binary())
     def test_bytes_come_back(self, body: bytes) -> None:
         assert b64decode(json.loads(encode_job(Job("q", body=body)))["body_base64"]) == body
+
+
+def test_a_token_taken_for_a_job_of_a_message_group_is_prepared_for_it() -> None:
+    api = Api(ok(**{**ACCEPTED, "token": "P"}), ok(**ACCEPTED))
+    api.run(flows.submit(api.patience, Job("a.fifo", body="x", message_group_id="g"), once=True))
+    assert json.loads(api.calls[0].body or b"") == {"queue": "a.fifo", "message_group_id": "g"}
+
+
+def test_warnings_come_with_what_was_accepted() -> None:
+    warned = {**ACCEPTED, "warnings": [WARNING]}
+    job = Job("a.fifo", body="x", message_group_id="g", allow_for_queue_delay=True)
+    api = Api(ok(**warned))
+    (warning,) = api.run(flows.submit(api.patience, job, once=False)).warnings
+    assert warning.code == "queue-delays-messages"
+    assert json.loads(api.calls[0].body or b"")["allow_for_queue_delay"] is True
+    api = Api(ok(results=[{"status": 202, **warned}, {"status": 202, **ACCEPTED}]))
+    first, second = api.run(flows.submit_many(api.patience, [job, JOB]))
+    assert isinstance(first, Accepted)
+    assert isinstance(second, Accepted)
+    assert [len(accepted.warnings) for accepted in (first, second)] == [1, 0]

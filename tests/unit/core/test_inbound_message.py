@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import assume, given
@@ -27,7 +29,7 @@ CREATE_IDS = st.text("abcXYZ019-_", min_size=1, max_size=22)
 
 def entry(key: TriggerKey, kind: TokenKind, create_id: str, body: str) -> Entry:
     token = SIGNER.sign(JobRef(kind, key))
-    return Entry(token, create_id, msgspec.Raw(encode_job(Job("demo", body))))
+    return Entry(token, create_id, encode_job(Job("demo", body)))
 
 
 GOOD = entry(TriggerKey(1_800_000_000_000, b"\1" * 12, 3), TokenKind.SCHEDULED, "c", "good")
@@ -44,7 +46,7 @@ ENTRIES = st.builds(
 def test_what_was_packed_comes_out_in_order_and_untouched(entries: list[Entry]) -> None:
     arrivals = unpack(pack(entries, SEAL), SEAL).arrivals
     assert [a.trigger.token for a in arrivals] == [e.token for e in entries]
-    assert [a.trigger.record for a in arrivals] == [bytes(e.record) for e in entries]
+    assert [a.trigger.record for a in arrivals] == [e.record for e in entries]
     assert [a.create_id for a in arrivals] == [e.create_id for e in entries]
     for arrival, packed in zip(arrivals, entries, strict=True):
         kind, key = SIGNER.verify(packed.token)
@@ -60,7 +62,7 @@ def test_sizes_are_upper_bounds(entries: list[Entry]) -> None:
 
 def test_the_overhead_of_an_entry_has_room_for_token_and_create_id() -> None:
     (longest,) = [entry(TriggerKey(DUE_MAX_MS, b"\xff" * 12, 65535), TokenKind.PREPARED, "x" * 22, "")]
-    assert longest.size - len(bytes(longest.record)) == ENTRY_OVERHEAD_BYTES
+    assert longest.size - len(longest.record) == ENTRY_OVERHEAD_BYTES
     assert len(pack([longest], SEAL)) - len(pack([], SEAL)) <= longest.size
 
 
@@ -73,12 +75,12 @@ def test_the_overhead_of_an_entry_has_room_for_token_and_create_id() -> None:
         ("", "not an inbound message"),
         ("hello", "not an inbound message"),
         ("[]", "not an inbound message"),
-        ('{"v":2}', "not an inbound message"),
-        ('{"v":2,"mac":7,"jobs":[]}', "not an inbound message"),
-        ('{"v":1,"jobs":[]}', "inbound format 1 is unknown to this version, which reads format 2"),
-        ('{"v":3,"mac":"x","jobs":[]}', "inbound format 3 is unknown"),
-        ('{"v":2,"jobs":[]}', "signature is not this deployment's"),
-        ('{"v":2,"mac":"é","jobs":[]}', "signature is not this deployment's"),
+        ('{"v":3}', "not an inbound message"),
+        ('{"v":3,"mac":7,"jobs":[],"bytes":[]}', "not an inbound message"),
+        ('{"v":2,"mac":"x","jobs":[]}', "inbound format 2 is unknown to this version, which reads format 3"),
+        ('{"v":4,"mac":"x","jobs":[]}', "inbound format 4 is unknown"),
+        ('{"v":3,"jobs":[]}', "signature is not this deployment's"),
+        ('{"v":3,"mac":"é","jobs":[],"bytes":[]}', "signature is not this deployment's"),
     ],
 )
 def test_what_is_not_ours_is_a_value_error_with_the_reason(body: str, reason: str) -> None:
@@ -96,7 +98,7 @@ def test_garbage_never_raises_anything_else(body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "deep", ["[" * 100_000, '{"v":2,"mac":"","jobs":' + "[" * 100_000, '{"v":2,"x":' + '{"a":' * 100_000]
+    "deep", ["[" * 100_000, '{"v":3,"mac":"","jobs":' + "[" * 100_000, '{"v":3,"x":' + '{"a":' * 100_000]
 )
 def test_a_body_nested_without_end_is_refused_like_any_other(deep: str) -> None:
     with pytest.raises(ValueError, match="not an inbound message"):
@@ -107,7 +109,7 @@ def test_nothing_is_decoded_before_the_signature_is_verified() -> None:
     """So that nobody else can reach the decoder of jobs: these entries would each be reported otherwise."""
     for entries in ("7", "[[]]", '[["t","c"]]', '[["tooshort","c",{}]]'):
         with pytest.raises(ValueError, match="signature is not this deployment's"):
-            unpack(f'{{"v":2,"mac":"{"A" * 24}","jobs":{entries}}}', SEAL)
+            unpack(f'{{"v":3,"mac":"{"A" * 24}","jobs":{entries},"bytes":[2]}}\n{{}}', SEAL)
 
 
 @given(st.lists(ENTRIES, min_size=1, max_size=3), st.data())
@@ -125,18 +127,33 @@ def test_a_body_changed_anywhere_is_refused_or_means_the_same(entries: list[Entr
 @given(st.lists(ENTRIES, min_size=1, max_size=3), st.data())
 def test_a_body_that_was_cut_is_refused(entries: list[Entry], data: st.DataObject) -> None:
     body = pack(entries, SEAL)
-    with pytest.raises(ValueError, match="not an inbound message"):
+    with pytest.raises(ValueError, match=r"not an inbound message|signature is not"):
         unpack(body[: data.draw(st.integers(0, len(body) - 1))], SEAL)
 
 
 @given(ENTRIES, ENTRIES)
 def test_entries_cannot_be_taken_from_one_message_to_another(one: Entry, other: Entry) -> None:
     assume(one != other)
-    mine, others = (msgspec.json.decode(pack(entries, SEAL)) for entries in ([one], [one, other]))
-    swaps: list[list[object]] = [others["jobs"], others["jobs"][1:], others["jobs"][::-1], []]
-    for jobs in swaps:
+    (mine, record), (others, records) = (opened(pack(entries, SEAL)) for entries in ([one], [one, other]))
+    swaps: list[tuple[object, object, str]] = [
+        (others["jobs"], others["bytes"], records),
+        (others["jobs"][1:], others["bytes"][1:], other.record.decode()),
+        (others["jobs"][1:], mine["bytes"], record),
+        (mine["jobs"], others["bytes"][1:], other.record.decode()),
+        ([], [], ""),
+    ]
+    for jobs, sizes, text in swaps:
+        if (jobs, sizes, text) == (mine["jobs"], mine["bytes"], record):
+            continue  # the two differ in something else
+        head = msgspec.json.encode({**mine, "jobs": jobs, "bytes": sizes}).decode()
         with pytest.raises(ValueError, match="signature is not this deployment's"):
-            unpack(msgspec.json.encode({**mine, "jobs": jobs}).decode(), SEAL)
+            unpack(f"{head}\n{text}", SEAL)
+
+
+def opened(body: str) -> tuple[dict[str, Any], str]:
+    """Its first line, decoded, and the rest."""
+    line, _, records = body.partition("\n")
+    return msgspec.json.decode(line), records
 
 
 def test_another_deployments_message_is_refused_and_one_with_a_rotated_secret_is_not() -> None:
@@ -150,39 +167,48 @@ def test_another_deployments_message_is_refused_and_one_with_a_rotated_secret_is
 # --- what is ours, and cannot be read -------------------------------------------------------------------------------
 
 
-def signed(entries: str) -> str:
+def signed(entries: str, sizes: str, records: str) -> str:
     """The wire format, spelled out."""
-    return f'{{"v":2,"mac":"{SEAL.sign("inbound message, format 2", entries.encode())}","jobs":{entries}}}'
+    signature = SEAL.sign("inbound message, format 3", entries.encode(), sizes.encode(), records.encode())
+    return f'{{"v":3,"mac":"{signature}","jobs":{entries},"bytes":{sizes}}}\n{records}'
 
 
 BAD_ENTRIES = (
     ("7", "Expected `array`"),
-    ('["t","c"]', "length"),
-    ('["tooshort","c",{}]', "52 characters"),
-    ('["' + "é" * 52 + '","c",{}]', "not a job token"),
-    ('["' + "A" * 51 + '!","c",{}]', "not a job token"),
+    ('["t"]', "length"),
+    ('["tooshort","c"]', "52 characters"),
+    ('["' + "é" * 52 + '","c"]', "not a job token"),
+    ('["' + "A" * 51 + '!","c"]', "not a job token"),
 )
+RECORD = GOOD.record.decode()
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD_ENTRIES)
 def test_one_bad_entry_does_not_take_the_others_with_it(bad: str, reason: str) -> None:
-    good = msgspec.json.encode(GOOD).decode()
-    assert signed(f"[{good}]") == pack([GOOD], SEAL)
-    arrivals, (unreadable,) = unpack(signed(f"[{good},{bad},{good}]"), SEAL)
+    good, size = f'["{GOOD.token}","c"]', len(RECORD)
+    assert signed(f"[{good}]", f"[{size}]", RECORD) == pack([GOOD], SEAL)
+    message = signed(f"[{good},{bad},{good}]", f"[{size},3,{size}]", f"{RECORD}bad{RECORD}")
+    arrivals, (unreadable,) = unpack(message, SEAL)
     assert arrivals == unpack(pack([GOOD, GOOD], SEAL), SEAL).arrivals
     assert reason in unreadable.reason
     # It is a message of its own, signed, that a version which can read it would take.
-    assert unreadable.body == signed(f"[{bad}]")
+    assert unreadable.body == signed(f"[{bad}]", "[3]", "bad")
     assert unpack(unreadable.body, SEAL) == ([], [unreadable])
 
 
 def test_several_bad_entries_are_several_messages() -> None:
     bad = [entry for entry, _ in BAD_ENTRIES]
-    unpacked = unpack(signed(f"[{','.join(bad)}]"), SEAL)
+    unpacked = unpack(signed(f"[{','.join(bad)}]", "[1,1,1,1,1]", "12345"), SEAL)
     assert unpacked.arrivals == []
-    assert [unreadable.body for unreadable in unpacked.unreadable] == [signed(f"[{entry}]") for entry in bad]
+    each = [signed(f"[{entry}]", "[1]", record) for entry, record in zip(bad, "12345", strict=True)]
+    assert [unreadable.body for unreadable in unpacked.unreadable] == each
 
 
-def test_what_is_signed_and_no_list_of_entries_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("entries", "sizes"),
+    [('{"a":1}', "[2]"), ("[]", "[2]"), ('[["t","c"]]', "{}"), ('[["t","c"]]', "[3]"), ('[["t","c"]]', "[1]")]
+    + [('[["t","c"],["t","c"]]', sizes) for sizes in ("[2]", "[3,-1]", "[2,0]", '["2","0"]')],
+)
+def test_what_is_signed_and_no_list_of_entries_is_refused(entries: str, sizes: str) -> None:
     with pytest.raises(ValueError, match="not an inbound message"):
-        unpack(signed('{"a":1}'), SEAL)
+        unpack(signed(entries, sizes, "{}"), SEAL)

@@ -17,6 +17,7 @@ JOBS = st.builds(
     message_group_id=st.none() | TEXT,
     deduplication_id=st.none() | TEXT,
     body_is_base64=st.booleans(),
+    lead_ms=st.integers(0, 900_000),
     traceparent=st.none() | TEXT,
 )
 
@@ -27,29 +28,54 @@ def test_a_job_survives_its_travelling_form(job: Job) -> None:
 
 
 def test_the_travelling_form_is_short_and_readable() -> None:
-    assert encode_job(Job("demo", "hello")) == b'{"q":"demo","b":"hello"}'
+    assert encode_job(Job("demo", "hello")) == b'{"q":"demo"}\nhello'
+    with_attributes = Job(
+        "demo", "two\nlines", attributes={"é": Attribute("String", "ö"), "n": Attribute("Number", "1")}
+    )
+    written = b'{"q":"demo","a":{"\xc3\xa9":["String",2],"n":["Number",1]}}\n\xc3\xb61two\nlines'
+    assert encode_job(with_attributes) == written
 
 
-def test_a_record_of_before_there_was_trace_context_is_read() -> None:
-    assert decode_job(b'{"q":"demo","b":"hello","n":"x"}') == Job("demo", "hello", name="x", traceparent=None)
+@pytest.mark.parametrize("character", ['"', "\\", "\n", "\t", "é", "x"])
+def test_no_character_takes_more_room_than_in_the_message(character: str) -> None:
+    long = character * 1000
+    empty = Job("demo", "", attributes={"a": Attribute("String", "")})
+    full = Job("demo", long, attributes={"a": Attribute("String", long)})
+    digits = len(str(len(long.encode()))) - 1
+    assert len(encode_job(full)) - len(encode_job(empty)) == 2 * len(long.encode()) + digits
 
 
 def test_fields_of_a_newer_version_are_passed_over() -> None:
-    assert decode_job(b'{"q":"demo","b":"hello","zz":[1]}') == Job("demo", "hello")
+    assert decode_job(b'{"q":"demo","zz":[1]}\nhello') == Job("demo", "hello")
 
 
-@pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b'{"q":"demo"}', b'{"q":1,"b":"x"}', b'{"q":"demo","b":"x"'])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{}",
+        b"{}\nx",
+        b"[]\nx",
+        b'{"q":"demo"}',
+        b'{"q":"demo","b":"x"}',
+        b'{"q":1}\nx',
+        b'{"q":"demo"\nx',
+        b'{"q":"demo","a":{"a":["String",3]}}\nxy',
+        b'{"q":"demo","a":{"a":["String",-1]}}\nxy',
+    ],
+)
 def test_what_is_not_a_job_is_a_value_error(raw: bytes) -> None:
     with pytest.raises(ValueError, match="not a job record"):
         decode_job(raw)
 
 
 def test_bytes_that_are_no_text_are_a_value_error_too() -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - the words are those of the codec
-        decode_job(b'{"q":"demo","b":"\xff"}')
+    for raw in (b'{"q":"\xff"}\nx', b'{"q":"demo"}\n\xff', b'{"q":"demo","a":{"a":["String",1]}}\n\xffx'):
+        with pytest.raises(ValueError):  # noqa: PT011 - the words are those of the codec
+            decode_job(raw)
 
 
 def test_a_record_nested_without_end_is_refused_like_any_other() -> None:
     for deep in (b"[" * 100_000, b'{"queue":' + b"[" * 100_000, b'{"x":' + b'{"a":' * 100_000):
         with pytest.raises(ValueError, match="not a job record"):
-            decode_job(deep)
+            decode_job(deep + b"\n")

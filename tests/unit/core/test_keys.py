@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from dynein.core.keys import (
     DUE_MAX_MS,
     JOB_ID_BYTES,
+    FifoGroup,
     Kind,
     TriggerKey,
     bucket_of,
+    fifo_shard_of,
+    make_job_id,
     parse_partition_key,
     parse_sort_key,
     partition_key,
@@ -77,6 +80,25 @@ def test_ranges_hold_what_is_due_in_them(key: TriggerKey, kind: Kind, from_ms: i
 def test_a_bucket_holds_its_width(due_at_ms: int, width_ms: int) -> None:
     bucket = bucket_of(due_at_ms, width_ms)
     assert bucket * width_ms <= due_at_ms < (bucket + 1) * width_ms
+
+
+@given(
+    st.integers(0, 1 << 50),
+    st.integers(1, 1 << 20),
+    st.binary(min_size=5, max_size=5),
+    st.binary(min_size=5, max_size=5),
+)
+def test_ids_sort_by_when_the_jobs_were_accepted(us: int, later_us: int, random: bytes, other: bytes) -> None:
+    assert len(make_job_id(us, random)) == JOB_ID_BYTES
+    assert make_job_id(us, random) < make_job_id(us + later_us, other)
+
+
+def test_message_groups_are_spread_over_all_of_their_shards() -> None:
+    groups = [FifoGroup("orders.fifo", f"customer-{i}") for i in range(500)]
+    shards = [fifo_shard_of(group, 16) for group in groups]
+    assert set(shards) == set(range(16))
+    assert shards == [fifo_shard_of(group, 16) for group in groups]
+    assert fifo_shard_of(FifoGroup("a", "bc"), 1 << 16) != fifo_shard_of(FifoGroup("ab", "c"), 1 << 16)
 
 
 @given(job_ids, st.integers(1, 65_536))

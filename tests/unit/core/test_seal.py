@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import hmac
 from itertools import pairwise
 
 import pytest
@@ -26,6 +28,14 @@ def test_what_was_signed_is_ours_and_has_one_signature(use: str, parts: list[byt
 def test_other_parts_are_not_ours_even_where_they_make_the_same_bytes(signed: list[bytes], given: list[bytes]) -> None:
     assume(signed != given)
     assert not Seal([OLD]).is_ours(Seal([OLD]).sign("use", *signed), "use", *given)
+
+
+def test_the_signature_is_an_hmac_of_the_parts_with_their_lengths_by_a_key_of_its_own() -> None:
+    """Messages outlive a version of the program: this must not change by accident."""
+    key = hmac.new(b"dynein: what is written to its own queues", OLD, "sha256").digest()
+    signed = b"".join(len(part).to_bytes(8, "big") + part for part in (b"use", b"ab", b""))
+    expected = base64.urlsafe_b64encode(hmac.new(key, signed, "sha256").digest()[:18]).decode()
+    assert Seal([OLD]).sign("use", b"ab", b"") == expected
 
 
 def test_where_a_part_ends_is_signed_too() -> None:

@@ -10,11 +10,13 @@ from dynein.core.job import Job, encode_job
 from dynein.core.queues import ATTRIBUTES_MAX, OutgoingMessage, message_bytes
 from dynein.core.seal import Seal
 from dynein.delivery.dead_letter_queue import (
+    KIND_ATTRIBUTE,
     KIND_INBOUND,
     KIND_JOB,
     OVERHEAD_BYTES,
     REASON_ATTRIBUTE,
     REASON_CHARS_MAX,
+    UNEXPLAINED,
     DeadLetter,
     DeadLetterQueue,
     read_dead_letter,
@@ -85,6 +87,21 @@ async def test_a_long_reason_is_cut_so_that_a_large_job_still_fits() -> None:
     (message,) = s.queues.peek("dead")
     assert message.body == record.decode()
     assert 2_040 <= message_bytes(message.body, message.attributes) <= 2_048
+
+
+@pytest.mark.parametrize("bytes_left", [0, 51, 52, 60, 1_000])
+async def test_an_inbound_message_of_any_size_arrives_with_as_much_of_its_reason_as_there_is_room_for(
+    bytes_left: int,
+) -> None:
+    """Another program may have filled it to the last byte; it would be received many times until SQS moved it."""
+    s = Setting(message_bytes_max=8_192)
+    body = "x" * (8_192 - bytes_left)
+    await s.dead_letters.add_inbound(body, "r" * 100)
+    (letter,) = s.read()
+    assert (letter.kind, letter.body) == (KIND_INBOUND, body)
+    kind_and_names = len(KIND_ATTRIBUTE + KIND_INBOUND + REASON_ATTRIBUTE) + 2 * len("String")
+    room = bytes_left - kind_and_names
+    assert letter.reason == ("r" * min(room, 100) if room > 0 else UNEXPLAINED)
 
 
 async def test_a_record_that_is_no_text_can_still_be_read_by_a_person() -> None:

@@ -4,9 +4,10 @@ import asyncio
 import random
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
-from dynein.core.delivered_message import TOKEN_ATTRIBUTE
+from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.due_job import DueJob, Outcome
 from dynein.core.job import Attribute, Job, decode_job, encode_job
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
@@ -122,6 +123,54 @@ async def test_an_acknowledged_entry_is_sent_with_its_token_in_one_call_with_its
     assert world.sends("a") == 1
     assert world.count("dynein_jobs_delivered_total", role="dispatcher", queue="a") == 10
     assert world.tallied() == Counts(delivered=10)
+
+
+async def test_a_job_of_a_fifo_queue_takes_its_place_among_those_that_wait(world: World) -> None:
+    gate = world.faults.hold_before_next("send")
+    due_jobs = [world.due_job("c.fifo", str(i)) for i in range(4)]
+    futures = [world.delivery.submit(due_jobs[i]) for i in (0,)]
+    await gate.reached.wait()
+    futures += [world.delivery.submit(due_jobs[i]) for i in (2, 3, 1)]  # 1 was read late
+    gate.open()
+    assert [await world.outcome(future) for future in futures] == [Outcome.SENT] * 4
+    assert world.queues.messages("c.fifo") == ["0", "1", "2", "3"]
+
+
+async def test_a_due_job_is_visible_at_once_whatever_the_delay_of_its_queue(world: World) -> None:
+    world.queues.create("slow", delay_s=10)
+    (future,) = world.submit("slow", "x")
+    assert await world.outcome(future) is Outcome.SENT
+    assert world.queues.messages("slow") == ["x"]
+    assert world.count("dynein_lateness_seconds_sum", queue="slow") == 0
+
+
+async def test_the_delay_that_a_fifo_queue_imposes_is_lateness(world: World) -> None:
+    world.queues.create("slow.fifo", delay_s=10)
+    (future,) = world.submit("slow.fifo", "x")
+    assert await world.outcome(future) is Outcome.SENT
+    assert world.queues.messages("slow.fifo") == []
+    assert world.count("dynein_lateness_seconds_sum", queue="slow.fifo") == 10
+
+
+async def test_a_job_that_is_sent_earlier_for_that_delay_is_not_late(world: World) -> None:
+    world.queues.create("slow.fifo", delay_s=10)
+    due_job = world.due_job("slow.fifo")
+    due_job = due_job._replace(job=msgspec.structs.replace(due_job.job, lead_ms=10_000))
+    assert await world.outcome(world.delivery.submit(due_job)) is Outcome.SENT
+    assert world.count("dynein_lateness_seconds_count", queue="slow.fifo") == 1
+    assert world.count("dynein_lateness_seconds_sum", queue="slow.fifo") == 0
+    await world.clock.advance(10)
+    (message,) = world.queues.peek("slow.fifo")
+    assert message.attributes[DUE_AT_ATTRIBUTE].value == str(world.clock.now_ms())
+
+
+async def test_a_job_that_its_queue_no_longer_takes_for_its_size_is_dead_lettered_with_the_reason(world: World) -> None:
+    world.queues.change("a", message_bytes_max=1024)
+    large, small = world.submit("a", "x" * 5_000, "y")
+    assert await world.outcome(large) is Outcome.DEAD_LETTERED
+    assert await world.outcome(small) is Outcome.SENT
+    (dead,) = world.queues.peek(DLQ)
+    assert "shorter than 1024 bytes" in read_dead_letter(dead).reason
 
 
 async def test_lateness_is_measured_to_the_send_not_to_the_look_up_before_it(world: World) -> None:

@@ -28,8 +28,8 @@ class World:
         """Wall time since the test began."""
         return self.clock.now_ms() - self._began_ms
 
-    def add(self, due_in_ms: int, item: str) -> None:
-        self.timer.add(self._began_ms + due_in_ms, item)
+    def add(self, due_in_ms: int, item: str, order: bytes = b"") -> None:
+        self.timer.add(self._began_ms + due_in_ms, item, order)
 
     def due(self, due_in_ms: int) -> bool:
         return self.timer.is_due(self._began_ms + due_in_ms)
@@ -49,6 +49,14 @@ async def world() -> AsyncIterator[World]:
     world = World()
     yield world
     await world.stop()
+
+
+async def test_what_is_due_at_once_is_passed_on_in_its_order_however_it_came(world: World) -> None:
+    for due_in_ms, order in ((5, b"2"), (5, b"3"), (4, b"9"), (5, b"1")):
+        world.add(due_in_ms, f"{due_in_ms} {order.decode()}", order)
+    world.start()
+    await world.clock.advance(1)
+    assert [item for item, _ in world.passed_on] == ["4 9", "5 1", "5 2", "5 3"]
 
 
 async def test_each_item_is_passed_on_at_its_due_millisecond_in_due_order(world: World) -> None:

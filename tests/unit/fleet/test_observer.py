@@ -50,7 +50,9 @@ class World:
         self.seen = ShardsSeen(SHARDS, 0)
         self.rng = random.Random(3)
         self.stopping = asyncio.Event()
-        deployment = Deployment(Layout(60_000, SHARDS), self.queues.create("inbound"), self.queues.create("dead"))
+        deployment = Deployment(
+            Layout(60_000, SHARDS, SHARDS), self.queues.create("inbound"), self.queues.create("dead"), 262_144
+        )
         context = Context(self.clock, self.rng, self.telemetry)
         self.observer = Observer(self, self.queues, self.table, deployment, context, Settings(**settings))
         self.task: asyncio.Task[None] | None = None
@@ -74,7 +76,7 @@ class World:
     async def store(self, due_at_ms: int, jobs: int) -> None:
         for _ in range(jobs):
             key = TriggerKey(due_at_ms, self.rng.randbytes(12), self.rng.randrange(SHARDS))
-            trigger = Trigger(key, SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), b'{"q":"demo","b":"x"}')
+            trigger = Trigger(key, SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), b'{"q":"demo"}\nx')
             assert await self.table.add([trigger]) == []
 
     async def send(self, queue: str, messages: int) -> None:

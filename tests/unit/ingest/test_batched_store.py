@@ -52,7 +52,7 @@ class Scene:
         self.table.hot = frozenset([HOT])
         self.ended = asyncio.Event()
         retry = Retry(self.clock, random.Random(3), Backoff(0.05, 5.0), ended=self.ended)
-        self.store = BatchedStore(self.table, Layout(WIDTH_MS, 2), retry, Settings())
+        self.store = BatchedStore(self.table, Layout(WIDTH_MS, 2, 2), retry, Settings())
         self._jobs = 0
         self._due_at_ms = self.clock.now_ms() + 600_000
 

@@ -89,3 +89,15 @@ async def test_a_mark_that_the_owner_says_has_stood_needs_no_wait() -> None:
     assert not standing.done()
     await clock.advance(0.001)
     assert standing.done()
+
+
+async def test_a_mark_covers_to_the_millisecond() -> None:
+    clock = ManualClock()
+    table = FakeTriggerTable(clock, shard_count=1)
+    marks = marks_cache(table, clock)
+    await marks.cover({0: clock.now_ms()})
+    mark_ms = table.shards()[0].hold_mark_ms
+    await marks.cover({0: mark_ms})
+    assert table.shards()[0].hold_mark_ms == mark_ms, "it covers what is due at it"
+    await marks.cover({0: mark_ms + 1})
+    assert table.shards()[0].hold_mark_ms > mark_ms, "and nothing later"

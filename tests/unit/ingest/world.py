@@ -6,8 +6,6 @@ import random
 from collections import Counter
 from typing import NamedTuple
 
-import msgspec
-
 from dynein.core.delivered_message import TOKEN_ATTRIBUTE
 from dynein.core.inbound_message import Entry, pack
 from dynein.core.job import Job, encode_job
@@ -70,7 +68,7 @@ class Process:
             self.membership,
             self.delivery,
             dead_letters,
-            Deployment(Layout(WIDTH_MS, 2), world.queues.url(INBOUND), ""),
+            Deployment(Layout(WIDTH_MS, 2, 2), world.queues.url(INBOUND), "", 262_144),
             context._replace(rng=random.Random(6)),
             self.settings,
         )
@@ -166,7 +164,7 @@ class World:
         if record is None:
             record = encode_job(Job(queue=queue, body=f"job-{self._jobs}"))
         create_id = create_id or base64.urlsafe_b64encode(self._jobs.to_bytes(9, "big")).decode()
-        return Entry(token, create_id, msgspec.Raw(record))
+        return Entry(token, create_id, record)
 
     async def post(self, *entries: Entry) -> None:
         """One inbound message."""

@@ -23,7 +23,7 @@ class Worker:
     def publish(self, gap_jobs: int) -> None:
         self._patch.setattr(os, "getpid", lambda: self._pid)
         balance = Balance(Counts(accepted=5, delivered=5 - gap_jobs), gap_jobs, 0)
-        self._metrics.publish(Reading(self._clock.now_ms(), balance, {"dispatcher": 2}))
+        self._metrics.publish(Reading(self._clock.now_ms(), balance, 4, {"dispatcher": 2}))
 
     def withdraw(self) -> None:
         self._patch.setattr(os, "getpid", lambda: self._pid)
@@ -58,6 +58,7 @@ def test_whichever_worker_is_asked_says_the_same(workers: list[Worker]) -> None:
             'jobs{flow="cancelled"} 0.0',
             'jobs{flow="dead_lettered"} 0.0',
             "gap_jobs 2.0",
+            "uncertain_jobs 4.0",
             "surplus_jobs 0.0",
             "timestamp_seconds 5000.0",
             'undrained_processes{role="dispatcher"} 2.0',

@@ -113,6 +113,30 @@ async def test_processes_that_ended_without_leaving_are_counted(fleet: Fleet) ->
     assert fleet.value("undrained_processes", role="ingester") == 0
 
 
+async def test_what_is_missing_where_a_process_was_killed_is_uncertain_and_not_a_gap(fleet: Fleet) -> None:
+    """It had not posted its last deliveries; all other windows are as certain as ever."""
+    await fleet.roster.heartbeat("dispatcher", "dead", 7)
+    await fleet.reader.run_once()
+    await fleet.count(0, Counts(accepted=100, delivered=90))
+    await fleet.clock.advance(600.0)
+    await fleet.reader.run_once()
+    assert (fleet.value("gap_jobs"), fleet.value("uncertain_jobs")) == (0, 10)
+    assert fleet.value("undrained_processes", role="dispatcher") == 1
+    await fleet.count(7, Counts(accepted=3))
+    await fleet.reader.run_once()
+    assert (fleet.value("gap_jobs"), fleet.value("uncertain_jobs")) == (3, 10), "minutes after it"
+
+
+async def test_a_process_that_left_makes_nothing_uncertain(fleet: Fleet) -> None:
+    await fleet.roster.heartbeat("dispatcher", "drained", 7)
+    await fleet.reader.run_once()
+    await fleet.roster.leave("dispatcher", "drained")
+    await fleet.count(0, Counts(accepted=100, delivered=90))
+    await fleet.clock.advance(600.0)
+    await fleet.reader.run_once()
+    assert (fleet.value("gap_jobs"), fleet.value("uncertain_jobs")) == (10, 0)
+
+
 async def test_processes_that_post_and_one_that_reads(clock: ManualClock, fleet: Fleet) -> None:
     """Two processes count the two ends of the same jobs, over two windows, with lost responses."""
     api, dispatcher = Process(clock, fleet.ledger, "api"), Process(clock, fleet.ledger, "dispatcher")

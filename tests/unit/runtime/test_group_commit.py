@@ -333,3 +333,16 @@ async def test_an_item_may_be_answered_before_the_rest_of_its_batch() -> None:
     rest.set()
     assert await first == "late a"
     assert second.result() == "early"
+
+
+async def test_those_that_wait_are_sent_in_their_order_if_they_have_one() -> None:
+    callee = Callee()
+    batcher = commit(callee, order=lambda item: item[0])
+    futures = [batcher.submit(item) for item in ("5", "3a")]
+    await turns()
+    futures += [batcher.submit(item) for item in ("9", "1", "3b", "3c", "2")]
+    for call in range(3):
+        callee.answer(call)
+        await turns()
+    assert callee.calls == [["3a", "5"], ["1", "2", "3b"], ["3c", "9"]]
+    assert [await future for future in futures] == ["5", "3A", "9", "1", "3B", "3C", "2"]

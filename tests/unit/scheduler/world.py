@@ -76,7 +76,7 @@ class Process:
             Membership(table, world.clock, role="dispatcher", member=name, ttl_s=settings.member_ttl_s),
             self.delivery,
             dead_letters,
-            Deployment(Layout(WIDTH_MS, len(world.table.shards())), "", ""),
+            Deployment(Layout(WIDTH_MS, len(world.table.shards()), len(world.table.shards())), "", "", 262_144),
             context,
             settings,
         )

@@ -37,7 +37,7 @@ _SIGNER = TokenSigner([b"a secret of enough bytes"])
 
 def trigger(number: int) -> Trigger:
     key = TriggerKey(T0 + number, number.to_bytes(12, "big"), 0)
-    return Trigger(key, _SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), b'{"q":"demo","b":"x"}')
+    return Trigger(key, _SIGNER.sign(JobRef(TokenKind.SCHEDULED, key)), b'{"q":"demo"}\nx')
 
 
 def refused(code: str, reasons: list[str] | None = None) -> ClientError:

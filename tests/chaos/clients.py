@@ -16,8 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dynein.core.delivered_message import TOKEN_ATTRIBUTE
 from dynein.core.job import decode_job
 from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
-from tests.acceptance.chaos_accounts import FIFO_QUEUE, Account, Accounts, Sighting, Standing
 from tests.acceptance.fleet import HANG_S, Fleet, monotonic, now_ms, pause
+from tests.chaos.accounts import FIFO_QUEUE, Account, Accounts, Sighting, Standing
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
@@ -193,11 +193,13 @@ class Clients:
             answer = await self._ask("PATCH", f"/v1/jobs/{account.token}", {"run_at": run_at_ms})
             if answer.status == 200 or answer.code == "moved":
                 account.token = str(answer.said["token" if answer.status == 200 else "moved_to"])
+                account.moved_at_ms = now_ms()
                 return
             assert answer.status in {0, -1, 429, 503} or answer.code in {"not-stored-yet", "too-late"}, answer
             in_doubt |= answer.status == 0 or answer.code == "unavailable"
             if answer.code == "too-late" or monotonic() > deadline:
                 account.move_in_doubt = in_doubt
+                account.moved_at_ms = now_ms()
                 return
             await pause(REPEAT_S)
 

@@ -11,32 +11,18 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, Flag, auto
+from enum import Enum
 from typing import NamedTuple
 
 from dynein.core.job_token import parse
-from tests.acceptance.fleet import QUICK, now_ms
+from tests.acceptance.fleet import now_ms
+from tests.chaos.evidence import Evidence
+from tests.chaos.excuses import STARVED, Fault, clock_offsets_ms, excuses_again, latest_ms
+from tests.chaos.trails import Trail, havings
 
 FIFO_QUEUE = "ordered.fifo"
 GONE_QUEUE = "gone"
 """Deleted as soon as its jobs are accepted: they are dead-lettered, and nothing else is."""
-BUSY_MS = 30_000
-"""What a machine that has much else to do may add to anything. A job that was submitted, or due, only after a fault was
-not met by it, on any machine."""
-TAKEN_IN_MS = int(float(QUICK["DYNEIN_HOLD_WINDOW_S"]) * 1000) + BUSY_MS
-"""From its response on, how long a job may be in the inbound queue or held by an ingester. An inbound message is
-deleted once the last near job in it is sent: within the hold window and the API's margin on it."""
-SENT_MS = BUSY_MS
-"""From its first arrival on, how long a job's trigger may be there still."""
-RECOVERY_S = 9.0
-"""After the last fault: the visibility timeout or lease that it left behind."""
-LATE_MAX_MS = 60_000
-"""How late a job may be that is due after that: it must not be stuck. How late jobs are is measured by ``benchmarks/``
-and, after each fault, checked by the simulation, on a clock of its own."""
-
-STALL = "this machine was busy"
-"""A fault that no test made: where the test gets no processor for a while, nor does the proxy in it, nor does a fleet;
-or a process got none for so long that it lost a lease or an inbound message."""
 
 
 class Standing(Enum):
@@ -49,35 +35,6 @@ class Standing(Enum):
     """For certain: it must not be anywhere."""
     DOUBTFUL = "doubtful"
     """No clear answer: it may be somewhere, once."""
-
-
-class Way(Flag):
-    """Parts of a job's way on which it may be sent once more than it was known to be (docs/decisions/0003)."""
-
-    NONE = 0
-    API = auto()
-    """From its submission to the answer."""
-    INGESTER = auto()
-    """From its submission to the delete of its inbound message."""
-    DISPATCHER = auto()
-    """From its due time to the removal of its trigger."""
-    ANY = API | INGESTER | DISPATCHER
-
-
-class Fault(NamedTuple):
-    """Something was done to the fleet, from then until then, that explains duplicates of jobs which were there."""
-
-    what: str
-    way: Way
-    from_ms: int
-    until_ms: int
-    strikes_s: float = math.inf
-    """For how long it explains any: a process that is frozen does nothing twice but what it was doing."""
-
-    @property
-    def struck_until_ms(self) -> int:
-        """What comes to where it struck later than this was not met by it."""
-        return int(min(self.until_ms, self.from_ms + self.strikes_s * 1000))
 
 
 class Sighting(NamedTuple):
@@ -96,6 +53,8 @@ class Account:
     policy: str
     asked_at_ms: int = 0
     answered_at_ms: int = 0
+    moved_at_ms: int = 0
+    """When its client was answered, or gave up, a move."""
     standing: Standing = Standing.ASKED
     token: str = ""
     """Of an accepted job: the one it has now, after moves."""
@@ -127,24 +86,13 @@ class Account:
         first = self.deliveries[0]
         return first.at_ms - max(parse(first.token).key.due_at_ms, self.answered_at_ms)
 
-    def met(self, fault: Fault) -> bool:
-        """Was it where the fault struck?"""
-        spans = []
-        if Way.API in fault.way:
-            spans.append((self.asked_at_ms, self.answered_at_ms))
-        if Way.INGESTER in fault.way:
-            spans.append((self.asked_at_ms, self.answered_at_ms + TAKEN_IN_MS))
-        sent = self.deliveries + self.dead_letters
-        if Way.DISPATCHER in fault.way and sent:
-            first = min(sent, key=lambda sighting: sighting.at_ms)
-            spans.append((parse(first.token).key.due_at_ms, first.at_ms + SENT_MS))
-        return any(begin <= fault.struck_until_ms and fault.from_ms <= end for begin, end in spans)
-
-    def wrong(self, faults: list[Fault], calm_from_ms: int) -> list[str]:
+    def wrong(self, faults: list[Fault], evidence: Evidence) -> list[str]:
         """What is not as promised."""
         seen = self.sightings
         tokens = {sighting.token for sighting in seen}
         said = self.standing is Standing.ACCEPTED
+        trail = evidence.of(next(iter(tokens))) if tokens else Trail()
+        behind_ms, ahead_ms = clock_offsets_ms(faults, trail.processes)
         checks: list[tuple[bool, str]] = [
             (said and not self.cancelled and not seen, "LOST"),
             (self.cancelled and bool(seen), "CANCELLED, and yet there"),
@@ -152,22 +100,35 @@ class Account:
             (self.standing is Standing.ASKED, "its client never came to an end with it"),
             (len(tokens) > 1, "made twice: there under two tokens"),
             (said and not tokens <= {self.token} and not self._moved_in_doubt(tokens), "there under a foreign token"),
-            (any(at < parse(token).key.due_at_ms for token, at in self.deliveries), "EARLY"),
+            (any(at < parse(token).key.due_at_ms - ahead_ms for token, at in self.deliveries), "EARLY"),
             (bool(self.dead_letters) != (self.queue == GONE_QUEUE and bool(seen)), "wrongly dead-lettered or not"),
-            (len(seen) > 1 and not self._excused(faults), "DUPLICATE that no fault explains"),
+            (len(self.deliveries) > len(trail.sends), "SENT by none of those who were watched"),
+            (len(seen) > 1 and not self._excused(faults, trail), "DUPLICATE that no fault explains"),
             (
-                bool(self.deliveries)
-                and parse(self.deliveries[0].token).key.due_at_ms > calm_from_ms
-                and self.late_ms > LATE_MAX_MS
-                and not any(self.met(fault) for fault in faults if fault.what == STALL),
-                "LATE although all was well",
+                said and bool(self.deliveries) and self._late_ms(faults, evidence, trail) > behind_ms,
+                "LATE although nothing kept it",
             ),
         ]
-        return [f"{sentence}: {self}" for broken, sentence in checks if broken]
+        return [f"{sentence}: {self} {trail}" for broken, sentence in checks if broken]
 
-    def _excused(self, faults: list[Fault]) -> bool:
+    def _excused(self, faults: list[Fault], trail: Trail) -> bool:
         """The API never repeats a direct send; others may, if something happened to them while they had the job."""
-        return self.policy == "SCHEDULED" and any(self.met(fault) for fault in faults)
+        before_ms = math.inf if self.stored else max(sent.call.asked_at_ms for sent in trail.sends)
+        having = havings(trail, self.asked_at_ms, self.answered_at_ms)
+        return self.policy == "SCHEDULED" and excuses_again(faults, trail, having, before_ms)
+
+    def _late_ms(self, faults: list[Fault], evidence: Evidence, trail: Trail) -> int:
+        """How much later it arrived than it had to; negative if it did not."""
+        token, arrived_ms = min(self.deliveries, key=lambda sighting: sighting.at_ms)
+        key = parse(token).key
+        # Once its client has the answer, no API process has to do with it any more.
+        had = {process for process in trail.processes if not process.startswith("api")}
+
+        def concerned(fault: Fault) -> bool:
+            owners = evidence.owners(key.shard, fault.from_ms, arrived_ms)
+            return fault.processes is None or any(map(fault.concerns, had | owners))
+
+        return arrived_ms - latest_ms(faults, concerned, max(key.due_at_ms, self.answered_at_ms, self.moved_at_ms))
 
     def _moved_in_doubt(self, tokens: set[str]) -> bool:
         job_id = parse(self.token).key.job_id
@@ -177,7 +138,8 @@ class Account:
 class Accounts:
     """All jobs of a run."""
 
-    def __init__(self) -> None:
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
         self.by_body: dict[str, Account] = {}
         self.faults: list[Fault] = []
         self.unknown: list[str] = []
@@ -203,16 +165,27 @@ class Accounts:
     @property
     def calm_from_ms(self) -> int:
         """When the last fault that was wanted is over and overcome."""
-        return max((fault.until_ms for fault in self.faults if fault.what != STALL), default=0) + int(RECOVERY_S * 1000)
+        return max((fault.overcome_ms for fault in self.faults if fault.what != STARVED), default=0)
 
     def waiting_for(self) -> list[Account]:
         """Accepted, and not seen anywhere yet."""
         return [account for account in self.by_body.values() if not account.accounted]
 
+    @property
+    def progress(self) -> str:
+        """How far it is, in a line."""
+        accounts = self.by_body.values()
+        return (
+            f"{len(accounts)} jobs submitted, {sum(bool(a.deliveries) for a in accounts)} delivered,"
+            f" {sum(a.cancelled for a in accounts)} cancelled; {len(self.faults)} faults"
+        )
+
     def check(self) -> str:
         """Fail unless everything is accounted for, as promised; else the sum, for people to read."""
+        self.evidence.check()
         accounts = list(self.by_body.values())
-        wrong = [sentence for account in accounts for sentence in account.wrong(self.faults, self.calm_from_ms)]
+        self.faults.sort(key=lambda fault: fault.from_ms)
+        wrong = [sentence for account in accounts for sentence in account.wrong(self.faults, self.evidence)]
         faults = "\n".join(map(str, self.faults))
         assert not wrong, f"{len(wrong)} wrong:\n" + "\n".join(wrong[:20]) + f"\nfaults:\n{faults}"
         assert not self.unknown, self.unknown[:20]

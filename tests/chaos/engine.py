@@ -12,9 +12,10 @@ from dynein.aws.dynamodb.table import DynamoTable
 from dynein.core.keys import Kind, TriggerKey, bucket_of, parse_partition_key, parse_sort_key
 from dynein.core.trigger import Trigger
 from dynein.runtime.context import command_context
-from tests.acceptance.chaos_accounts import FIFO_QUEUE
-from tests.acceptance.chaos_clients import ONE_TRY
 from tests.acceptance.fleet import Fleet, now_ms
+from tests.chaos.accounts import FIFO_QUEUE
+from tests.chaos.clients import ONE_TRY
+from tests.chaos.settings import BUCKET_WIDTH_S
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 TABLE = "dynein"
 QUEUES = ["work-0", "work-1"]
-BUCKET_WIDTH_S = 5
-"""So narrow that buckets are retired while a test runs."""
+
 RETIRED_MS = 20_000
 SOON_MS = 3_600_000
 """Jobs are due within seconds or a day ahead."""
