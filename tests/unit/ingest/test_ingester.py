@@ -1338,6 +1338,25 @@ async def test_a_kill_leaves_no_task_behind(world: World) -> None:
     assert [task for task in others if "ingest" in repr(task.get_coro()) or "GroupCommit" in repr(task)] == []
 
 
+async def test_what_was_on_its_way_when_the_message_was_left_is_not_sent_again(world: World) -> None:
+    """A job of it could not be stored, for a reason nobody expected; another's send was acknowledged after that."""
+    process = world.process(lane_waiting_max=1)
+    entries = [world.entry(1.0) for _ in range(3)]
+    first_send = process.faults.hold_answer_next("send")
+    process.faults.fail_next("add", RuntimeError("a bug"))
+    await world.own(0, read_mark_ms=world.now_ms() + 3000, settled_mark_ms=world.now_ms() + 2000)
+    for entry in entries:
+        await world.post(entry, *([world.entry(1.0) for _ in range(12)] if entry is entries[0] else []))
+    process.start()
+    await world.clock.advance(5)
+    assert first_send.reached.is_set()
+    assert world.inbound() > 0, "left to come back"
+    first_send.open()
+    await world.clock.advance(60)
+    assert set(world.times_delivered().values()) == {1}
+    assert world.inbound() == 0
+
+
 # --- a table out of reach -----------------------------------------------------------------------------------------
 
 
