@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Self
 
 from dynein.api.problems import RequestTooLarge
+from dynein.core.queues import MESSAGE_BYTES_MAX
 from dynein.settings import Settings
 
 JOB_ESCAPE_FACTOR = 6
@@ -40,11 +41,11 @@ class BodyLimits(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """A job larger than SQS's limit, however it is spelt, is not worth reading to its end."""
-        job_bytes = settings.message_bytes_max * JOB_ESCAPE_FACTOR + JOB_OVERHEAD_BYTES
+        """A job larger than what any queue takes, however it is spelt, is not worth reading to its end."""
+        job_bytes = MESSAGE_BYTES_MAX * JOB_ESCAPE_FACTOR + JOB_OVERHEAD_BYTES
         limits = (
             BodyLimit(settings.request_bytes_max, "setting request_bytes_max"),
-            BodyLimit(job_bytes, "it follows from the setting message_bytes_max"),
+            BodyLimit(job_bytes, "a job of SQS's largest message, however it is spelt"),
             BodyLimit(TIME_BYTES_MAX, "for a due time"),
         )
         return cls(*(min(limits[0], limit) for limit in limits))

@@ -64,9 +64,10 @@ def draft(
 
     Raises `InvalidField`.
     """
-    job, field = _job(request, destination, traceparent, settings.message_bytes_max)
+    limits = checks.SizeLimits(destination.message_bytes_max or settings.message_bytes_max, own_bytes_max)
+    job, field = _job(request, destination, traceparent, limits.queue_bytes)
     prepared = _prepared(request.token, signer, now_ms) if request.token is not None else None
-    when = When(request.run_at, request.delay)
+    when = When(request.run_at, request.delay, request.timezone)
     if prepared is None:
         due_ms = due_at_ms(when, now_ms, delay_max_days=settings.delay_max_days)
     else:
@@ -94,7 +95,6 @@ def draft(
         b"",
         warnings_of(job, destination, in_order=prepared is None or prepared.key.shard == key.shard),
     )
-    limits = checks.SizeLimits(destination.message_bytes_max or settings.message_bytes_max, own_bytes_max)
     try:
         return _sized(unsized, field, limits)
     except InvalidField:
