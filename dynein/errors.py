@@ -13,6 +13,7 @@
     │   ├── RateLimited          faster than a setting allows
     │   ├── Throttled            AWS asks us to slow down
     │   └── Unavailable          AWS did not respond, or not in time; the call may have taken effect
+    │       └── NotSent          AWS could not be reached; the call has certainly not taken effect
     └── FatalError               the program cannot go on: operator action required
         ├── InvalidSettings      a setting is wrong, or two contradict each other
         ├── LayoutMismatch       the table was made with another layout than the settings say
@@ -26,6 +27,7 @@ from enum import Enum
 from typing import ClassVar, TypeVar
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
+_SHOWN_CHARS_MAX = 600
 
 
 class Remedy(Enum):
@@ -70,11 +72,22 @@ class InvalidToken(Rejected):
 
 
 class UnknownQueue(Rejected):
-    """No such destination queue, or the credentials may not see it (SQS does not say which)."""
+    """No such destination queue, or the credentials may not see it (SQS does not say which).
 
-    def __init__(self, queue: str, detail: str = "") -> None:
-        super().__init__(f"queue {queue!r} does not exist or is not visible to Dynein's credentials. {detail}".rstrip())
+    ``detail`` is what AWS says. ``problem``: why ``queue`` cannot name one at all, as the end of a sentence; ``fix``
+    is then a sentence that says what to send in its place.
+    """
+
+    def __init__(self, queue: str, detail: str = "", *, problem: str | None = None, fix: str | None = None) -> None:
+        shown = queue if len(queue) <= _SHOWN_CHARS_MAX else f"{queue[:_SHOWN_CHARS_MAX]}..."
+        said = problem or "does not exist or is not visible to Dynein's credentials."
+        look_up = "GetQueueAttributes" if "://" in queue else "GetQueueUrl"
         self.queue = queue
+        self.detail = f"queue {shown!r} {said} {detail}".rstrip()
+        self.fix = fix or (
+            f"Create the queue, correct the name, or grant Dynein's role sqs:{look_up} and sqs:SendMessage on it."
+        )
+        super().__init__(f"{self.detail} {fix}" if fix else self.detail)
 
 
 class Conflict(Rejected):
@@ -109,6 +122,10 @@ class Throttled(Retryable):
 
 class Unavailable(Retryable):
     """SQS or DynamoDB did not respond in time, or failed on its side. The call may have taken effect."""
+
+
+class NotSent(Unavailable):
+    """SQS or DynamoDB could not be reached, so nothing was sent. The call has certainly not taken effect."""
 
 
 class FatalError(DyneinError):

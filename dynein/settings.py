@@ -6,22 +6,25 @@ the last part of a name (``_s``, ``_ms``, ``_bytes``). Relations between setting
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from dynein.core.http_url import http_url_problem
 from dynein.core.job_token import SECRET_BYTES_MIN
 from dynein.core.keys import SHARDS_MAX
 from dynein.core.queue_address import name_of
 from dynein.errors import InvalidSettings
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 WORKERS_MAX = 256
@@ -50,6 +53,16 @@ def _auto_as_zero(value: object) -> object:
     return 0 if value == "auto" else value
 
 
+def _http_url(text: str) -> str:
+    problem = http_url_problem(text) if text else None
+    if problem is not None:
+        raise ValueError(problem)
+    return text
+
+
+EndpointUrl = Annotated[str, AfterValidator(_http_url)]
+
+
 # One field a setting: they are set, printed and documented one by one.
 class Settings(BaseSettings):
     """One process's settings."""
@@ -58,11 +71,13 @@ class Settings(BaseSettings):
 
     # --- AWS ------------------------------------------------------------------------------------------------------
     region: str | None = Field(None, description="AWS region. Unset: the region of the AWS SDK's own configuration.")
-    endpoint_url: str | None = Field(None, description="Endpoint of an emulator that serves both SQS and DynamoDB.")
-    sqs_endpoint_url: str | None = Field(
+    endpoint_url: EndpointUrl | None = Field(
+        None, description="Endpoint of an emulator that serves both SQS and DynamoDB."
+    )
+    sqs_endpoint_url: EndpointUrl | None = Field(
         None, description="Endpoint for SQS only; takes precedence over `endpoint_url`."
     )
-    dynamodb_endpoint_url: str | None = Field(
+    dynamodb_endpoint_url: EndpointUrl | None = Field(
         None, description="Endpoint for DynamoDB only; takes precedence over `endpoint_url`."
     )
     table: str = Field("dynein", description="DynamoDB table: triggers, shard records, roster, ledger.")
@@ -128,7 +143,7 @@ class Settings(BaseSettings):
         description="Maximum number of HTTP connections open at once to one process, or what `ulimit -n` leaves room "
         "for. Beyond it, idle ones are closed for new ones, and if none is idle, new ones wait.",
     )
-    caller_rate_per_s: Annotated[float, Field(ge=0)] = Field(
+    caller_rate_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0,
         description="Maximum requests a second from one caller (its address) to one process; a body costs one request "
         "more for each 4 KiB. 0: no limit but a fair share when there is more to do than can be done.",
@@ -164,7 +179,7 @@ class Settings(BaseSettings):
     )
 
     # --- Ingester -------------------------------------------------------------------------------------------------
-    ingest_rate_per_s: Annotated[float, Field(gt=0)] = Field(
+    ingest_rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         10_000.0,
         description="Jobs a second that the whole fleet takes from the inbound queue; each of n live ingesters takes "
         "one n-th of it.",
@@ -231,7 +246,7 @@ class Settings(BaseSettings):
         description="How often the observer (one dispatcher of the fleet) asks SQS for the depth of the inbound and "
         "the dead-letter queue, for the metrics.",
     )
-    forecast_interval_s: Annotated[float, Field(ge=0)] = Field(
+    forecast_interval_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         60.0,
         description="How often the observer counts the jobs that are due in the coming minutes, for the metrics. "
         "0: never.",
@@ -260,7 +275,7 @@ class Settings(BaseSettings):
     )
 
     # --- Ledger -----------------------------------------------------------------------------------------------------
-    ledger_interval_s: Annotated[float, Field(ge=0)] = Field(
+    ledger_interval_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         30.0,
         description="How often a process posts its counts to the conservation ledger; a process that is killed loses "
         "the counts of up to this time. It costs two write units for each window posted. 0: no ledger is kept.",
@@ -286,7 +301,7 @@ class Settings(BaseSettings):
         description="When a process has sent no heartbeat to the roster for this long, it is no longer counted as a "
         "member, and gets no share of shards and ingest rate.",
     )
-    linger_s: Annotated[float, Field(ge=0)] = Field(
+    linger_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0,
         description="How long after SIGTERM the API still accepts jobs while /readyz fails, so that load balancers "
         "notice before the port closes. In Kubernetes: 5.",
@@ -446,9 +461,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
 
     A ``DYNEIN_`` variable that names no setting is an error too: a typo must not silently leave the default in place.
     """
-    path = os.environ.get(CONFIG_VARIABLE)
-    if path and not Path(path).is_file():
-        raise InvalidSettings(f"{CONFIG_VARIABLE} names {path}, which is not a file")
+    in_file = _check_file()
     known = {f"DYNEIN_{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE, URL_VARIABLE}
     unknown = sorted(name for name in os.environ if name.upper().startswith("DYNEIN_") and name.upper() not in known)
     if any(_SERVICE_LINK.fullmatch(name.upper()) for name in unknown):
@@ -459,18 +472,71 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     if unknown:
         raise InvalidSettings(
             f"{', '.join(unknown)}: no such setting. The settings are listed by `dynein settings`; "
-            "unset the variable or correct its name"
+            f"unset the variable or correct its name{_did_you_mean(unknown[0], known)}"
         )
     try:
         return Settings(**dict(overrides or {}))
     except ValidationError as error:
-        raise InvalidSettings("\n".join(_sentence(problem) for problem in error.errors())) from error
+        raise InvalidSettings("\n".join(_sentence(problem, in_file) for problem in error.errors())) from error
 
 
-def _sentence(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    where = ".".join(str(part) for part in problem["loc"])
+def _check_file() -> Collection[str]:
+    """The names that the settings file gives; it must be one that can be read."""
+    path = os.environ.get(CONFIG_VARIABLE)
+    if not path:
+        return ()
+    if not Path(path).is_file():
+        raise InvalidSettings(f"{CONFIG_VARIABLE} names {path}, which is not a file")
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8")).keys()
+    except OSError as error:
+        raise InvalidSettings(f"{CONFIG_VARIABLE} names {path}, which cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSettings(f"{CONFIG_VARIABLE} names {path}, which is not UTF-8 (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSettings(f"{CONFIG_VARIABLE} names {path}, which is not TOML: {error}") from error
+
+
+_WANTED = {
+    "bool_parsing": "write true or false",
+    "bool_type": "write true or false",
+    "float_parsing": "write a number",
+    "float_type": "write a number",
+    "finite_number": "write a finite number",
+    "int_from_float": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_parsing_size": "write a smaller number",
+    "int_type": "write a whole number",
+    "string_type": "write text",
+    "literal_error": "write one of {expected}",
+    "greater_than": "write a number greater than {gt:g}",
+    "greater_than_equal": "write a number of {ge:g} or more",
+    "less_than": "write a number less than {lt:g}",
+    "less_than_equal": "write a number of {le:g} or less",
+}
+"""What to write instead, by pydantic's type of an error."""
+
+
+def _sentence(problem: Any, in_file: Collection[str]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """The setting, where it is set, its value, and the fix."""
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"DYNEIN_{where.upper()}: {message}" if where else message
+    if not problem["loc"]:
+        return message  # of `_relations`, which names the settings
+    field = str(problem["loc"][0])
+    variable = f"DYNEIN_{field.upper()}"
+    where = f" in {os.environ.get(CONFIG_VARIABLE)}" if field in in_file and variable not in os.environ else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{field}{where}: no such setting. Correct its name{_did_you_mean(field, Settings.model_fields)}"
+    wanted = _WANTED.get(problem["type"])
+    fix = message if wanted is None else wanted.format(**(problem.get("ctx") or {}))
+    if "secret" in field:
+        return f"{variable}{where}: {fix}"
+    return f"{variable}={problem['input']}{where}: {fix}"
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f". Did you mean {close[0]}?" if close else ""
 
 
 def reference_markdown() -> str:

@@ -12,9 +12,10 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from dynein.api.checks import attribute_field
+from dynein.api.decoding_messages import why_malformed, wrong_value
 from dynein.api.problems import MalformedJson
 from dynein.api.schemas import AttributeRequest, JobRequest, MoveRequest, PrepareRequest
-from dynein.core.job import Attribute, Policy
+from dynein.core.job import Attribute
 from dynein.core.queues import ATTRIBUTES_MAX
 from dynein.errors import InvalidField
 
@@ -34,7 +35,6 @@ _QUOTES_MAX = 1_000
 _LOCATED = re.compile(r"(?P<problem>.*) - at `\$\.?(?P<path>.*?)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at .*)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*?)`.*", re.DOTALL)
-_CHOICE = re.compile(r"Invalid enum value .*", re.DOTALL)
 _TOO_LONG = "Expected `array` of at most length"
 _BETWEEN_ITEMS = re.compile(rb"[\s,]*")
 _ECHO_CHARS_MAX = 100
@@ -138,11 +138,8 @@ def _decode(
         raise _invalid(str(error), fields, prefix) from error
     except RecursionError as error:
         raise MalformedJson("the JSON is nested too deeply") from error
-    except UnicodeDecodeError as error:
-        raise MalformedJson(f"the JSON is not UTF-8 ({error.reason})") from error
     except ValueError as error:
-        truncated = f"the JSON ends too early (byte {_size_of(raw)})"
-        raise MalformedJson(truncated if "truncated" in str(error) else str(error)) from error
+        raise MalformedJson(why_malformed(str(error), bytes(raw))) from error
 
 
 def _invalid(message: str, fields: Sequence[str], prefix: str) -> InvalidField:
@@ -158,11 +155,7 @@ def _invalid(message: str, fields: Sequence[str], prefix: str) -> InvalidField:
         return InvalidField(_path(prefix, missing[1]), "is missing.", "Add it.")
     located = _LOCATED.fullmatch(message)
     path, problem = (located["path"], located["problem"]) if located else ("", message)
-    if _CHOICE.fullmatch(problem):
-        return InvalidField(_path(prefix, path), "is none of its values.", f"Send one of {', '.join(Policy)}.")
-    return InvalidField(
-        _path(prefix, path) or "$", f"has the wrong type or value: {problem}.", "Send a value of the documented type."
-    )
+    return InvalidField(_path(prefix, path) or "$", *wrong_value(problem))
 
 
 def _path(prefix: str, name: str) -> str:

@@ -13,7 +13,7 @@ from dynein.api.send_result import SendResult, results_of
 from dynein.core.queues import DELAY_MAX_S, ENTRIES_MAX, OutgoingMessage, Queues
 from dynein.delivery.destinations import Destinations
 from dynein.delivery.lane_pool import LanePool
-from dynein.errors import AccessDenied, DyneinError, Unavailable, UnknownQueue
+from dynein.errors import AccessDenied, DyneinError, NotSent, Unavailable, UnknownQueue
 from dynein.runtime.clock import Clock
 from dynein.runtime.context import Context
 from dynein.runtime.group_commit import GroupCommit
@@ -98,7 +98,7 @@ class _DirectLane:
             delay = 0 if job.delay_until_ms is None else delay_s(job.delay_until_ms, now_ms)
             if delay > DELAY_MAX_S:
                 # The wall clock was set back since the policy was chosen. A shorter delay would be early.
-                results[i] = Unavailable("the clock was set back; the job was not sent")
+                results[i] = NotSent("the clock was set back; the job was not sent")
                 continue
             sendable.append(i)
             messages.append(job.message._replace(delay_s=delay))
@@ -114,7 +114,10 @@ class _DirectLane:
         except (UnknownQueue, AccessDenied) as error:
             for queue in dict.fromkeys(job.queue for job in jobs):
                 self._destinations.forget(queue)
-            return [UnknownQueue(jobs[0].queue, str(error))] * len(messages)
+            detail = str(error) if isinstance(error, AccessDenied) else ""
+            return [UnknownQueue(jobs[0].queue, detail)] * len(messages)
+        except NotSent as error:
+            return [error] * len(messages)
         except Unavailable as error:
             detail = f"{error}. The job may have been sent all the same; sending it again may deliver it twice"
             return [Unavailable(detail, retry_after_s=error.retry_after_s)] * len(messages)

@@ -67,7 +67,7 @@ def draft(
     limits = checks.SizeLimits(destination.message_bytes_max or settings.message_bytes_max, own_bytes_max)
     job, field = _job(request, destination, traceparent, limits.queue_bytes)
     prepared = _prepared(request.token, signer, now_ms) if request.token is not None else None
-    when = When(request.run_at, request.delay)
+    when = When(request.run_at, request.delay, request.timezone)
     if prepared is None:
         due_ms = due_at_ms(when, now_ms, delay_max_days=settings.delay_max_days)
     else:

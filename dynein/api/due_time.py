@@ -1,4 +1,4 @@
-"""``delay`` and ``run_at`` as a caller writes them, to a due time in milliseconds, and back to text. Pure.
+"""``delay`` as a caller writes it, in milliseconds, and due times as text. Pure. (``run_at``: `dynein.api.moments`.)
 
 Everything rounds up to the next millisecond: rounding down would be early.
 """
@@ -15,7 +15,7 @@ from dynein.errors import InvalidField
 MS_PER_S = 1000
 MS_PER_DAY = 86_400_000
 DELAY_CHARS_MAX = 64
-"""Longest text of a delay or a time."""
+"""Longest text of a delay."""
 EPOCH_MS_MIN = 100_000_000_000
 """Smaller numbers are epoch *seconds* by mistake (this one is 3 March 1973), and must not mean a job due now."""
 
@@ -28,6 +28,7 @@ _UNIT_MS = {
     **dict.fromkeys(("w", "week", "weeks"), 7 * MS_PER_DAY),
 }
 _CALENDAR_UNITS = frozenset(("mo", "mon", "month", "months", "y", "yr", "year", "years"))
+_UPPER_UNITS = frozenset(unit.upper() for unit in _UNIT_MS) | frozenset(unit.capitalize() for unit in _UNIT_MS)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)", re.ASCII)
 _ISO = re.compile(
@@ -37,12 +38,8 @@ _ISO = re.compile(
 )
 _ISO_UNITS_MS = (7 * MS_PER_DAY, MS_PER_DAY, 3600 * MS_PER_S, 60 * MS_PER_S, MS_PER_S)
 _ISO_CALENDAR = re.compile(r"P[\d.,WD]*[YM][^T]*.*", re.ASCII)
-_RFC3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,32}))?(?:([Zz])|([+-])(\d\d):(\d\d))?", re.ASCII
-)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _DELAY_FIX = 'Send seconds (90 or 1.5), or text such as "15m", "1h30m", "3d 4h" or ISO 8601 "PT15M".'
-_RUN_AT_FIX = 'Send RFC 3339 with an offset ("2030-01-31T09:00:00Z") or milliseconds since 1970 (1896080400000).'
 
 
 def parse_delay_ms(delay: float | str) -> int:
@@ -52,25 +49,10 @@ def parse_delay_ms(delay: float | str) -> int:
     if isinstance(delay, int) and delay >= 0:
         return delay * MS_PER_S
     # repr of a float is the shortest text that reads back as it: what the caller wrote, without binary noise.
-    milliseconds = _up(Decimal(repr(delay)) * MS_PER_S)
+    milliseconds = up(Decimal(repr(delay)) * MS_PER_S)
     if milliseconds < 0:
         raise InvalidField("delay", "is negative.", "Send 0 or more; a run_at in the past is due at once.")
     return milliseconds
-
-
-def parse_run_at_ms(run_at: int | str) -> int:
-    """A point in time, in milliseconds since the epoch. Raises `InvalidField` for ``run_at``."""
-    if isinstance(run_at, str):
-        return _parse_rfc3339(run_at)
-    if run_at < 0:
-        raise InvalidField("run_at", "is negative.", _RUN_AT_FIX)
-    if run_at < EPOCH_MS_MIN:
-        raise InvalidField(
-            "run_at",
-            f"{run_at} milliseconds since the epoch lies before 1973-03-03; it looks like seconds.",
-            "Multiply seconds by 1000.",
-        )
-    return run_at
 
 
 def format_rfc3339(at_ms: int) -> str:
@@ -89,7 +71,7 @@ def _parse_delay_text(text: str) -> int:
     if not text or len(text) > DELAY_CHARS_MAX:
         raise InvalidField("delay", f"must have 1 to {DELAY_CHARS_MAX} characters.", _DELAY_FIX)
     if _NUMBER.fullmatch(text):
-        return _up(Decimal(text) * MS_PER_S)
+        return up(Decimal(text) * MS_PER_S)
     if text[0] == "P":
         return _parse_iso(text)
     total = Decimal(0)
@@ -106,11 +88,19 @@ def _parse_delay_text(text: str) -> int:
         end = match.end()
     if end != len(text):
         raise InvalidField("delay", f"cannot read {text[end:]!r}.", _DELAY_FIX)
-    return _up(total)
+    return up(total)
 
 
 def _unknown_unit(unit: str) -> InvalidField:
-    if unit.lower() in _CALENDAR_UNITS or unit == "M":
+    if unit == "M":
+        return InvalidField(
+            "delay",
+            "the unit 'M' could mean minutes or months.",
+            'Send m for minutes ("15m"), or days ("30d"): months have no fixed length.',
+        )
+    if unit in _UPPER_UNITS:
+        return InvalidField("delay", f"the unit {unit!r} is unknown.", f"Send it in lower case: {unit.lower()}.")
+    if unit.lower() in _CALENDAR_UNITS:
         return InvalidField(
             "delay", f"the unit {unit!r} has no fixed length.", 'Send days ("30d"), or the date itself as run_at.'
         )
@@ -125,7 +115,7 @@ def _parse_iso(text: str) -> int:
         )
     if match is None or not any(match.groups()) or text.endswith("T"):
         raise InvalidField("delay", f"{text!r} is not an ISO 8601 duration.", _DELAY_FIX)
-    return _up(
+    return up(
         sum(
             (
                 Decimal(part.replace(",", ".")) * unit_ms
@@ -137,28 +127,7 @@ def _parse_iso(text: str) -> int:
     )
 
 
-def _parse_rfc3339(text: str) -> int:
-    match = _RFC3339.fullmatch(text) if len(text) <= DELAY_CHARS_MAX else None
-    if match is None:
-        raise InvalidField("run_at", "is not an RFC 3339 date and time.", _RUN_AT_FIX)
-    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-    fraction, zulu, sign, offset_hours, offset_minutes = match.groups()[6:]
-    if zulu is None and sign is None:
-        raise InvalidField("run_at", "has no UTC offset.", 'End it with "Z" or an offset such as "+02:00".')
-    offset_min = 0 if sign is None else int(sign + "1") * (int(offset_hours) * 60 + int(offset_minutes))
-    leap = second == 60  # noqa: PLR2004 - RFC 3339, 5.7: a leap second is written :60
-    try:
-        if sign is not None and (int(offset_hours) > 23 or int(offset_minutes) > 59):  # noqa: PLR2004 - RFC 3339, 5.6
-            raise ValueError("offset")  # noqa: TRY301 - one place says that it is no date
-        naive = dt.datetime(year, month, day, hour, minute, second - leap, tzinfo=dt.UTC)
-    except ValueError as error:
-        raise InvalidField("run_at", "is not a date and time that exists.", _RUN_AT_FIX) from error
-    seconds = (naive - _EPOCH) // dt.timedelta(seconds=1) + leap - offset_min * 60
-    at_ms = seconds * MS_PER_S + (_up(Decimal("0." + fraction) * MS_PER_S) if fraction else 0)
-    return max(at_ms, 0)  # before 1970: in the past, like 1970
-
-
-def _up(milliseconds: Decimal) -> int:
+def up(milliseconds: Decimal) -> int:
     """The next whole millisecond."""
     whole = int(milliseconds)
     return whole + (milliseconds > whole)

@@ -16,7 +16,7 @@ from dynein.api.send_result import SendResult, results_of
 from dynein.core.inbound_message import PACK_OVERHEAD_BYTES, Entry, pack
 from dynein.core.queues import ENTRIES_MAX, OutgoingMessage, Queues
 from dynein.core.seal import Seal
-from dynein.errors import DyneinError, Retryable, Unavailable, UnknownQueue
+from dynein.errors import DyneinError, NotSent, Retryable, Unavailable, UnknownQueue
 from dynein.runtime.context import Context
 from dynein.runtime.group_commit import GroupCommit
 from dynein.runtime.retry import Backoff, Retry
@@ -93,7 +93,7 @@ class InboundSender:
             nonlocal pending
             for i, result in zip(pending, await self._send([messages[i] for i in pending]), strict=True):
                 # A doubt outlasts a later refusal: an earlier try may have succeeded although its response was lost.
-                if result is None or not isinstance(results[i], Unavailable):
+                if result is None or not _in_doubt(results[i]):
                     results[i] = result
             pending = [i for i in pending if isinstance(results[i], Retryable)]
             if pending and self._clock.monotonic() < repeat_until:
@@ -108,14 +108,21 @@ class InboundSender:
             failures = await self._queues.send(self._url, messages)
         except UnknownQueue:
             # Not the caller's mistake: an operator has to run `dynein bootstrap`.
-            missing = Unavailable(f"the inbound queue {self._url} is missing; run `dynein bootstrap`", retry_after_s=10)
+            missing = NotSent(f"the inbound queue {self._url} is missing; run `dynein bootstrap`", retry_after_s=10)
             return [missing] * len(messages)
+        except NotSent as error:
+            return [error] * len(messages)
         except Unavailable as error:
             detail = f"{error}. The job may have been accepted all the same; a prepared token makes a repeat safe"
             return [Unavailable(detail, retry_after_s=error.retry_after_s)] * len(messages)
         except DyneinError as error:
             return [error] * len(messages)
         return results_of(failures)
+
+
+def _in_doubt(result: SendResult) -> bool:
+    """May the message have been sent although ``result`` is an error?"""
+    return isinstance(result, Unavailable) and not isinstance(result, NotSent)
 
 
 class _SomeUnsent(Exception):

@@ -16,6 +16,7 @@ from dynein.api.problems import (
 )
 from dynein.errors import Overloaded
 from dynein.runtime.clock import Clock
+from dynein.runtime.memory import Trimmer
 from dynein.runtime.time_slices import TimeSlices
 
 BODIES_MAX = 16
@@ -32,6 +33,7 @@ class Intake:
 
     def __init__(self, request_bytes_max: int, clock: Clock) -> None:
         self._clock = clock
+        self._trimmer = Trimmer()
         self._held_bytes = 0
         self._held_bytes_max = request_bytes_max * BODIES_MAX
 
@@ -63,6 +65,8 @@ class Intake:
         finally:
             chunks.clear()  # an error's traceback holds this frame, for as long as the error is held
             self._held_bytes -= held
+            if held > SMALL_BODY_BYTES:
+                self._trimmer.released(held)
 
     async def _unpacked(self, request: Request) -> AsyncIterator[bytes]:
         coding = request.headers.get("content-encoding", "").strip().lower()

@@ -55,7 +55,7 @@ _WITH_BODY = (
     "unsupported-encoding",
     *_ALWAYS,
 )
-_AWS = ("throttled", "unavailable")
+_AWS = ("throttled", "not-sent", "misconfigured", "unavailable")
 _ACCEPTED_EXAMPLE = {
     "token": TOKEN_EXAMPLE,
     "policy": "SCHEDULED",
@@ -110,7 +110,8 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
         "schema": {"type": "string"},
         "example": TOKEN_EXAMPLE,
     }
-    submit_problems = ("invalid-field", "unknown-queue", "refused-by-sqs", "draining", *_AWS, *_WITH_BODY)
+    refusals = ("unsupported-header", "invalid-field", "unknown-queue", "refused-by-sqs")
+    submit_problems = (*refusals, "draining", *_AWS, *_WITH_BODY)
     return {
         "/v1/jobs": {
             "post": operation(
@@ -135,7 +136,7 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
                     {"two": {"value": {"jobs": [_JOB_EXAMPLES["soon"]["value"], _JOB_EXAMPLES["json"]["value"]]}}},
                 ),
                 responses={"200": json_response("BatchAnswer", "The outcome of each job")},
-                problems=("invalid-field", "draining", *_WITH_BODY),
+                problems=("unsupported-header", "invalid-field", "draining", *_WITH_BODY),
                 parameters=[_TRACEPARENT],
             )
         },
@@ -178,6 +179,7 @@ def _job_paths(settings: Settings) -> dict[str, Any]:
                 body=json_body("MoveRequest", {"later": {"value": {"delay": "1h"}}}),
                 responses={"200": json_response("MovedJob", "Moved", headers=_LOCATION)},
                 problems=(
+                    "unsupported-header",
                     "invalid-token",
                     "invalid-field",
                     "too-late",

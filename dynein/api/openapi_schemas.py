@@ -8,6 +8,7 @@ import msgspec
 
 from dynein.api.checks import ID_CHARS_MAX, NAME_CHARS_MAX, QUEUE_CHARS_MAX
 from dynein.api.due_time import DELAY_CHARS_MAX, EPOCH_MS_MIN
+from dynein.api.moments import TIME_CHARS_MAX, ZONE_CHARS_MAX
 from dynein.api.problems import Problem
 from dynein.api.schemas import (
     Accepted,
@@ -27,7 +28,14 @@ REF = "#/components/schemas/{name}"
 BATCH_REQUEST = "BatchRequest"
 
 _NULL = {"type": "null"}
-_RUN_AT = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": EPOCH_MS_MIN}, _NULL]}
+_RUN_AT = {
+    "anyOf": [
+        {"type": "string", "format": "date-time", "maxLength": TIME_CHARS_MAX},
+        {"type": "number", "minimum": EPOCH_MS_MIN},
+        _NULL,
+    ]
+}
+_TIMEZONE = {"anyOf": [{"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_+/-]*$", "maxLength": ZONE_CHARS_MAX}, _NULL]}
 _DELAY = {
     "anyOf": [
         {"type": "number", "minimum": 0},
@@ -43,20 +51,25 @@ _REFINED: dict[str, dict[str, dict[str, Any]]] = {
         "body_base64": {"anyOf": [{"type": "string", "minLength": 4, "contentEncoding": "base64"}, _NULL]},
         "queue": {"minLength": 1, "maxLength": QUEUE_CHARS_MAX},
         "run_at": _RUN_AT,
+        "timezone": _TIMEZONE,
         "delay": _DELAY,
         "name": {"anyOf": [{"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX}, _NULL]},
         "attributes": {"anyOf": [{"type": "object", "additionalProperties": _ATTRIBUTE}, _NULL]},
         "message_group_id": _MESSAGE_ID,
         "deduplication_id": _MESSAGE_ID,
     },
-    "MoveRequest": {"run_at": _RUN_AT, "delay": _DELAY},
-    "PrepareRequest": {"run_at": _RUN_AT, "delay": _DELAY},
+    "MoveRequest": {"run_at": _RUN_AT, "timezone": _TIMEZONE, "delay": _DELAY},
+    "PrepareRequest": {"run_at": _RUN_AT, "timezone": _TIMEZONE, "delay": _DELAY},
 }
 _NOT_BOTH_TIMES = {
     "not": {
         "required": ["run_at", "delay"],
         "properties": {"run_at": {"not": {"type": "null"}}, "delay": {"not": {"type": "null"}}},
     }
+}
+_ZONE_OF_A_LOCAL_TIME = {
+    "if": {"required": ["timezone"], "properties": {"timezone": {"type": "string"}}},
+    "then": {"required": ["run_at"], "properties": {"run_at": {"type": "string"}}},
 }
 _ONE_BODY = {
     "oneOf": [
@@ -95,9 +108,9 @@ def component_schemas(*, batch_jobs_max: int) -> dict[str, Any]:
     for struct, fields in _REFINED.items():
         for field, keywords in fields.items():
             schemas[struct]["properties"][field].update(keywords)
-    schemas["JobRequest"].update(_ONE_BODY, **_NOT_BOTH_TIMES)
-    schemas["PrepareRequest"].update(_NOT_BOTH_TIMES)
-    schemas["MoveRequest"].update(_ONE_TIME)
+    schemas["JobRequest"].update(_ONE_BODY, **_NOT_BOTH_TIMES, **_ZONE_OF_A_LOCAL_TIME)
+    schemas["PrepareRequest"].update(_NOT_BOTH_TIMES, **_ZONE_OF_A_LOCAL_TIME)
+    schemas["MoveRequest"].update(_ONE_TIME, **_ZONE_OF_A_LOCAL_TIME)
     schemas[BATCH_REQUEST] = {
         "title": BATCH_REQUEST,
         "description": "Jobs to submit. Each is checked separately and has an outcome of its own.",

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dynein.api.due_time import MS_PER_DAY, MS_PER_S, format_rfc3339, parse_delay_ms, parse_run_at_ms
+from dynein.api.due_time import MS_PER_DAY, MS_PER_S, format_rfc3339, parse_delay_ms
+from dynein.api.moments import parse_run_at_ms
 from dynein.core.job import Policy
 from dynein.core.job_token import TokenKind
 from dynein.core.keys import DUE_MAX_MS
@@ -40,10 +41,12 @@ POLICY_OF = {
 
 
 class When(NamedTuple):
-    """The due time as a request has it. At most one of the two is given."""
+    """The due time as a request has it: at most one of ``run_at`` and ``delay``."""
 
-    run_at: int | str | None
+    run_at: float | str | None
     delay: float | str | None
+    timezone: str | None = None
+    """Of a ``run_at`` without a UTC offset."""
 
     @property
     def given(self) -> bool:
@@ -54,12 +57,14 @@ class When(NamedTuple):
 def due_at_ms(when: When, now_ms: int, *, delay_max_days: int) -> int:
     """The due time: as asked for, but never before now, so that lateness counts from when the job was submitted.
 
-    Raises `InvalidField` for ``run_at`` or ``delay``.
+    Raises `InvalidField` for ``run_at``, ``delay`` or ``timezone``.
     """
     if when.run_at is not None and when.delay is not None:
         raise InvalidField("delay", "and run_at exclude each other.", "Send one of them, or neither for now.")
+    if when.timezone is not None and when.run_at is None:
+        raise InvalidField("timezone", "is given without run_at.", "Send run_at with it, or leave it out.")
     if when.run_at is not None:
-        field, due = "run_at", max(now_ms, parse_run_at_ms(when.run_at))
+        field, due = "run_at", max(now_ms, parse_run_at_ms(when.run_at, when.timezone))
     elif when.delay is not None:
         field, due = "delay", now_ms + parse_delay_ms(when.delay)
     else:
@@ -79,7 +84,7 @@ def due_by_token_ms(when: When, token_due_at_ms: int) -> int:
     fix = f"Leave it out: the token fixes the due time at {format_rfc3339(token_due_at_ms)}."
     if when.delay is not None:
         raise InvalidField("delay", "was given with a prepared token.", fix)
-    if when.run_at is not None and parse_run_at_ms(when.run_at) != token_due_at_ms:
+    if when.run_at is not None and parse_run_at_ms(when.run_at, when.timezone) != token_due_at_ms:
         raise InvalidField("run_at", "differs from the due time of the prepared token.", fix)
     return token_due_at_ms
 

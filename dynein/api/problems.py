@@ -17,8 +17,10 @@ from starlette.responses import Response
 from dynein.errors import (
     Conflict,
     DyneinError,
+    FatalError,
     InvalidField,
     InvalidToken,
+    NotSent,
     Overloaded,
     RateLimited,
     Rejected,
@@ -55,6 +57,14 @@ class UnsupportedMediaType(Rejected):
     """A browser sent a form instead of JSON."""
 
 
+class UnsupportedHeader(Rejected):
+    """A header that promises what this API does not do."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not supported: it would be ignored, and a repeat could deliver the job twice.")
+        self.name = name
+
+
 class SendRefused(Rejected):
     """SQS refused the message for good."""
 
@@ -75,6 +85,12 @@ CATALOGUE: Mapping[str, Kind] = {
     "malformed-json": Kind(400, "The request is not JSON", "`detail` says at which byte reading ended."),
     "malformed-encoding": Kind(
         400, "The body is not what its encoding says", "`detail` says what is wrong with its gzip data."
+    ),
+    "unsupported-header": Kind(
+        400,
+        "A header is not supported",
+        "`field` names it, `fix` says what to use instead. It is refused because the request would not do what it asks "
+        "for.",
     ),
     "malformed-http": Kind(400, "Not an HTTP/1.1 request", "`detail` says what is wrong. The connection is closed."),
     "not-found": Kind(404, "No such resource", "The path is not one of this API. See /docs."),
@@ -155,6 +171,18 @@ CATALOGUE: Mapping[str, Kind] = {
     "draining": Kind(
         503, "Shutting down", "This process accepts no new jobs. Try again: another process will respond."
     ),
+    "not-sent": Kind(
+        503,
+        "AWS cannot be reached",
+        "SQS or DynamoDB could not be reached. Nothing was sent, so nothing was accepted: try again after "
+        "`Retry-After` seconds.",
+    ),
+    "misconfigured": Kind(
+        503,
+        "Operator action required",
+        "AWS refuses Dynein's calls: its credentials, permissions or set-up are wrong. Nothing was accepted. Try again "
+        "after `Retry-After` seconds, when an operator has corrected that.",
+    ),
     "unavailable": Kind(
         503,
         "AWS does not respond",
@@ -184,20 +212,26 @@ class Problem(Struct, frozen=True, omit_defaults=True):
 def problem_of(error: Exception, instance: str) -> Problem:
     """The document for ``error``. That of an unexpected exception has no details: they go to the log."""
     if isinstance(error, InvalidField):
-        return make("invalid-field", f"{error.field} {error.problem}", instance, field=error.field, fix=error.fix)
+        named = "The request" if error.field == "$" else error.field
+        return make("invalid-field", f"{named} {error.problem}", instance, field=error.field, fix=error.fix)
     if isinstance(error, UnknownQueue):
-        fix = "Create the queue, correct the name, or grant Dynein's role sqs:GetQueueUrl and sqs:SendMessage on it."
-        return make("unknown-queue", str(error), instance, field="queue", fix=fix)
+        return make("unknown-queue", error.detail, instance, field="queue", fix=error.fix)
     if isinstance(error, Conflict):
         code = error.code.replace("_", "-")
         code = code if code in CATALOGUE else "too-late"
         return make(code, error.detail, instance, moved_to=UNSET if error.moved_to is None else error.moved_to)
+    if isinstance(error, UnsupportedHeader):
+        return make("unsupported-header", str(error), instance, field=error.name, fix=_TOKEN_FIX)
     if not isinstance(error, DyneinError):
         return make("internal", "The server failed unexpectedly; its log has the details.", instance)
     code = next((code for cls, code in _CODES if isinstance(error, cls)), "unavailable")
     return make(code, str(error), instance, fix=_FIXES.get(code, UNSET))
 
 
+_TOKEN_FIX = (
+    "Leave it out. To submit a job safely more than once, take a token with POST /v1/tokens, store it, and send it as "
+    "`token`: however often that is repeated, it creates one job. Moving a job to a run_at may be repeated as it is."
+)
 _CODES: tuple[tuple[type[DyneinError], str], ...] = (
     (InvalidToken, "invalid-token"),
     (MalformedJson, "malformed-json"),
@@ -211,8 +245,10 @@ _CODES: tuple[tuple[type[DyneinError], str], ...] = (
     (Overloaded, "overloaded"),
     (RateLimited, "rate-limited"),
     (Throttled, "throttled"),
+    (NotSent, "not-sent"),
+    (FatalError, "misconfigured"),
 )
-"""The first that fits. Any other error needs an operator: ``unavailable``."""
+"""The first that fits; ``unavailable`` for any other."""
 _FIXES = {
     "unsupported-media-type": "Set content-type: application/json.",
     "misdirected": "Use localhost, or list the name in the setting allowed_hosts (DYNEIN_ALLOWED_HOSTS).",

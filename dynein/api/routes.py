@@ -16,13 +16,14 @@ from dynein.api.caller import Caller, caller_of
 from dynein.api.decoding import decode_batch, decode_job, decode_move, decode_prepare
 from dynein.api.health import Lifecycle
 from dynein.api.intake import Intake
-from dynein.api.problems import CATALOGUE, Draining, headers_of, problem_of
+from dynein.api.problems import CATALOGUE, Draining, UnsupportedHeader, headers_of, problem_of
 from dynein.api.schemas import Accepted, BatchAnswer, BatchItem, JobRequest
 from dynein.api.submission import Submissions
 from dynein.errors import DyneinError, Retryable, as_result
 from dynein.runtime.time_slices import TimeSlices
 from dynein.settings import Settings
 
+_IDEMPOTENCY_HEADERS = ("Idempotency-Key", "X-Idempotency-Key")
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -37,6 +38,7 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
     async def submit(request: Request) -> Response:
         _check_accepting(lifecycle)
         caller = caller_of(request.scope)
+        _check_headers(request)
         async with intake.body(request, limits.job) as raw:
             try:
                 job = decode_job(raw)
@@ -48,6 +50,7 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
 
     async def submit_batch(request: Request) -> Response:
         _check_accepting(lifecycle)
+        _check_headers(request)
         async with intake.body(request, limits.batch) as raw:
             items = decode_batch(raw, settings.batch_jobs_max)
             outcomes = await _accept_batch(submissions, items, limits.job, caller_of(request.scope))
@@ -60,15 +63,17 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
         return _response(200, prepared)
 
     async def get(request: Request) -> Response:
-        return _response(200, await submissions.get(request.path_params["token"]))
+        return _response(200, await submissions.get(_token(request)))
 
     async def cancel(request: Request) -> Response:
-        return _response(200, await submissions.cancel(request.path_params["token"], caller_of(request.scope)))
+        return _response(200, await submissions.cancel(_token(request), caller_of(request.scope)))
 
     async def move(request: Request) -> Response:
+        token = _token(request)
+        _check_headers(request)
         async with intake.body(request, limits.time) as raw:
             change = decode_move(raw)
-            moved = await submissions.move(request.path_params["token"], change, caller_of(request.scope))
+            moved = await submissions.move(token, change, caller_of(request.scope))
         return _response(200, moved, {"location": f"/v1/jobs/{moved.token}"})
 
     return [
@@ -80,6 +85,21 @@ def job_routes(submissions: Submissions, lifecycle: Lifecycle, settings: Setting
         Route("/v1/jobs/{token}", move, methods=["PATCH"]),
         Route("/problems/{code}", _explain_problem, methods=["GET"]),
     ]
+
+
+def _token(request: Request) -> str:
+    """The token in the path. ``batch`` is none: that path has a method of its own, and no other."""
+    token: str = request.path_params["token"]
+    if token == "batch":
+        raise HTTPException(405)
+    return token
+
+
+def _check_headers(request: Request) -> None:
+    """A caller who sends a header that makes repeats safe elsewhere must not find out later that it did nothing."""
+    for name in _IDEMPOTENCY_HEADERS:
+        if name in request.headers:
+            raise UnsupportedHeader(name)
 
 
 async def _explain_problem(request: Request) -> Response:

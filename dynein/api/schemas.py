@@ -19,11 +19,21 @@ DUE_EXAMPLE = "2030-01-31T09:00:00.000Z"
 DUE_MS_EXAMPLE = 1896080400000
 
 RunAt = Annotated[
-    int | str | None,
+    int | float | str | None,
     Meta(
-        description="When it is due: RFC 3339 with an offset, or milliseconds since 1970. In the past: now. "
+        description="When it is due: a date and time with a UTC offset (RFC 3339; what Java, JavaScript, PHP, Python "
+        "and Go print is read too), a local one with `timezone`, or milliseconds since 1970. In the past: now. "
         "Excludes `delay`.",
-        examples=["2030-01-31T09:00:00Z", DUE_MS_EXAMPLE],
+        examples=["2030-01-31T09:00:00Z", "2030-01-31T10:00:00+01:00[Europe/Berlin]", DUE_MS_EXAMPLE],
+    ),
+]
+Timezone = Annotated[
+    str | None,
+    Meta(
+        description="The IANA time zone of a `run_at` without a UTC offset. Where clocks are changed: a time that is "
+        "skipped is read with the offset before the change (02:30 becomes 03:30), and of a time that comes twice the "
+        "first is meant. With an offset in `run_at`, the two must agree.",
+        examples=["Europe/Berlin"],
     ),
 ]
 Delay = Annotated[
@@ -60,6 +70,7 @@ class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, 
         ),
     ] = None
     run_at: RunAt = None
+    timezone: Timezone = None
     delay: Delay = None
     policy: Annotated[
         Policy | None,
@@ -88,12 +99,17 @@ class JobRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, 
         str | None,
         Meta(
             description="Message group. Needed on a FIFO queue, where the scheduled jobs of a group are sent by due "
-            "time, and at the same due time in the order in which they were accepted. On a standard queue it is passed "
-            "on (SQS's fair queues)."
+            "time, and at the same due time in the order in which they were accepted. On a standard queue SQS uses it "
+            "to share the queue fairly among tenants (fair queues)."
         ),
     ] = None
     deduplication_id: Annotated[
-        str | None, Meta(description="Deduplication id, on a FIFO queue only. Left out: the job's token.")
+        str | None,
+        Meta(
+            description="Deduplication id, on a FIFO queue only. Left out: the job's token. Of jobs with the same one "
+            "that reach the queue within five minutes, SQS delivers only the first; the others are accepted all the "
+            "same."
+        ),
     ] = None
     allow_for_queue_delay: Annotated[
         bool | None,
@@ -122,6 +138,7 @@ class MoveRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
     run_at: RunAt = None
     delay: Delay = None
+    timezone: Timezone = None
 
 
 class PrepareRequest(Struct, forbid_unknown_fields=True, frozen=True):
@@ -129,6 +146,7 @@ class PrepareRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
     run_at: RunAt = None
     delay: Delay = None
+    timezone: Timezone = None
     queue: Annotated[
         str | None,
         Meta(description="The queue of that job, with `message_group_id`, if it is a FIFO queue: keeps it in order."),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dynein.api.problems import SendRefused
 from dynein.core.queues import SendFailure
-from dynein.errors import DyneinError, Remedy, Throttled, Unavailable
+from dynein.errors import DyneinError, NotSent, Remedy, Throttled, Unavailable
 
 SendResult = DyneinError | None
 """``None`` once SQS has acknowledged the job. A batch never raises as a whole: jobs of other callers are in it."""
@@ -21,4 +21,7 @@ def _error_of(failure: SendFailure) -> DyneinError:
     detail = f"SQS did not accept the job: {failure.code} {failure.message}".rstrip()
     if failure.remedy is Remedy.REJECT:
         return SendRefused(detail)
-    return Throttled(detail) if failure.throttled else Unavailable(detail)
+    if failure.throttled:
+        return Throttled(detail)
+    certain = failure.remedy is Remedy.STOP or failure.code == NotSent.__name__  # as `call_failure` names it
+    return NotSent(detail) if certain else Unavailable(detail)

@@ -42,7 +42,7 @@ from dynein.core.ledger import Flow
 from dynein.core.ports import Ports
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Cancelled, Moved, Tombstone
-from dynein.errors import Conflict, DyneinError, InvalidField, InvalidToken, Unavailable
+from dynein.errors import Conflict, DyneinError, InvalidField, InvalidToken, NotSent, Unavailable
 from dynein.runtime.context import Context
 from dynein.settings import Settings
 
@@ -100,7 +100,7 @@ class StoredJobs:
     async def move(self, token: str, request: MoveRequest, caller: Caller = ANONYMOUS) -> MovedJob:
         """Give the job another due time. Raises `InvalidField`, or `Conflict` when it is too late for that."""
         ref = self._signer.verify(token)
-        when = When(request.run_at, request.delay)
+        when = When(request.run_at, request.delay, request.timezone)
         if not when.given:
             raise InvalidField("run_at", "is missing.", "Send run_at or delay.")
         due_ms = due_at_ms(when, self._clock.now_ms(), delay_max_days=self._settings.delay_max_days)
@@ -128,6 +128,8 @@ class StoredJobs:
     async def _cancel(self, ref: JobRef) -> None:
         try:
             outcome = await self._triggers.cancel(ref.key)
+        except NotSent:
+            raise
         except Unavailable:
             # It may have taken effect, and then no later call will count it: a doubt must not look like a lost job.
             self._tally.add(Flow.CANCELLED, ref.key.due_at_ms)
@@ -152,6 +154,8 @@ class StoredJobs:
         # The stored record moves along; this one is a placeholder.
         try:
             outcome = await self._triggers.move(ref.key, Trigger(key, new_token, b"{}"))
+        except NotSent:
+            raise
         except Unavailable:
             self._tally.add(Flow.MOVED_OUT, ref.key.due_at_ms)  # as for a cancel; not MOVED_IN: it may never arrive
             raise

@@ -119,7 +119,7 @@ class Submissions:
 
     async def prepare(self, request: PrepareRequest) -> Prepared:
         """A token for a job that is yet to be submitted. Nothing is stored."""
-        when = When(request.run_at, request.delay)
+        when = When(request.run_at, request.delay, request.timezone)
         due_ms = due_at_ms(when, self.clock.now_ms(), delay_max_days=self._settings.delay_max_days)
         key = self._keys.new_key(_group(request))._replace(due_at_ms=due_ms)
         token = self._signer.sign(JobRef(TokenKind.PREPARED, key))

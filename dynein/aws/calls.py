@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from prometheus_client import Counter, Histogram
 
+from dynein.aws.endpoints import Reach
 from dynein.aws.error_codes import RESULT_CODES
 from dynein.aws.errors import aws_error, error_code
 from dynein.errors import DyneinError, Throttled, Unavailable
@@ -82,6 +83,7 @@ class AwsCalls:
     def __init__(self, client: DynamoDBClient | SQSClient, telemetry: Telemetry) -> None:
         config: Any = client.meta.config  # botocore sets its attributes from a table, unseen by type checkers
         self._timeout_s = float(config.read_timeout)
+        self._reach: Reach | None = getattr(client, "reach", None)  # set by `dynein.aws.clients`
         self._telemetry = telemetry
         self._operations: dict[str, _Operation] = {}
 
@@ -89,7 +91,8 @@ class AwsCalls:
         """Await ``call``, for at most ``timeout_s`` seconds (default: the client's read timeout), in all.
 
         The SDK's own timeouts bound only the silence between two reads, and nothing bounds the wait for a free
-        connection. Raises `Throttled`, `Unavailable`, `AccessDenied`, `NotBootstrapped`; any other error as it is.
+        connection. Raises `Throttled`, `Unavailable`, `NotSent` where nothing was sent, `AccessDenied`,
+        `NotBootstrapped`; any other error as it is.
         """
         metrics = self._operations.get(operation)
         if metrics is None:
@@ -101,7 +104,7 @@ class AwsCalls:
                 response = await call
         except Exception as error:
             metrics.seconds.observe(now() - began)
-            meant = aws_error(operation, error)
+            meant = aws_error(operation, error, self._reach)
             outcome = outcome_of(error, meant)
             self._telemetry.aws_calls.labels(operation, outcome).inc()
             if outcome == THROTTLED:

@@ -106,6 +106,10 @@ CLOCK_CODES = frozenset(
 )
 """Those that a wrong clock can cause. We do not go by AWS's clock instead, as some SDKs do: a process whose clock is
 minutes off would send jobs minutes early or late, and must not go on."""
+EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException"})
+"""Credentials that were valid once."""
+CREDENTIALS_CODES = frozenset({"InvalidClientTokenId", "InvalidSecurity", "UnrecognizedClientException"})
+"""Credentials that AWS does not know, or not in this region."""
 
 _ERRORS: Mapping[str, type[DyneinError]] = {
     **dict.fromkeys(_THROTTLED, Throttled),

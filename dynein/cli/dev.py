@@ -20,9 +20,10 @@ from dynein.admin.tail import Arrived, tail
 from dynein.aws.bootstrap import bootstrap
 from dynein.aws.clients import clients
 from dynein.aws.sqs import SqsQueues
-from dynein.cli.engine import CREDENTIALS, REGION, EmbeddedEngine
+from dynein.cli.engine import CREDENTIALS, REGION, EmbeddedEngine, make_directory
 from dynein.cli.jobs import DEFAULT_URL
 from dynein.cli.output import clock_time, print_arrival, print_line, print_steps
+from dynein.cli.running_dev import SECRET_FILE, announced
 from dynein.errors import FatalError, Retryable
 from dynein.observability.events.process import CONSUMER_FAILED
 from dynein.observability.telemetry import Telemetry
@@ -114,16 +115,18 @@ class Dev:
             print_line()
             print_line((f"submitting {len(_SAMPLES)} sample jobs to queue {self._queue!r}", "bold"))
             try:
-                async with httpx.AsyncClient(base_url=url, timeout=10) as api:
+                async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as api:  # no proxy
                     expected = {await self._submit(api, sample) for sample in _SAMPLES}
                 await self._all_arrived(expected)
             except (FatalError, httpx.HTTPError) as error:
                 if stopping.is_set():
                     return  # the service is stopping: requests fail
                 raise FatalError(str(error)) from error
-        _print_ready(url, self.settings, self._queue)
-        if self._options.exit_after_sample:
-            stopping.set()
+        with announced(self._options.data, url, self.settings):
+            _print_ready(url, self.settings, self._queue)
+            if self._options.exit_after_sample:
+                stopping.set()
+            await stopping.wait()
 
     async def _submit(self, api: httpx.AsyncClient, sample: dict[str, Any]) -> str:
         job = {"queue": self._queue, "json": {"hello": sample["name"]}, **sample}
@@ -190,9 +193,9 @@ def _settings(host: str, port: int, endpoint: str, data: Path) -> Settings:
 
 def _secret(data: Path) -> str:
     """Tokens stay valid over a restart."""
-    file = data / "token-secret"
+    file = data / SECRET_FILE
     if not file.exists():
-        data.mkdir(parents=True, exist_ok=True)
+        make_directory(data)
         file.touch(mode=0o600)
         file.write_text(secrets.token_urlsafe(32))
     return file.read_text().strip()

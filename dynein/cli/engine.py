@@ -30,6 +30,7 @@ from typing import IO, Literal, Self
 
 from dynein.errors import FatalError
 from dynein.runtime.clock import Clock, SystemClock
+from dynein.server.listener import Address, address_of, in_url
 
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "dynein", "AWS_SECRET_ACCESS_KEY": "dynein"}
@@ -74,7 +75,7 @@ class EmbeddedEngine:
     ) -> None:
         self._data_dir = data_dir
         self._wanted = engine
-        self._host = host
+        self._address = address_of(host)
         self._port = port
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._child: subprocess.Popen[bytes] | None = None
@@ -90,7 +91,7 @@ class EmbeddedEngine:
     @property
     def endpoint_url(self) -> str:
         """Where both services are reached."""
-        return f"http://{_in_url(self._host)}:{self._port}"
+        return self._address.url(self._port)
 
     @property
     def keeps_data(self) -> bool:
@@ -110,10 +111,10 @@ class EmbeddedEngine:
 
     async def __aenter__(self) -> Self:
         self.name, command = _command(self._wanted)
-        self._data_dir.mkdir(parents=True, exist_ok=True)
+        make_directory(self._data_dir)
         try:
             self._lock = await self._take_data_dir()
-            self._port = _free_port(self._host, self._port)
+            self._port = _free_port(self._address, self._port)
             self._start(command)
             await self._until_it_responds()
         except BaseException:
@@ -157,7 +158,7 @@ class EmbeddedEngine:
 
     def _start(self, command: Sequence[str]) -> None:
         assert self._lock is not None
-        full = [*command, *_options(self.name, self._host, self._port, self._data_dir)]
+        full = [*command, *_options(self.name, self._address.ip, self._port, self._data_dir)]
         if sys.platform == "linux":
             full = [sys.executable, "-I", "-S", "-c", _TIE_TO_PARENT, str(os.getpid()), *full]
         with self._log_file.open("wb") as log:
@@ -178,7 +179,7 @@ class EmbeddedEngine:
             status = self._child.poll()
             if status is not None:
                 raise FatalError(f"{self.name} ended at once (exit status {status}). {self._log_tail()}")
-            if await _responds(self._host, self._port):
+            if await _responds(self._address.reached_at, self._port):
                 return
             await self._clock.sleep(_POLL_S)
         raise FatalError(f"{self.name} did not respond within {START_TIMEOUT_S:.0f} s. {self._log_tail()}")
@@ -204,6 +205,18 @@ class EmbeddedEngine:
                 self._lock = None
 
 
+def make_directory(path: Path) -> None:
+    """Create it if it is not there. Raises `FatalError` if that fails, or nothing can be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FatalError(
+            f"the data directory {path} cannot be made ({error.strerror}); choose another with --data"
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise FatalError(f"the data directory {path} cannot be written to; choose another with --data")
+
+
 def _command(wanted: str) -> tuple[str, list[str]]:
     """The engine to run and how to call it."""
     if wanted not in {"auto", "roto", "moto"}:
@@ -222,22 +235,24 @@ def _command(wanted: str) -> tuple[str, list[str]]:
 
 def _options(name: str, host: str, port: int, data_dir: Path) -> list[str]:
     if name == "roto":
-        return ["--host", host, "--port", str(port), "--data-dir", str(data_dir / "roto")]
+        return ["--host", in_url(host), "--port", str(port), "--data-dir", str(data_dir / "roto")]
     return ["-H", host, "-p", str(port)]
 
 
-def _free_port(host: str, port: int) -> int:
+def _free_port(address: Address, port: int) -> int:
     """``port`` if it is free, any free one for 0. Raises `FatalError`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(address.family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind((address.ip, port))
             probe.listen(1)  # on Linux, two may bind with SO_REUSEADDR, but only one may listen
         except OSError as error:
+            where = f"port {port} on {address.ip}"
             if error.errno == errno.EADDRINUSE:
-                raise FatalError(f"port {port} on {host} is in use; choose another with --engine-port") from error
-            raise FatalError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+                raise FatalError(f"{where} is in use; choose another with --engine-port") from error
+            raise FatalError(
+                f"{where} cannot be listened on ({error.strerror}); see --host and --engine-port"
+            ) from error
         return int(probe.getsockname()[1])
 
 
@@ -247,7 +262,7 @@ async def _responds(host: str, port: int) -> bool:
         async with asyncio.timeout(1):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(f"GET / HTTP/1.1\r\nHost: {_in_url(host)}:{port}\r\nConnection: close\r\n\r\n".encode())
+                writer.write(f"GET / HTTP/1.1\r\nHost: {in_url(host)}:{port}\r\nConnection: close\r\n\r\n".encode())
                 return (await reader.readline()).startswith(b"HTTP/")
             finally:
                 writer.close()
@@ -255,7 +270,3 @@ async def _responds(host: str, port: int) -> bool:
                     await writer.wait_closed()
     except (OSError, TimeoutError):
         return False
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

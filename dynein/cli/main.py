@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dynein import __version__
-from dynein.cli.admin import audit, bootstrap, ledger, redrive, tail
+from dynein.cli.admin import audit, bootstrap, ledger, redrive, restore, tail
 from dynein.cli.jobs import Json, cancel, get, move, submit, usage_error
 from dynein.cli.output import print_fields, print_json
 from dynein.cli.running import run_until_stopped
@@ -94,7 +94,7 @@ def serve(
     run_until_stopped(lambda stopping: Service(settings, roles).run(stopping), settings)
 
 
-for _command in (bootstrap, submit, get, cancel, move, ledger, tail, audit, redrive):
+for _command in (bootstrap, submit, get, cancel, move, ledger, tail, audit, restore, redrive):
     app.command()(_command)
 
 
@@ -128,8 +128,8 @@ def metrics() -> None:
 def dev(
     *,
     host: Annotated[str, typer.Option(help="Address for everything.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, help="Port of the API.")] = 8080,
-    engine_port: Annotated[int, typer.Option(min=1, help="Port of the embedded SQS and DynamoDB.")] = 4566,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API.")] = 8080,
+    engine_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the embedded SQS and DynamoDB.")] = 4566,
     queue: Annotated[str, typer.Option(help="Sample destination queue.")] = "demo",
     engine: Annotated[str, typer.Option(help="Embedded engine: auto, roto or moto.")] = "auto",
     data: Annotated[Path, typer.Option(help="Where the engine keeps its data.")] = Path(".dynein"),

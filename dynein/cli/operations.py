@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dynein.admin import redrive
 from dynein.admin.audit import Report, audit, requeue_by
+from dynein.admin.export_audit import ExportReport, audit_export, marks_of
 from dynein.admin.redrive_selection import Selection
+from dynein.admin.restore import Chosen, Restorer, RestoreReport, send_by
 from dynein.admin.tail import Arrived, tail
 from dynein.aws.bootstrap import Step, bootstrap
 from dynein.aws.clients import clients
+from dynein.aws.dynamodb.export import TableExport
 from dynein.aws.dynamodb.layout import verify_layout
 from dynein.aws.ports import aws_ledger, aws_ports, aws_queues, aws_table
 from dynein.cli.output import err, print_remark
+from dynein.core.job_token import TokenSigner
 from dynein.core.ledger import Row, rows
 from dynein.core.queue_address import name_of
 from dynein.core.seal import Seal
@@ -80,6 +85,34 @@ async def run_audit(settings: Settings, *, overdue_s: float, repair: bool, quiet
                 requeue=requeue,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
+
+
+def run_export_audit(directory: Path, *, overdue_s: float) -> ExportReport:
+    """``dynein audit --export``. Makes no calls."""
+    export = TableExport(directory)
+    return audit_export(export.records, export.at_ms, overdue_s=overdue_s)
+
+
+async def run_restore(
+    settings: Settings, directory: Path, chosen: Chosen, *, jobs_max: int, dry_run: bool
+) -> RestoreReport:
+    """``dynein restore``."""
+    settings.require_secrets("to verify the jobs' tokens, and to sign what is put on the inbound queue")
+    context = command_context()
+    export = TableExport(directory)
+    marks = marks_of(export.records)
+    async with clients(settings) as aws:
+        table = aws_table(aws, context, settings)
+        layout = await verify_layout(table, settings)
+        ports = aws_ports(aws, table, layout, context, settings)
+        inbound = await ports.queues.resolve(settings.inbound_queue)
+        restorer = Restorer(
+            ports.triggers,
+            TokenSigner(settings.secrets),
+            frozenset(record.shard for record in await ports.shards.all()),
+            send_by(ports.queues, inbound.url, Seal(settings.secrets), settings.pack_bytes_max),
+        )
+        return await restorer.restore(export.records(), marks, chosen, jobs_max=jobs_max, dry_run=dry_run)
 
 
 async def run_redrive(

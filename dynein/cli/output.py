@@ -22,6 +22,8 @@ from dynein.observability.one_line import as_json, flattened
 if TYPE_CHECKING:  # they bring the AWS SDK along, and `dynein submit` should be quick
     from dynein.admin import redrive
     from dynein.admin.audit import Report
+    from dynein.admin.export_audit import ExportReport
+    from dynein.admin.restore import RestoreReport
     from dynein.admin.tail import Arrived
     from dynein.aws.bootstrap import Step
     from dynein.core.ledger import Row
@@ -173,6 +175,26 @@ def print_audit(report: Report) -> None:
     read = f"{_many(report.triggers, 'trigger')} and {_many(report.tombstones, 'tombstone')}"
     read = f"{read} in {_many(report.buckets, 'bucket')}"
     print_line(("clean", "green") if report.clean else ("not clean", "red"), f": {counts} of {read}")
+
+
+def print_export_audit(report: ExportReport) -> None:
+    """The audit of an export, and what was pending in it."""
+    print_line((f"as of {_utc(report.at_ms)} UTC", "dim"))
+    width = max((len(pending.queue) for pending in report.pending), default=0)
+    for pending in report.pending:
+        print_line((f"{pending.day}  ", "dim"), f"{pending.queue:<{width}}  {pending.jobs:>12,}")
+    print_audit(report.audit)
+
+
+def print_restore(report: RestoreReport) -> None:
+    """What became of the jobs chosen."""
+    for outcome, jobs in sorted(report.outcomes.items()):
+        print_line(f"{jobs:>12,}  {outcome}")
+    style = "green" if report.complete else "red"
+    sent = ", of which nothing was sent (--dry-run)" if report.dry_run else ""
+    print_line(
+        ("complete" if report.complete else "incomplete", style), f": {_many(report.chosen, 'job')} chosen{sent}"
+    )
 
 
 _LEDGER_COLUMNS = ("accepted", "moved in", "moved out", "delivered", "cancelled", "dead-lettered", "balance")

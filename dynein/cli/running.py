@@ -10,11 +10,25 @@ from collections.abc import Awaitable, Callable
 from dynein.settings import Settings, load_settings
 
 
-def settings_and_logging() -> Settings:
-    """The settings in force; the log goes where they say."""
+def operator_settings() -> Settings:
+    """The settings in force; without any that names a deployment, those of the ``dynein dev`` of this directory."""
+    from dynein.cli.output import err  # noqa: PLC0415
+    from dynein.cli.running_dev import left_behind, settings_of_dev  # noqa: PLC0415 - not needed by `dynein submit`
+
+    of_dev = settings_of_dev()
+    if of_dev:
+        err.print(f"using the `dynein dev` that runs in this directory, at {of_dev['endpoint_url']}", style="dim")
+    stale = left_behind() if not of_dev else None
+    if stale is not None:
+        err.print(f"no `dynein dev` runs in this directory; {stale} was left by one that was killed", style="dim")
+    return load_settings(of_dev)
+
+
+def settings_and_logging(settings: Settings | None = None) -> Settings:
+    """``settings``, or those in force; the log goes where they say."""
     from dynein.observability.logs import configure_logging  # noqa: PLC0415 - keeps `dynein submit` quick to start
 
-    settings = load_settings()
+    settings = settings or load_settings()
     configure_logging(settings.log_format, settings.log_level)
     return settings
 

@@ -43,10 +43,15 @@ class AsyncClient:
         return await self._drive(flows.submit_many(self._options.patience, list(jobs)))
 
     async def prepare(
-        self, *, run_at: When | None = None, delay: Delay | None = None, group: tuple[str, str] | None = None
+        self,
+        *,
+        run_at: When | None = None,
+        delay: Delay | None = None,
+        timezone: str | None = None,
+        group: tuple[str, str] | None = None,
     ) -> Prepared:
         """See `Client.prepare`."""
-        return await self._drive(flows.prepare(self._options.patience, run_at, delay, group))
+        return await self._drive(flows.prepare(self._options.patience, run_at, delay, timezone, group))
 
     async def get(self, token: str) -> Status:
         """See `Client.get`."""
@@ -56,9 +61,11 @@ class AsyncClient:
         """See `Client.cancel`."""
         await self._drive(flows.cancel(self._options.patience, token))
 
-    async def move(self, token: str, *, run_at: When | None = None, delay: Delay | None = None) -> Moved:
+    async def move(
+        self, token: str, *, run_at: When | None = None, delay: Delay | None = None, timezone: str | None = None
+    ) -> Moved:
         """See `Client.move`."""
-        return await self._drive(flows.move(self._options.patience, token, run_at, delay))
+        return await self._drive(flows.move(self._options.patience, token, run_at, delay, timezone))
 
     async def close(self) -> None:
         """Close all connections."""

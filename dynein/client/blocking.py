@@ -17,6 +17,17 @@ from dynein.client.jobs import Accepted, Delay, Job, Moved, Prepared, Status, Wh
 from dynein.client.options import CONNECTIONS_MAX, PATIENCE_S, TIMEOUT_S, Options, response_of
 
 ResultT = TypeVar("ResultT")
+_HANDSHAKE_ENDED = frozenset(
+    {
+        "HTTP_REQUEST",
+        "NO_PROTOCOLS_AVAILABLE",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "TLSV1_ALERT_PROTOCOL_VERSION",
+        "UNSUPPORTED_PROTOCOL",
+        "WRONG_VERSION_NUMBER",
+    }
+)
+"""OpenSSL's reasons that only a handshake ends with: no request was sent."""
 
 
 class Client:
@@ -54,10 +65,15 @@ class Client:
         return self._drive(flows.submit_many(self._options.patience, list(jobs)))
 
     def prepare(
-        self, *, run_at: When | None = None, delay: Delay | None = None, group: tuple[str, str] | None = None
+        self,
+        *,
+        run_at: When | None = None,
+        delay: Delay | None = None,
+        timezone: str | None = None,
+        group: tuple[str, str] | None = None,
     ) -> Prepared:
         """A token for a job. Submit the job with it, as often as needed, until a day after its due time."""
-        return self._drive(flows.prepare(self._options.patience, run_at, delay, group))
+        return self._drive(flows.prepare(self._options.patience, run_at, delay, timezone, group))
 
     def get(self, token: str) -> Status:
         """The state of a job."""
@@ -67,9 +83,11 @@ class Client:
         """Cancel a job. When this returns, it will not be delivered; `Refused` says why that is too late."""
         self._drive(flows.cancel(self._options.patience, token))
 
-    def move(self, token: str, *, run_at: When | None = None, delay: Delay | None = None) -> Moved:
+    def move(
+        self, token: str, *, run_at: When | None = None, delay: Delay | None = None, timezone: str | None = None
+    ) -> Moved:
         """Give a job another due time, and with it another token."""
-        return self._drive(flows.move(self._options.patience, token, run_at, delay))
+        return self._drive(flows.move(self._options.patience, token, run_at, delay, timezone))
 
     def close(self) -> None:
         """Close all connections."""
@@ -91,7 +109,10 @@ class Client:
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             return NoResponse(sent=False, why=f"{self._options.url} cannot be reached: {error}")
         except urllib3.exceptions.HTTPError as error:
-            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args):
+            tls = next((cause for cause in error.args if isinstance(cause, ssl.SSLError)), None)
+            if isinstance(tls, ssl.SSLCertVerificationError):
                 return NoResponse(sent=False, why=f"{self._options.url} has a certificate that is not trusted: {error}")
+            if tls is not None and tls.reason in _HANDSHAKE_ENDED:
+                return NoResponse(sent=False, why=f"{self._options.url} cannot be reached: {error}")
             return NoResponse(sent=True, why=f"{self._options.url} did not respond: {error}")
         return response_of(response.status, response.headers, response.data)

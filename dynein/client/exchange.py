@@ -17,8 +17,10 @@ from dynein.client.errors import ClientError, NotDone, Refused, Unanswered
 from dynein.runtime.backoff import pause_s
 
 ResultT = TypeVar("ResultT")
-NOTHING_WAS_ACCEPTED = frozenset({"draining", "not-ready", "overloaded", "throttled"})
-"""Problems after which a repeat cannot deliver a job twice."""
+NOTHING_WAS_ACCEPTED = frozenset(
+    {"draining", "misconfigured", "not-ready", "not-sent", "overloaded", "rate-limited", "throttled"}
+)
+"""Problems after which a repeat cannot deliver a job twice: `dynein.api.problems` says so of each."""
 NOT_YET = frozenset({"not-stored-yet"})
 """Refusals that end by themselves after a while."""
 _FIRST_PAUSE_S = 0.05

@@ -37,10 +37,14 @@ class _Batch(msgspec.Struct):
 
 
 def prepare(
-    new_patience: NewPatience, run_at: When | None, delay: Delay | None, group: tuple[str, str] | None = None
+    new_patience: NewPatience,
+    run_at: When | None,
+    delay: Delay | None,
+    timezone: str | None = None,
+    group: tuple[str, str] | None = None,
 ) -> Steps[Prepared]:
     """A token for a job that is yet to be submitted. ``group``: its FIFO queue and message group, if it has one."""
-    fields = encode_when(run_at, delay)
+    fields = encode_when(run_at, delay, timezone)
     if group is not None:
         fields |= {"queue": group[0], "message_group_id": group[1]}
     call = Call("POST", "/v1/tokens", msgspec.json.encode(fields))
@@ -52,8 +56,8 @@ def submit(new_patience: NewPatience, job: Job, *, once: bool) -> Steps[Accepted
     """One job. ``once``: with a token taken first."""
     if once and job.token is None:
         group = (job.queue, job.message_group_id) if job.message_group_id is not None else None
-        prepared = yield from prepare(new_patience, job.run_at, job.delay, group)
-        job = dataclasses.replace(job, token=prepared.token, run_at=None, delay=None)
+        prepared = yield from prepare(new_patience, job.run_at, job.delay, job.timezone, group)
+        job = dataclasses.replace(job, token=prepared.token, run_at=None, timezone=None, delay=None)
     call = Call("POST", "/v1/jobs", encode_job(job), repeatable=job.token is not None)
     response = yield from exchange(call, new_patience())
     return read(response, Accepted)
@@ -70,9 +74,11 @@ def cancel(new_patience: NewPatience, token: str) -> Steps[None]:
     yield from exchange(Call("DELETE", _path(token)), new_patience())
 
 
-def move(new_patience: NewPatience, token: str, run_at: When | None, delay: Delay | None) -> Steps[Moved]:
+def move(
+    new_patience: NewPatience, token: str, run_at: When | None, delay: Delay | None, timezone: str | None = None
+) -> Steps[Moved]:
     """Give a job another due time. With a delay a repeat would ask for another time: it is not repeated if in doubt."""
-    body = msgspec.json.encode(encode_when(run_at, delay))
+    body = msgspec.json.encode(encode_when(run_at, delay, timezone))
     call = Call("PATCH", _path(token), body, repeatable=delay is None)
     response = yield from exchange(call, new_patience())
     return read(response, Moved)

@@ -14,8 +14,9 @@ from msgspec import UNSET, Struct
 
 from dynein.core.job import Policy
 
-When = dt.datetime | int | str
-"""A moment: a datetime with an offset, milliseconds since 1970, or RFC 3339 text."""
+When = dt.datetime | float | str
+"""A moment: a datetime with an offset, milliseconds since 1970, or text such as RFC 3339's. With a ``timezone`` beside
+it, a local time: a datetime without an offset, or text without one."""
 Delay = dt.timedelta | float | str
 """How long from now: a timedelta, seconds, or text such as ``"15m"`` or ``"PT2H"``."""
 Attribute = str | int | float | Decimal | bytes
@@ -38,6 +39,8 @@ class Job:
     body: str | bytes | None = None
     json: Any = UNSET
     run_at: When | None = None
+    timezone: str | None = None
+    """The IANA time zone of a ``run_at`` without an offset, such as ``"Europe/Berlin"``."""
     delay: Delay | None = None
     policy: Policy | None = None
     cancellable: bool = False
@@ -109,7 +112,7 @@ def encode_job(job: Job) -> bytes:
     given: dict[str, Any] = {
         "queue": job.queue,
         **_body(job.body),
-        **encode_when(job.run_at, job.delay),
+        **encode_when(job.run_at, job.delay, job.timezone),
         "policy": job.policy,
         "cancellable": job.cancellable or None,
         "name": job.name,
@@ -129,23 +132,26 @@ def encode_job(job: Job) -> bytes:
         raise ValueError(f"a job for {job.queue!r} cannot be written as JSON: {error}") from error
 
 
-def encode_when(run_at: When | None, delay: Delay | None) -> dict[str, Any]:
+def encode_when(run_at: When | None, delay: Delay | None, timezone: str | None) -> dict[str, Any]:
     """The fields for a due time that are given. Raises `ValueError` naming the field."""
-    return {
-        name: value for name, value in (("run_at", _epoch_ms(run_at)), ("delay", _span(delay))) if value is not None
-    }
+    given = {"run_at": _moment(run_at, timezone), "timezone": timezone, "delay": _span(delay)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _body(body: str | bytes | None) -> dict[str, str | None]:
     return {"body_base64": b64encode(body).decode()} if isinstance(body, bytes) else {"body": body}
 
 
-def _epoch_ms(run_at: When | None) -> int | str | None:
-    """A datetime as milliseconds, rounded up: no job is early."""
+def _moment(run_at: When | None, timezone: str | None) -> float | str | None:
+    """A datetime as milliseconds, rounded up: no job is early. With a ``timezone``, as text."""
     if not isinstance(run_at, dt.datetime):
         return run_at
+    if timezone is not None:
+        return run_at.isoformat()
     if run_at.utcoffset() is None:
-        raise ValueError(f"run_at {run_at.isoformat()} has no offset: give it a tzinfo, such as datetime.UTC")
+        raise ValueError(
+            f"run_at {run_at.isoformat()} has no offset: give it a tzinfo, such as datetime.UTC, or send timezone"
+        )
     return -((_EPOCH - run_at) // _MILLISECOND)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from dynein.core.loopback import is_loopback
 from dynein.errors import UnknownQueue
 
 NAME_CHARS_MAX = 80
@@ -24,10 +25,10 @@ _AWS_HOST = re.compile(
 )
 _LEGACY_HOME = "us-east-1"
 """The region that ``queue.amazonaws.com`` stands for."""
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_EMULATOR_SUFFIXES = (".localhost", ".localstack.cloud")
-"""Emulators hand out URLs under these domains, whatever address they are reached by: fauxqs under the first, which is
-always the own machine (RFC 6761), LocalStack under the second."""
+_EMULATOR_SUFFIX = ".localstack.cloud"
+"""Emulators hand out URLs under a domain of theirs, whatever address they are reached by: LocalStack under this one,
+fauxqs under ``.localhost``, which is always the own machine."""
+_URL_FIX = "Send the queue's name, or its URL: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME."
 
 
 def is_url(queue: str) -> bool:
@@ -51,7 +52,7 @@ class QueueAddresses:
     def check(self, queue: str) -> None:
         """Raise `UnknownQueue`, saying what to give in its place, if ``queue`` cannot name a queue we can reach."""
         if queue.startswith("arn:"):
-            raise UnknownQueue(queue, "Give the queue's name or URL, not its ARN.")
+            raise UnknownQueue(queue, problem="is an ARN.", fix="Send the queue's name or URL.")
         name = queue
         if is_url(queue):
             self._check_host(queue)
@@ -59,8 +60,9 @@ class QueueAddresses:
         if _NAME.fullmatch(name) is None:
             raise UnknownQueue(
                 queue,
-                f"A queue name has 1 to {NAME_CHARS_MAX} letters, digits, hyphens and underscores; a FIFO queue's name "
-                "ends in .fifo.",
+                problem="is no name of a queue.",
+                fix=f"Send 1 to {NAME_CHARS_MAX} letters, digits, hyphens and underscores; a FIFO queue's name ends in "
+                ".fifo.",
             )
 
     def _check_host(self, queue: str) -> None:
@@ -70,21 +72,29 @@ class QueueAddresses:
             parts = urlsplit(queue)
             host, _ = parts.hostname or "", parts.port
         except ValueError as error:
-            raise UnknownQueue(queue, f"It is not a valid URL: {error}.") from error
+            raise UnknownQueue(queue, problem=f"is not a valid URL: {error}.", fix=_URL_FIX) from error
         decorated = parts.query or parts.fragment or parts.username is not None or parts.password is not None
         if parts.scheme not in {"http", "https"} or decorated or parts.path.count("/") < 2:  # noqa: PLR2004
-            raise UnknownQueue(queue, "A queue URL has the form https://sqs.REGION.amazonaws.com/ACCOUNT/NAME.")
+            raise UnknownQueue(queue, problem="is no URL of a queue.", fix=_URL_FIX)
         aws = _AWS_HOST.fullmatch(host)
         if aws is not None:
             groups = aws.groupdict()
             region = groups["region"] or groups["dual_stack_region"] or groups["legacy_region"] or _LEGACY_HOME
             if region != self._region:
-                raise UnknownQueue(queue, f"It is in region {region}; this deployment serves {self._region}.")
+                raise UnknownQueue(
+                    queue,
+                    problem=f"is in region {region}; this deployment serves {self._region}.",
+                    fix="Name a queue of that region, or call the deployment of the other.",
+                )
         elif not self._is_own_host(host):
-            raise UnknownQueue(queue, f"Its host is neither SQS nor {self._endpoint_host}, which this deployment uses.")
+            raise UnknownQueue(
+                queue,
+                problem=f"has a host that is neither SQS nor {self._endpoint_host}, which this deployment uses.",
+                fix="Send the queue's name.",
+            )
 
     def _is_own_host(self, host: str) -> bool:
         if host == self._endpoint_host:
             return True
         # An emulator may be reached by another name than the one it hands out, from inside a container for example.
-        return not self._endpoint_is_aws and (host in _LOOPBACK or host.endswith(_EMULATOR_SUFFIXES))
+        return not self._endpoint_is_aws and (is_loopback(host) or host.endswith(_EMULATOR_SUFFIX))

@@ -169,7 +169,11 @@ class MessageProcessor:
 
     async def _send_readable(self, jobs: Sequence[tuple[Trigger, Job]], progress: Progress) -> None:
         """Keep each until it is due and send it. What is evicted unsent is stored at once."""
-        pending = {self._near_jobs.put(trigger, job): trigger for trigger, job in jobs}
+        # Noted at once, whatever becomes of the others: the message may be received again.
+        pending = {
+            self._near_jobs.put(trigger, job, partial(progress.sent.setdefault, trigger.key)): trigger
+            for trigger, job in jobs
+        }
         log_each(JOB_HELD, pending.values())
         try:
             while pending:
@@ -178,12 +182,7 @@ class MessageProcessor:
                 ended = [(future, trigger) for future, trigger in pending.items() if future.done()]
                 for future, _ in ended:
                     del pending[future]
-                unsent = []
-                for future, trigger in ended:
-                    if _was_sent(future):
-                        progress.sent[trigger.key] = None
-                    else:
-                        unsent.append(trigger)
+                unsent = [trigger for future, trigger in ended if not _was_sent(future)]
                 self._count("held", len(ended) - len(unsent))
                 await self._writes.store(unsent)
         finally:

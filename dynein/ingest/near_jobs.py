@@ -30,6 +30,7 @@ class _NearJob(NamedTuple):
     trigger: Trigger
     job: Job
     sent: asyncio.Future[None]
+    note_sent: Callable[[], None]
 
 
 class NearJobs:
@@ -56,11 +57,12 @@ class NearJobs:
         """Jobs waiting for their due time or for their lane."""
         return self._jobs
 
-    def put(self, trigger: Trigger, job: Job) -> asyncio.Future[None]:
+    def put(self, trigger: Trigger, job: Job, note_sent: Callable[[], None] = lambda: None) -> asyncio.Future[None]:
         """Keep ``trigger`` until it is due, then send it.
 
         The future ends once SQS or the dead-letter queue has acknowledged it, with `NotSentError` if neither will.
-        Cancelling it keeps the job from being sent if it has not been yet.
+        Cancelling it keeps the job from being sent if it has not been yet. ``note_sent`` is called at that
+        acknowledgement in any case, also when the future was cancelled while the job was on its way.
         """
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._count(1)
@@ -70,7 +72,7 @@ class NearJobs:
         if due_at_ms > min(due_max_ms, self._due_max_ms):
             sent.set_exception(_evicted())
         else:
-            self._timer.add(due_at_ms, _NearJob(trigger, job, sent), trigger.key.job_id)
+            self._timer.add(due_at_ms, _NearJob(trigger, job, sent, note_sent), trigger.key.job_id)
         return sent
 
     def evict_due_after(self, due_max_ms: float) -> None:
@@ -106,7 +108,7 @@ class NearJobs:
         except Overloaded as error:
             near.sent.set_exception(NotSentError(str(error)))
         else:
-            delivered.add_done_callback(partial(_pass_on, near.sent))
+            delivered.add_done_callback(partial(_pass_on, near))
 
     def _may_send(self, sent: asyncio.Future[None]) -> Callable[[], bool]:
         until = self._clock.monotonic() + self._in_lane_s_max
@@ -121,16 +123,21 @@ def _evicted() -> NotSentError:
     return NotSentError("it is due later than it may be held in memory")
 
 
-def _pass_on(sent: asyncio.Future[None], delivered: asyncio.Future[Outcome]) -> None:
-    """End ``sent`` as the delivery ended."""
+def _pass_on(near: _NearJob, delivered: asyncio.Future[Outcome]) -> None:
+    """End ``near.sent`` as the delivery ended."""
     error = None if delivered.cancelled() else delivered.exception()
-    if sent.done():
+    acknowledged = not delivered.cancelled() and error is None and delivered.result() is not Outcome.ABANDONED
+    if acknowledged:
+        near.note_sent()
+    if near.sent.done():
         return
     if delivered.cancelled():
-        sent.cancel()
+        near.sent.cancel()
     elif error is not None:
-        sent.set_exception(error)
-    elif delivered.result() is Outcome.ABANDONED:
-        sent.set_exception(NotSentError("its destination has failed for too long, or this process is shutting down"))
+        near.sent.set_exception(error)
+    elif acknowledged:
+        near.sent.set_result(None)
     else:
-        sent.set_result(None)
+        near.sent.set_exception(
+            NotSentError("its destination has failed for too long, or this process is shutting down")
+        )

@@ -18,8 +18,12 @@ spans are exported over OTLP/HTTP, by a thread of the SDK with a bounded queue: 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
 
+import requests
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -40,6 +44,7 @@ from opentelemetry.trace import (
 
 from dynein import __version__
 from dynein.core.due_job import DueJob
+from dynein.core.loopback import is_loopback
 from dynein.core.queue_address import name_of
 
 SERVICE_NAME = "dynein"
@@ -55,8 +60,20 @@ def open_telemetry() -> OpenTelemetry:
     """A tracer, configured by the standard environment variables."""
     resource = Resource({"service.name": SERVICE_NAME, "service.version": __version__}).merge(Resource.create())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    exporter = OTLPSpanExporter(session=_DirectToThisMachine())
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     return OpenTelemetry(provider)
+
+
+class _DirectToThisMachine(requests.Session):
+    """Leaves out the environment's proxy for a collector on this machine, which no proxy could reach."""
+
+    def merge_environment_settings(self, url: Any, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - requests' types
+        """See `requests.Session.merge_environment_settings`."""
+        merged = super().merge_environment_settings(url, *given, **named)
+        if is_loopback(urlsplit(str(url)).hostname):
+            merged["proxies"] = OrderedDict()
+        return merged
 
 
 class OpenTelemetry:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from dynein.errors import DyneinError, InvalidSettings, Unavailable
+from dynein.errors import DyneinError, InvalidSettings
 from dynein.observability.one_line import flattened
 
 
 def print_failure(error: DyneinError) -> None:
     """Print on standard error what failed and what to do about it."""
-    hint = ". See DYNEIN_REGION and DYNEIN_ENDPOINT_URL" if isinstance(error, Unavailable) else ""
     first, *more = str(error).splitlines() if isinstance(error, InvalidSettings) else [str(error)]
-    print_sentence(first.rstrip(".") + hint)
+    print_sentence(first.rstrip("."))
     for sentence in more:  # one for each setting that is invalid
         sys.stderr.write(f"{flattened(sentence)}\n")
 

@@ -398,6 +398,7 @@ class GuardedProtocol(HttpToolsProtocol):
         head = (
             f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\n"
             f"x-request-id: {os.urandom(8).hex()}\r\nconnection: close\r\n"
+            "cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
         )
         if problem.status == 503:  # noqa: PLR2004 - HTTP's number
             head += "retry-after: 1\r\n"

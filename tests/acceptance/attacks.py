@@ -203,6 +203,11 @@ async def many_callers_at_once(attacker: Attacker) -> None:
     await asyncio.gather(*(one() for _ in range(50)))
 
 
+async def full_batches_at_once(attacker: Attacker) -> None:
+    batch = full_batch()
+    await asyncio.gather(*(attacker.post("/v1/jobs/batch", batch) for _ in range(6)))
+
+
 ATTACKS: Iterable[Attack] = (
     uploads_that_stop,
     connections_without_a_word,
@@ -219,6 +224,7 @@ ATTACKS: Iterable[Attack] = (
     pages_of_others,
     no_requests_at_all,
     many_callers_at_once,
+    full_batches_at_once,
 )
 
 

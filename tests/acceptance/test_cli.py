@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,7 +159,19 @@ async def test_the_body_can_come_from_standard_input_and_binary_safe_text_arrive
 
 async def test_refusals_say_what_is_wrong_and_what_to_send(running: Fleet) -> None:
     await make_queue(running, "refusals")
-    unknown, unreadable, forged, taken_back, bad_key, nowhere, no_url, not_ours = await asyncio.gather(
+    away = ["submit", "refusals", "x", "--url", "http://dynein.example"]
+    (
+        unknown,
+        unreadable,
+        forged,
+        taken_back,
+        bad_key,
+        nowhere,
+        no_url,
+        proxied,
+        bad_proxy,
+        not_ours,
+    ) = await asyncio.gather(
         running.run("submit", "missing", "x"),
         running.run("submit", "refusals", "x", "--delay", "soon"),
         running.run("get", "abc"),
@@ -165,6 +179,8 @@ async def test_refusals_say_what_is_wrong_and_what_to_send(running: Fleet) -> No
         running.run("submit", "refusals", "x", "--attribute", "trace"),
         running.run("submit", "refusals", "x", "--url", "http://127.0.0.1:1"),
         running.run("submit", "refusals", "x", "--url", "ftp://127.0.0.1"),
+        running.run(*away, HTTP_PROXY="http://me:secret@127.0.0.1:1"),
+        running.run(*away, ALL_PROXY="foo://p"),
         running.run("submit", "refusals", "x", "--url", running.endpoint),
     )
     assert refusal(unknown).startswith("queue 'missing' does not exist or is not visible to Dynein's credentials. ")
@@ -173,8 +189,33 @@ async def test_refusals_say_what_is_wrong_and_what_to_send(running: Fleet) -> No
     assert refusal(taken_back) == "The job is IMMEDIATE: it was handed to SQS, and cannot be cancelled"
     assert refusal(bad_key, code=2) == "--attribute trace: write key=value"
     assert refusal(nowhere).startswith("http://127.0.0.1:1 does not respond (")
-    assert refusal(no_url, code=2).startswith("--url ftp://127.0.0.1: ")
+    assert refusal(no_url, code=2).startswith("--url (or DYNEIN_URL) ftp://127.0.0.1 has the scheme ftp")
+    assert refusal(proxied) == (
+        "http://dynein.example does not respond through the proxy http://***@127.0.0.1:1 (from HTTP_PROXY) "
+        "([Errno 111] Connection refused). Correct HTTP_PROXY, or list the host in NO_PROXY"
+    )
+    assert refusal(bad_proxy, code=2).startswith(
+        "http://dynein.example cannot be called through the proxy foo://p (from ALL_PROXY): "
+    )
     assert refusal(not_ours).startswith(f"the server at {running.endpoint} is not a Dynein API")
+
+
+async def test_no_proxy_is_between_the_command_line_and_this_machine(running: Fleet) -> None:
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:1")
+    await make_queue(running, "beside-a-proxy")
+    submitted, audited = await asyncio.gather(
+        running.run("submit", "beside-a-proxy", "x", **proxies), running.run("audit", **proxies)
+    )
+    assert (submitted.code, audited.code) == (0, 0), (submitted.err, audited.err)
+
+
+async def test_standard_input_that_is_no_text_is_said_to_be_so() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dynein", "submit", "q", "-"), stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    out, err = await process.communicate(b"caf\xe9")
+    result = Result(process.returncode or 0, out.decode(), err.decode())
+    assert refusal(result, code=2).startswith("standard input is not UTF-8 (byte 3)")
 
 
 async def _cancel_immediate(running: Fleet) -> Any:

@@ -10,13 +10,16 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
+from dynein.cli.engine import CREDENTIALS
 from tests.acceptance.fleet import HANG_S, Result, free_port, now_ms, until
 from tests.acceptance.test_bootstrap import refusal
 
@@ -74,12 +77,14 @@ class Dev:
 
 
 @contextlib.asynccontextmanager
-async def dev(data: Path, *options: str) -> AsyncIterator[Dev]:
+async def dev(
+    data: Path, *options: str, cwd: Path | None = None, variables: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Dev]:
     port, engine_port = free_port(), free_port()
     arguments = ["--port", str(port), "--engine-port", str(engine_port), "--engine", "roto", "--data", str(data)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "dynein", "dev", *arguments, *options,
-        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        env=environment() | dict(variables), cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     try:
         yield Dev(process, port, engine_port, data)
@@ -111,6 +116,75 @@ async def test_ctrl_c_stops_it_at_once_even_while_samples_are_on_their_way(tmp_p
         await run.stop()
         assert not any("error" in line or "Traceback" in line for line in run.lines), run.lines
         assert run.engines() == []
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost", "0.0.0.0", "::", "[::1]"])
+async def test_it_listens_wherever_it_is_asked_to(host: str, tmp_path: Path) -> None:
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:1")
+    async with dev(tmp_path, "--host", host, "--no-sample", "--no-consumer", variables=proxies) as run:
+        ready = await run.line(is_ready)
+        run.url = ready.split()[2]
+        assert urlsplit(run.url).hostname == ("::1" if ":" in host else "127.0.0.1")
+        await run.submit(queue="demo", body="x")
+        await run.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--host", "no-such-host.invalid"], "--host (or DYNEIN_HOST) 'no-such-host.invalid' is no address"),
+        (["--host", "192.0.2.1"], "on 192.0.2.1 cannot be listened on"),
+        (["--data", "/dev/null/x"], "the data directory /dev/null/x cannot be made (Not a directory)"),
+    ],
+)
+async def test_what_it_cannot_use_is_named(options: list[str], sentence: str, tmp_path: Path) -> None:
+    async with dev(tmp_path, *options) as run:
+        lines = await run.rest()
+        assert await run.process.wait() == 1
+        assert len(lines) == 1
+        assert sentence in lines[0]
+
+
+async def command(cwd: Path, *arguments: str, **variables: str) -> Result:
+    """Another terminal's, in that directory."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dynein", *arguments),
+        env=environment() | {"AWS_CONFIG_FILE": "/nowhere"} | variables,
+        cwd=cwd,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return Result(process.returncode or 0, out.decode(), err.decode())
+
+
+async def test_commands_of_a_second_terminal_find_it(tmp_path: Path) -> None:
+    async with dev(Path(".dynein"), "--no-sample", "--no-consumer", cwd=tmp_path) as run:
+        await run.line(is_ready)
+        note = f"using the `dynein dev` that runs in this directory, at http://127.0.0.1:{run.engine_port}\n"
+        named = {"DYNEIN_REGION": "eu-west-3", "DYNEIN_ENDPOINT_URL": "http://127.0.0.1:1", **CREDENTIALS}
+        submitted, audited, read, redriven, elsewhere, other = await asyncio.gather(
+            command(tmp_path, "submit", "demo", "x", "--delay", "1h"),
+            command(tmp_path, "audit"),
+            command(tmp_path, "ledger"),
+            command(tmp_path, "redrive"),
+            command(tmp_path.parent, "audit"),
+            command(tmp_path, "audit", **named),
+        )
+        assert submitted.code == 0, submitted.err
+        for result in (audited, read, redriven):
+            assert (result.code, result.err) == (0, note), result
+        assert "no AWS region" in refusal(elsewhere)
+        assert "http://127.0.0.1:1 (from DYNEIN_ENDPOINT_URL) cannot be reached" in refusal(other), "named: it wins"
+        run.process.kill()
+        await run.process.wait()
+        stale = await command(tmp_path, "audit")
+        assert stale.err.startswith("no `dynein dev` runs in this directory; .dynein/running.json was left by one")
+        assert "error: no AWS region" in stale.err
+    async with dev(Path(".dynein"), "--no-sample", "--no-consumer", cwd=tmp_path) as run:
+        await run.line(is_ready)
+        await run.stop()
+        assert not (tmp_path / ".dynein" / "running.json").exists()
 
 
 async def test_a_job_outlives_a_restart(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ STORM_S = 45.0
 CALM_S = RECOVERY_MAX_MS / 1000 + 15
 """Recovery, and a while in which everything has to be on time."""
 PAUSE_S = 0.15
+LATEST_JOBS = 3
+"""Shown at the end, with the calls that they were in."""
 
 say = partial(print, flush=True)
 
@@ -49,6 +51,7 @@ async def soak(directory: Path, *, minutes: float, seed: int, clients: int) -> N
             await disturbed.clients.post_ahead(20, from_s=1, until_s=5)
         say(await finish(disturbed))
         say(disturbed.network.counts)
+        say(disturbed.accounts.latest(LATEST_JOBS))
         await _close_the_ledger(disturbed)
 
 

@@ -180,6 +180,12 @@ class Accounts:
             f" {sum(a.cancelled for a in accounts)} cancelled; {len(self.faults)} faults"
         )
 
+    def latest(self, jobs: int) -> str:
+        """The jobs that came latest, each with the calls that it was in: what to look at, though it may be excused."""
+        came = [account for account in self.by_body.values() if account.deliveries and account.token]
+        came.sort(key=lambda account: account.late_ms, reverse=True)
+        return "\n".join(f"{a.late_ms} ms late: {a} {self.evidence.of(a.token)}" for a in came[:jobs])
+
     def check(self) -> str:
         """Fail unless everything is accounted for, as promised; else the sum, for people to read."""
         self.evidence.check()

@@ -307,6 +307,32 @@ class TestCancel:
         assert await store.cancel(trigger.key) is Cancelled.BEFORE
         assert await store.find(trigger.key) == Found(None, Tombstone(trigger.key, None))
 
+    async def test_many_at_a_time_each_get_their_own_answer(self, store: TriggerStore, shards: ShardRecords) -> None:
+        """They may share a transaction, and what one of them meets is no other's affair."""
+        await raise_read_mark(shards, T0)
+        fine, late = [trigger_at(T0 + 1 + i) for i in range(30)], trigger_at(T0)
+        moved_away, gone = trigger_at(T0 + 99), trigger_at(T0 + 98)
+        stored = [*fine, late, moved_away, gone]
+        for start in range(0, len(stored), ADD_MAX):
+            assert await store.add(stored[start : start + ADD_MAX]) == []
+        to = moved(moved_away, T0 + 500)
+        assert await store.move(moved_away.key, to) is Moved.MOVED
+        assert await store.cancel(gone.key) is Cancelled.CANCELLED
+        asked = [*fine, late, moved_away, gone, fine[0]]
+        answers = await asyncio.gather(*(store.cancel(trigger.key) for trigger in asked))
+        assert answers[1:30] == [Cancelled.CANCELLED] * 29
+        assert answers[30:33] == [Cancelled.TOO_LATE, Tombstone(moved_away.key, to.token), Cancelled.BEFORE]
+        assert {answers[0], answers[33]} == {Cancelled.CANCELLED, Cancelled.BEFORE}
+        assert (await read_all(store)).triggers == [late, to._replace(record=moved_away.record)]
+
+    async def test_all_together(self, store: TriggerStore) -> None:
+        triggers = [trigger_at(T0 + i) for i in range(20)]
+        assert await store.add(triggers) == []
+        answers = await asyncio.gather(*(store.cancel(trigger.key) for trigger in triggers))
+        assert answers == [Cancelled.CANCELLED] * 20
+        assert (await read_all(store)).triggers == []
+        assert await store.tombstones([t.key for t in triggers]) == [Tombstone(t.key, None) for t in triggers]
+
     async def test_again_when_its_time_has_passed(self, store: TriggerStore, shards: ShardRecords) -> None:
         """It was cancelled in time: a mark raised later does not make that untrue."""
         trigger = trigger_at(T0)

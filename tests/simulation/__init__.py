@@ -22,16 +22,19 @@ in a run follows from its seed: which processes there are, which calls to the en
 `run`, `many`, `__main__`              one run, from seed to outcome; many, on several cores; the command line
 *the records of a run*
 `auditor`                              records what users were answered, and every delivery; decides nothing
+`facts`                                what was at each key, and where each mark stood, at every moment
 `evidence`                             what was done at the engines, by which process and when
 `books`                                which jobs came in and went out, by the process that learned of it
 *the checker, which shares no code with the product*
 `checker`                              after a run: lost, early, cancelled and delivered, stranded, altered
-`explain`                              which named fault explains that something happened twice
+`explain`                              could the product have known? If not, which named fault explains a second send
+`answers`, `fidelity`                  every answer was true at some moment; every message is what was asked for
 `conservation`                         whether the product's ledger balances against the books
 `ownership`                            one owner a shard; nothing sent after a lease may have expired
 `redriving`                            what `dynein redrive` sends when the run is over
 `fifo`, `lateness`, `bounds`           order and duplicates on FIFO queues; how late a job may be; memory
 *does the checker see?*
 `mutation`, `mutations`, `bugs_...`    planted bugs that the simulation has to find
+`planting`, `unit_tests`               whether unit tests find them too
 =====================================  ================================================================================
 """

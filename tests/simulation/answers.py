@@ -95,7 +95,7 @@ class AnswerCheck:
             yield from self._due(asked, request.run_at, request.delay, key.due_at_ms, put_off_ms=0)
 
     def _due(
-        self, asked: Asked, run_at: int | str | None, delay: float | str | None, due_ms: int, *, put_off_ms: int
+        self, asked: Asked, run_at: float | str | None, delay: float | str | None, due_ms: int, *, put_off_ms: int
     ) -> Iterator[str]:
         """Is it due when it was asked for, by the clock of the process that was asked?"""
         clock = next(process for process in self._world.processes if process.name == asked.process).clock
@@ -103,7 +103,7 @@ class AnswerCheck:
         latest_ms = EPOCH_MS + asked.until * 1000 + clock.offset_ms_max + 1
         if isinstance(delay, (int, float)):
             earliest_ms, latest_ms = earliest_ms + delay * 1000, latest_ms + delay * 1000 + 1
-        elif isinstance(run_at, int):
+        elif isinstance(run_at, (int, float)):
             earliest_ms, latest_ms = max(run_at, min(earliest_ms, run_at)), max(run_at, latest_ms)
             if run_at > EPOCH_MS + asked.until * 1000 + clock.offset_ms_max:
                 latest_ms = run_at

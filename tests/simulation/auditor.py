@@ -13,7 +13,7 @@ from dynein.core.job_token import parse
 from dynein.core.ledger import Counts
 from dynein.core.queues import OutgoingMessage
 from dynein.delivery.dead_letter_queue import REASON_ATTRIBUTE
-from dynein.errors import DyneinError, Unavailable
+from dynein.errors import DyneinError, NotSent, Unavailable
 from dynein.testing.queues import Sent
 from tests.simulation.answers import Asked
 from tests.simulation.bounds import Bounds
@@ -66,7 +66,7 @@ class Record:
     @property
     def in_doubt(self) -> bool:
         """It may have been accepted: not every submission of it was answered with certainty."""
-        certain = sum(1 for error in self.refused if not isinstance(error, Unavailable))
+        certain = sum(isinstance(error, NotSent) or not isinstance(error, Unavailable) for error in self.refused)
         return not self.tokens and certain < self.asked
 
 

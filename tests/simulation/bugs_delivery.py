@@ -18,7 +18,7 @@ from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.due_timer import DueTimer
 from dynein.delivery.lane import Lane
 from dynein.delivery.lane_pace import LanePace
-from dynein.errors import DyneinError
+from dynein.errors import DyneinError, NotSent, Unavailable
 from dynein.ingest.near_jobs import NearJobs
 from dynein.runtime.group_commit import GroupCommit
 from dynein.scheduler.sender import Sender
@@ -73,6 +73,14 @@ def _without_acknowledgement(original: Any) -> Any:
         return [None] * len(messages)
 
     return flush
+
+
+def _certain_in_doubt(original: Any) -> Any:
+    async def send(self: Any, *args: Any) -> Any:
+        results = await original(self, *args)
+        return [NotSent(str(error)) if isinstance(error, Unavailable) else error for error in results]
+
+    return send
 
 
 def _no_bound(original: Any) -> Any:
@@ -155,6 +163,7 @@ BUGS = (
     Mutation("a redrive does not verify signatures", redrive, "outgoing", _unverified),
     Mutation("sign a dead letter without its body", dead_letter_queue, "_signed", _without_body),
     Mutation("forget an evicted trigger", ShardBuffer, "evict", _forget),
+    Mutation("a send without a response called not sent", direct_sender._DirectLane, "_send", _certain_in_doubt),
     Mutation("a batcher without a bound", GroupCommit, "submit", _no_bound),
     Mutation("several calls at once to a FIFO destination", Lane, "__init__", _many_at_once),
     Mutation("jobs that are due at the same time: last in, first out", DueTimer, "add", _last_in_first_out),

@@ -16,7 +16,7 @@ from dynein.core.queues import Depth, Destination, OutgoingMessage, Received, Se
 from dynein.core.shard_records import Layout, ShardRecord
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Cancelled, DueCount, Found, Moved, Page, Tombstone
-from dynein.errors import Throttled, Unavailable
+from dynein.errors import NotSent, Throttled, Unavailable
 from dynein.server.assembly import DEAD_LETTERS, DISPATCHER, INGESTER
 from dynein.testing import FakeQueues, FakeTriggerTable
 from tests.simulation.books import Books
@@ -249,6 +249,8 @@ class WiredTable:
 
         try:
             return await self._wire.call(TABLE, verb, stop, flight=flight)
+        except NotSent:
+            raise
         except Unavailable:
             self._books.doubt(flight.process, flow, key)
             raise

@@ -11,6 +11,7 @@ import msgspec
 
 from dynein.api.schemas import JobRequest
 from dynein.core.job import Policy
+from dynein.testing.queues import URL_PREFIX
 from tests.simulation.world import World
 
 _BODY_BYTES = (0,) * 12 + (300,) * 3 + (9_000,)
@@ -32,7 +33,7 @@ class JobMaker:
         queue = given.pop("queue", None) or rng.choice(self._world.scenario.destinations)
         fifo = queue.endswith(".fifo")
         fields: dict[str, Any] = {
-            "queue": queue,
+            "queue": URL_PREFIX + queue if not fifo and rng.random() < 0.05 else queue,
             "message_group_id": rng.choice("ab") if fifo or rng.random() < 0.05 else None,
             "deduplication_id": f"own-{self._serial}" if fifo and rng.random() < 0.3 else None,
             **self._body(f"job {self._serial} " + "x" * rng.choice(_BODY_BYTES)),

@@ -2,10 +2,10 @@
 
 A job that was stored in good time is a dispatcher's: what kept ingesters from working does not excuse it.
 
-In every weather and for every job: of the time by which it was late, only so much may be left as a job may be late
+Whatever the faults, and for every job: of the time by which it was late, only so much may be left as a job may be late
 without any fault, once the times are taken out during which a fault kept somebody from working on it, each with the
 recovery that the product states for that fault. So one outage excuses its own length and the recovery after it; a job
-that is forgotten until its bucket comes up for retirement is a violation in any weather.
+that is forgotten until its bucket comes up for retirement is always a violation.
 
 ============================  ==========================================================================================
 fault                         excuses, besides its own length
@@ -138,7 +138,8 @@ class Lateness:
             due_s = (key.due_at_ms - EPOCH_MS - clocks[first.process].offset_ms) / 1000
             since = max(due_s, read_at)
             late_s = first.began_at - since
-            if late_s > _PROMPT_S and _uncovered(since - _PROMPT_S, first.began_at, self._everybody) >= late_s:
+            spans = _merged([*self._everybody, *self._destination(first.target.rpartition("/")[2])])
+            if late_s > _PROMPT_S and _uncovered(since - _PROMPT_S, first.began_at, spans) >= late_s:
                 yield f"{token[12:24]}: in the memory of {first.process}, and not tried for {late_s:.3f} s"
 
     # --- excuses ------------------------------------------------------------------------------------------------------

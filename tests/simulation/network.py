@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, TypeVar
 
-from dynein.errors import DyneinError, Throttled, Unavailable
+from dynein.errors import DyneinError, NotSent, Throttled, Unavailable
 from dynein.server.assembly import INGESTER
 from tests.simulation.flight import Fate, Flight, UnexpectedError
 from tests.simulation.loop import SimulationLoop
@@ -178,7 +178,9 @@ class _ServiceCall:
         elif fate is Fate.UNEXPECTED:
             self.reply(None, UnexpectedError("simulated"))
         elif fate is Fate.REFUSED:
-            self.reply(None, Unavailable("simulated: 500"))
+            # Half of them never reach the engine. Drawn from the flight's own time: a die more would change the seeds.
+            unsent = int(self.flight.there_s * 1_000_000) % 2
+            self.reply(None, NotSent("simulated: no connection") if unsent else Unavailable("simulated: 500"))
         else:
             self.take_effect()
 

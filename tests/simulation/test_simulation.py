@@ -74,6 +74,11 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
         ("count a delivery at each try", ("partial",)),
         ("post again under another id", ("response_lost",)),
         ("exit without posting the last counts", ()),
+        ("take every receive for the first", ("redeliver",)),
+        ("an owner counts as seen since the look before", ("pause",)),
+        ("every ingester takes the rate of the fleet", ()),
+        ("a move by an old token is answered with an earlier move", ()),
+        ("deliver without the user's attributes", ()),
     ],
 )
 def test_a_planted_bug_is_found(bug: str, mix: tuple[str, ...]) -> None:

@@ -51,7 +51,7 @@ def test_a_misspelt_line_of_the_file_is_refused_by_name(monkeypatch: pytest.Monk
     file = tmp_path / "dynein.toml"
     file.write_text("ticks_s = 2\n")
     monkeypatch.setenv(CONFIG_VARIABLE, str(file))
-    with pytest.raises(InvalidSettings, match="TICKS_S"):
+    with pytest.raises(InvalidSettings, match=r"ticks_s in .*: no such setting\. .*Did you mean tick_s\?"):
         load_settings()
 
 
@@ -68,7 +68,7 @@ def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidSettings) as raised:
         load_settings()
     sentences = str(raised.value).splitlines()
-    assert [sentence.split(":")[0] for sentence in sentences] == ["DYNEIN_PORT", "DYNEIN_TICK_S", "DYNEIN_LOG_LEVEL"]
+    assert [sentence.split("=")[0] for sentence in sentences] == ["DYNEIN_PORT", "DYNEIN_TICK_S", "DYNEIN_LOG_LEVEL"]
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,86 @@ def test_what_kubernetes_injects_for_a_service_of_our_name_is_recognised(monkeyp
     monkeypatch.setenv("DYNEIN_PORT_8080_TCP_ADDR", "10.0.0.1")
     monkeypatch.setenv("DYNEIN_SERVICE_HOST", "10.0.0.1")
     with pytest.raises(InvalidSettings, match="enableServiceLinks: false"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("TICK_S", "x", "DYNEIN_TICK_S=x: write a number"),
+        ("TICK_S", "", "DYNEIN_TICK_S=: write a number"),
+        ("TICK_S", "-1", "DYNEIN_TICK_S=-1: write a number greater than 0"),
+        ("DRAIN_S", "inf", "DYNEIN_DRAIN_S=inf: write a finite number"),
+        ("LINGER_S", "nan", "DYNEIN_LINGER_S=nan: write a finite number"),
+        ("PORT", "8080.5", "DYNEIN_PORT=8080.5: write a whole number"),
+        ("PORT", "99999", "DYNEIN_PORT=99999: write a number of 65535 or less"),
+        ("PORT", "9" * 5000, ": write a smaller number"),
+        ("RECEIVE_WAIT_S", "30", "DYNEIN_RECEIVE_WAIT_S=30: write a number of 20 or less"),
+        ("LOG_LEVEL", "loud", "DYNEIN_LOG_LEVEL=loud: write one of 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        ("OTEL", "maybe", "DYNEIN_OTEL=maybe: write true or false"),
+        ("WORKERS", "many", "DYNEIN_WORKERS=many: write a whole number"),
+        ("ENDPOINT_URL", "localhost:4566", "DYNEIN_ENDPOINT_URL=localhost:4566: has no scheme; write http://localhost"),
+        (
+            "SQS_ENDPOINT_URL",
+            "http://h:x",
+            "DYNEIN_SQS_ENDPOINT_URL=http://h:x: has a host or port that cannot be read",
+        ),
+        ("TICKS", "1", "DYNEIN_TICKS: no such setting"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_to_write(
+    variable: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"DYNEIN_{variable}", value)
+    with pytest.raises(InvalidSettings) as raised:
+        load_settings()
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DYNEIN_TOKEN_SECRETS", "too-short")
+    with pytest.raises(InvalidSettings) as raised:
+        load_settings()
+    assert "too-short" not in str(raised.value)
+    monkeypatch.delenv("DYNEIN_TOKEN_SECRETS")
+    file = tmp_path / "dynein.toml"
+    file.write_text("token_secrets = 12345")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    with pytest.raises(InvalidSettings, match=f"DYNEIN_TOKEN_SECRETS in {file}: write text") as raised:
+        load_settings()
+    assert "12345" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"tick_s == 1", "which is not TOML"),
+        (b"\xff", "which is not UTF-8"),
+        (b"tick_s = 'x'", "DYNEIN_TICK_S=x in "),
+        (b"[api]\nport = 1", "api in "),
+    ],
+)
+def test_a_settings_file_that_is_wrong_is_named(
+    content: bytes, problem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "dynein.toml"
+    file.write_bytes(content)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    with pytest.raises(InvalidSettings) as raised:
+        load_settings()
+    assert problem in str(raised.value)
+    assert str(file) in str(raised.value)
+
+
+def test_a_settings_file_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "dynein.toml"
+    file.touch()
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+
+    def forbidden(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", forbidden)  # root reads whatever its permissions
+    with pytest.raises(InvalidSettings, match=r"cannot be read \(Permission denied\)"):
         load_settings()

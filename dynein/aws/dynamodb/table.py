@@ -23,7 +23,7 @@ COUNTED: Any = {"ReturnConsumedCapacity": "TOTAL"}
 """In each request, so that its response says what it consumed."""
 GET_MAX = 100
 """DynamoDB: keys in a BatchGetItem."""
-CONFLICT_TRIES = 6
+CONFLICT_TRIES = 12
 UNPROCESSED_TRIES = 8
 BACKOFF = Backoff(first_s=0.02, max_s=0.5)
 

@@ -5,7 +5,10 @@ This process's own clock is used only to say when a tombstone or claim may be de
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from dynein.aws.dynamodb.items import (
     Item,
@@ -30,6 +33,8 @@ from dynein.core.shard_records import ShardRecord
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import Cancelled, Found, Moved, Tombstone
 from dynein.errors import Conflict, DyneinError, InvalidToken, NotBootstrapped, Throttled
+from dynein.runtime.group_commit import GroupCommit
+from dynein.runtime.tasks import within
 
 CLAIM_FREE_OR_OURS = "attribute_not_exists(pk) OR cid = :cid"
 """The first create id to claim a job id keeps it; the same create may come again."""
@@ -47,11 +52,24 @@ NOT_RETIRED_AT_NEW_TIME = f"{NOT_BUFFERED_ANYWHERE} AND retired <= :bucket"
 NOT_RESERVED = "attribute_exists(pk) AND (attribute_not_exists(reserved) OR reserved < :now)"
 """On the trigger: of several repairs of a stranded one, one puts it back on its way."""
 
+CANCELS_MAX = 12
+"""In one transaction: with the shard's check 25 actions. DynamoDB takes 100, some emulators 25."""
+CANCELS_WAITING_MAX = 10_000
+CANCEL_WITHIN_S = 10.0
 _RACE_TRIES = 6
 
 
 class _LostRace(Throttled):
     """Another writer changed the trigger or its shard's record in the meantime."""
+
+
+class _Turn(NamedTuple):
+    """One shard's. Every cancel and move checks its shard's record, and DynamoDB refuses whatever meets an item of a
+    transaction under way: so this process has one transaction a shard at a time, and a mass cancel needs few.
+    """
+
+    cancels: GroupCommit[TriggerKey, Cancelled | Tombstone]
+    lock: asyncio.Lock
 
 
 class TriggerChanges:
@@ -64,6 +82,8 @@ class TriggerChanges:
         self._races = table.retry(_RACE_TRIES)
         self._width_ms = bucket_width_ms
         self._find = find
+        self._turns: dict[int, _Turn] = {}
+        """By shard; a table has `dynein.core.keys.SHARDS_MAX` at most."""
 
     async def claim(self, arrival: Arrival) -> bool:
         """One conditional write; see `CLAIM_FREE_OR_OURS`."""
@@ -79,16 +99,28 @@ class TriggerChanges:
         return await self._table.update_if(self._trigger_key(key), update, NOT_RESERVED, values, {}) is not None
 
     async def cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
-        """One transaction. Raises `InvalidToken` if ``key`` names a shard that this table never had."""
-        check_shard = self._check(key.shard, NOT_BUFFERED_ANYWHERE, {":due": number(key.due_at_ms)})
-        put_tombstone = self._put(
-            tombstone_item(Tombstone(key, None), self._table.clock.now_ms(), self._width_ms),
-            ConditionExpression=NO_TOMBSTONE,
-        )
-        actions = [check_shard, put_tombstone, self._delete(self._trigger_key(key))]
+        """One transaction, which it may share with other cancels of its shard.
 
+        Raises `InvalidToken` if ``key`` names a shard that this table never had, and `Unavailable` when it takes too
+        long: then it may have been done or not.
+        """
+        return await within(CANCEL_WITHIN_S, self._table.clock, self._turn_of(key.shard).cancels.submit(key))
+
+    async def _cancel_all(self, shard: int, keys: list[TriggerKey]) -> list[Cancelled | Tombstone]:
+        """Together if all of them can be, or else one by one: which of them cannot, engines report differently."""
+        distinct = list(dict.fromkeys(keys))
+        if len(distinct) > 1 and await self._transact(shard, self._cancel_actions(shard, distinct)):
+            cancelled = set(distinct)
+            outcomes: list[Cancelled | Tombstone] = []
+            for key in keys:
+                outcomes.append(Cancelled.CANCELLED if key in cancelled else Cancelled.BEFORE)
+                cancelled.discard(key)
+            return outcomes
+        return [await self._cancel(key) for key in keys]
+
+    async def _cancel(self, key: TriggerKey) -> Cancelled | Tombstone:
         async def cancel() -> Cancelled | Tombstone:
-            if await self._table.transact(actions):
+            if await self._transact(key.shard, self._cancel_actions(key.shard, [key])):
                 return Cancelled.CANCELLED
             # Engines differ in what a cancelled transaction reports, so read it all again: this is the rare path.
             found, record = await self._find_with_record(key)
@@ -99,6 +131,27 @@ class TriggerChanges:
             raise _LostRace("cancel: other writers keep getting in the way")
 
         return await self._races.call("cancel", cancel, retry_on=(_LostRace,))
+
+    def _cancel_actions(self, shard: int, keys: Sequence[TriggerKey]) -> list[Item]:
+        first_due_ms = min(key.due_at_ms for key in keys)
+        actions = [self._check(shard, NOT_BUFFERED_ANYWHERE, {":due": number(first_due_ms)})]
+        for key in keys:
+            tombstone = tombstone_item(Tombstone(key, None), self._table.clock.now_ms(), self._width_ms)
+            actions.append(self._put(tombstone, ConditionExpression=NO_TOMBSTONE))
+            actions.append(self._delete(self._trigger_key(key)))
+        return actions
+
+    async def _transact(self, shard: int, actions: list[Item]) -> bool:
+        async with self._turn_of(shard).lock:
+            return await self._table.transact(actions)
+
+    def _turn_of(self, shard: int) -> _Turn:
+        if shard not in self._turns:
+            cancels: GroupCommit[TriggerKey, Cancelled | Tombstone] = GroupCommit(
+                partial(self._cancel_all, shard), entries_max=CANCELS_MAX, waiting_max=CANCELS_WAITING_MAX
+            )
+            self._turns[shard] = _Turn(cancels, asyncio.Lock())
+        return self._turns[shard]
 
     async def move(self, key: TriggerKey, to: Trigger) -> Moved | Tombstone:
         """One read and one transaction.
@@ -123,7 +176,9 @@ class TriggerChanges:
                     "due-time-passed",
                     "the new due time is so long past that its time bucket is no longer read; move it to now or later",
                 )
-            if await self._table.transact(self._move_actions(key, to._replace(record=found.trigger.record), record)):
+            if await self._transact(
+                key.shard, self._move_actions(key, to._replace(record=found.trigger.record), record)
+            ):
                 return Moved.MOVED
             raise _LostRace("move: other writers keep getting in the way")
 

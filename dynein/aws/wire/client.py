@@ -18,13 +18,18 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import (
+    ConnectionError,  # noqa: A004 - botocore's name
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+)
 from botocore.httpsession import create_urllib3_context, get_cert_path
 from botocore.utils import normalize_url_path
 
 from dynein import __version__
 from dynein.aws.clock_offset import ClockOffset
-from dynein.aws.wire.pool import Pool
+from dynein.aws.wire.pool import NOT_SENT, Pool
 from dynein.aws.wire.responses import DYNAMODB, SQS, Operation
 from dynein.aws.wire.sigv4 import Signer, timestamp
 from dynein.errors import AccessDenied
@@ -88,7 +93,11 @@ class RenewedCredentials:
         if self._source is None:
             raise NoCredentialsError
         checked_at_s = self._clock.monotonic()
-        frozen = await self._source.get_frozen_credentials()
+        try:
+            frozen = await self._source.get_frozen_credentials()
+        except (ConnectionError, HTTPClientError, OSError, ValueError, KeyError, RuntimeError) as error:
+            # Its own service is not reachable, or a token file is gone.
+            raise CredentialRetrievalError(provider="the SDK", error_msg=str(error)) from error
         if not frozen.access_key or not frozen.secret_key:
             raise NoCredentialsError
         credentials = _Credentials(frozen.access_key, frozen.secret_key, frozen.token)
@@ -178,7 +187,11 @@ class WireClient:
         credentials = self._credentials.fresh()
         renewed = credentials is None
         if credentials is None:
-            credentials = await self._credentials.renew()
+            try:
+                credentials = await self._credentials.renew()
+            except BaseException as error:
+                error.add_note(NOT_SENT)
+                raise
         response = await self._pool.ask(self._requests.write(target, credentials, _encoded(request)))
         if renewed and self._offset is not None:  # often enough for it
             self._offset.observe(response.headers.get(b"date", b"").decode("latin-1"))

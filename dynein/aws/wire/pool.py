@@ -16,6 +16,8 @@ from aiohappyeyeballs import start_connection
 from dynein.aws.wire.http1 import Connection, Response
 from dynein.runtime.clock import Clock
 
+NOT_SENT = "nothing was sent"
+"""See `Pool.ask`."""
 IDLE_MAX_S = 12.0
 """aiobotocore's figure; the services themselves keep idle connections longer."""
 _NEXT_ADDRESS_S = 0.25
@@ -48,9 +50,14 @@ class Pool:
     async def ask(self, request: bytes) -> Response:
         """Send a whole request, once, and return its response. Cancelling it closes its connection.
 
-        Raises `OSError` when no server can be reached or the connection ends early, `BadResponse`.
+        Raises `OSError` when no server can be reached or the connection ends early, `BadResponse`. Whatever is raised
+        before anything was sent, a cancellation too, has the note `NOT_SENT`.
         """
-        connection = await self._acquire()
+        try:
+            connection = await self._acquire()
+        except BaseException as error:
+            error.add_note(NOT_SENT)
+            raise
         try:
             return await connection.ask(request)
         finally:

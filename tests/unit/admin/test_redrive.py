@@ -23,6 +23,7 @@ from dynein.delivery.destinations import Destinations
 from dynein.errors import Throttled, Unavailable
 from dynein.settings import Settings
 from dynein.testing import FakeQueues, ManualClock
+from dynein.testing.queues import Sent
 
 DLQ, INBOUND = "dead", "inbound"
 DUE_MS = 1_749_999_000_123
@@ -98,6 +99,16 @@ async def test_jobs_go_to_their_own_destinations_fifo_ones_with_their_group_and_
     assert world.bodies("b") == ["1", "4", "7", "10"]
     assert world.bodies("c.fifo") == ["2", "5", "8", "11"]
     assert world.count("send", "a") <= 2, "by batch"
+
+
+async def test_a_dead_letter_for_a_standard_queue_keeps_its_message_group(world: World) -> None:
+    sent: list[Sent] = []
+    world.queues.on_sent.append(sent.append)
+    record = encode_job(Job(queue="a", body="x", message_group_id="tenant-7"))
+    await world.dead_letters.add_job(record, token(1), DUE_MS, "gone")
+    assert (await world.redrive()).redriven == 1
+    messages = [each.message for each in sent if each.queue == "a"]
+    assert [(message.message_group_id, message.deduplication_id) for message in messages] == [("tenant-7", None)]
 
 
 async def test_a_dead_lettered_inbound_message_goes_back_to_the_inbound_queue(world: World) -> None:

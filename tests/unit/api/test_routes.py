@@ -14,7 +14,7 @@ import pytest
 
 from dynein.api.app import create_app
 from dynein.core.job_token import TokenSigner
-from dynein.errors import Throttled, Unavailable
+from dynein.errors import NotBootstrapped, NotSent, Throttled, Unavailable
 from tests.unit.api.setting import INBOUND, Api
 
 
@@ -106,14 +106,14 @@ async def test_wrong_types_are_reported_by_field(body: bytes, field: str) -> Non
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "byte 0"),
-        (b"hello", "byte 0"),
+        (b"", "the body is empty"),
+        (b"hello", "what begins at byte 0"),
         (b'{"queue":"demo","body":"x"', "byte 26"),
-        (b'{"queue":"demo","body":"x"}}', "byte 28"),
-        (b'{"queue":"demo","json":[1,]}', "trailing comma in array (byte 26)"),
+        (b'{"queue":"demo","body":"x"}}', "} at byte 27"),
+        (b'{"queue":"demo","json":[1,]}', "JSON has no comma after the last value (byte 26)"),
         (b'{"queue":"demo","json":NaN}', "byte 23"),
         (b'{"queue":"demo","body":"\xff"}', "UTF-8"),
-        (b'{"queue":"demo","body":"\\ud800xxxxxx"}', "byte"),
+        (b'{"queue":"demo","body":"\\ud800xxxxxx"}', "\\ud800 at byte 24 is half of a character"),
         (b'{"queue":"demo","json":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     ],
 )
@@ -132,6 +132,14 @@ async def test_failures_of_aws_ask_for_patience() -> None:
     response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})
     problem(response, 429, "throttled")
     assert response.headers["retry-after"] == "3"
+    api.queues.faults.fail_next("send", NotSent("SQS cannot be reached"))
+    response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})
+    assert "may have been sent" not in problem(response, 503, "not-sent")["detail"]
+    assert response.headers["retry-after"] == "1"
+    api.queues.faults.fail_next("send", NotBootstrapped("the table is missing"))
+    response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})
+    problem(response, 503, "misconfigured")
+    assert response.headers["retry-after"] == "10"
     api.queues.faults.fail_next("send", Unavailable("no response"))
     response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x"})
     assert "may have been sent" in problem(response, 503, "unavailable")["detail"]
@@ -501,3 +509,65 @@ async def test_refused_bodies_are_freed_without_the_garbage_collector(path: str,
 async def post_bytes(api: Api, path: str, body: bytes) -> Any:
     async with api.http() as http:
         return await http.post(path, content=body)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/jobs", "POST"),
+        ("/v1/jobs/batch", "POST"),
+        ("/v1/tokens", "POST"),
+        ("/v1/jobs/anything", "DELETE, GET, PATCH"),
+        ("/problems/too-late", "GET"),
+        ("/healthz", "GET"),
+        ("/readyz", "GET"),
+        ("/metrics", "GET"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "LOCK"])
+async def test_every_path_says_which_methods_it_has(path: str, allowed: str, method: str) -> None:
+    response = await call(Api(), method, path)
+    if method in allowed:
+        assert response.status_code != 405
+        assert path == "/v1/jobs/anything" or response.status_code != 404
+    else:
+        problem(response, 405, "method-not-allowed")
+        assert response.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "idempotency-key", "X-Idempotency-Key"])
+@pytest.mark.parametrize(
+    ("method", "path", "content"),
+    [
+        ("POST", "/v1/jobs", {"queue": "demo", "body": "x"}),
+        ("POST", "/v1/jobs/batch", {"jobs": [{"queue": "demo", "body": "x"}]}),
+        ("PATCH", "/v1/jobs/anything", {"delay": "1h"}),
+    ],
+)
+async def test_a_header_that_would_be_ignored_is_refused(name: str, method: str, path: str, content: Any) -> None:
+    api = Api()
+    async with api.http() as http:
+        document = problem(
+            await http.request(method, path, json=content, headers={name: "7"}), 400, "unsupported-header"
+        )
+    assert document["field"].lower() == name.lower()
+    assert "POST /v1/tokens" in document["fix"]
+    assert api.queues.messages("demo") == []
+
+
+async def test_where_a_repeat_is_harmless_the_header_is_too() -> None:
+    api = Api()
+    async with api.http() as http:
+        response = await http.post("/v1/tokens", json={}, headers={"Idempotency-Key": "7"})
+    assert response.status_code == 200
+
+
+async def test_a_local_time_is_submitted_prepared_and_moved_with_its_zone() -> None:
+    api = Api()
+    when = {"run_at": "2027-06-30T12:00", "timezone": "Europe/Berlin"}
+    for path, fields in (("/v1/jobs", {"queue": "demo", "body": "x", "cancellable": True}), ("/v1/tokens", {})):
+        response = await post(api, path, fields | when)
+        assert response.json()["due_at"] == "2027-06-30T10:00:00.000Z"
+    for wrong in ({"timezone": "Europe/Berlin"}, {"timezone": "Europe/Berlin", "delay": 5}):
+        response = await post(api, "/v1/jobs", {"queue": "demo", "body": "x", **wrong})
+        assert problem(response, 422, "invalid-field")["field"] == "timezone"

@@ -17,6 +17,7 @@ from dynein.errors import (
     DyneinError,
     InvalidField,
     NotBootstrapped,
+    NotSent,
     Overloaded,
     RateLimited,
     Retryable,
@@ -140,8 +141,9 @@ async def test_a_group_on_a_standard_queue_is_passed_on() -> None:
     api = Api()
     sent: list[Sent] = []
     api.queues.on_sent.append(sent.append)
-    await api.accept(message_group_id="tenant-1")
-    assert (sent[0].message.message_group_id, sent[0].message.deduplication_id) == ("tenant-1", None)
+    for delay in (None, 60):
+        await api.accept(message_group_id="tenant-1", delay=delay)
+    assert [(each.message.message_group_id, each.message.deduplication_id) for each in sent] == [("tenant-1", None)] * 2
 
 
 # --- scheduled jobs --------------------------------------------------------------------------------------------------
@@ -387,6 +389,25 @@ async def test_a_direct_send_is_never_repeated_and_says_that_it_may_have_arrived
     with pytest.raises(Unavailable, match="may have been sent"):
         await api.accept()
     assert api.queues.messages("demo") == ["hello"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"delay": 60}, {"delay": "1h"}])
+async def test_what_was_not_sent_is_said_to_be_so(fields: dict[str, Any]) -> None:
+    api = Api()
+    await api.accept(**fields)  # the destination is known
+    api.queues.faults.go_down(NotSent("connection refused"), verb="send")
+    with pytest.raises(NotSent) as raised:
+        await api.clock.result_of(api.accept(**fields), within_s=5)
+    assert "may have been" not in str(raised.value)
+
+
+async def test_a_doubt_outlasts_a_later_call_that_was_not_sent() -> None:
+    api = Api()
+    api.queues.faults.lose_answer_next("send", Unavailable("no response"))
+    api.queues.faults.fail_next("send", NotSent("connection refused"), times=2)
+    with pytest.raises(Unavailable, match="accepted all the same") as raised:
+        await api.clock.result_of(api.accept(delay="1h"), within_s=5)
+    assert not isinstance(raised.value, NotSent)
 
 
 async def test_a_throttled_send_is_reported_as_such() -> None:

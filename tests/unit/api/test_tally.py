@@ -6,7 +6,7 @@ import pytest
 
 from dynein.api.schemas import MoveRequest, PrepareRequest
 from dynein.core.ledger import Counts
-from dynein.errors import Conflict, DyneinError, Throttled, Unavailable
+from dynein.errors import Conflict, DyneinError, NotSent, Throttled, Unavailable
 from tests.unit.api.setting import Api, job
 
 
@@ -68,11 +68,12 @@ async def test_a_cancel_whose_response_was_lost_is_not_missed_when_it_is_repeate
     assert api.tallied() == {5: Counts(cancelled=1)}
 
 
-async def test_a_cancel_that_was_surely_not_done_counts_nothing() -> None:
+@pytest.mark.parametrize("error", [Throttled("slow down"), NotSent("connection refused")])
+async def test_a_cancel_that_was_surely_not_done_counts_nothing(error: DyneinError) -> None:
     api = Api()
     token = await scheduled(api)
-    api.table.faults.fail_next("cancel", Throttled("slow down"))
-    with pytest.raises(Throttled):
+    api.table.faults.fail_next("cancel", error)
+    with pytest.raises(type(error)):
         await api.submissions.cancel(token)
     assert api.tallied() == {}
 

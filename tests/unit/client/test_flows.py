@@ -87,7 +87,11 @@ class TestSubmit:
 
     @pytest.mark.parametrize(
         "turned_away",
-        [UNREACHABLE, problem(503, "overloaded"), problem(503, "draining"), problem(429, "throttled")],
+        [
+            UNREACHABLE,
+            *(problem(503, code) for code in ("overloaded", "draining", "not-ready", "not-sent", "misconfigured")),
+            *(problem(429, code) for code in ("throttled", "rate-limited")),
+        ],
         ids=lambda response: getattr(response, "why", "") or json.loads(response.body)["code"],
     )
     def test_what_was_certainly_not_accepted_is_sent_again(self, turned_away: Response | NoResponse) -> None:
@@ -173,6 +177,19 @@ class TestStoredJobs:
         with pytest.raises(Unanswered):
             api.run(flows.move(api.patience, "T", None, dt.timedelta(minutes=1)))
         assert api.sent == [{"delay": 60.0}]
+
+    @pytest.mark.parametrize("run_at", ["2027-06-30T12:00:00", dt.datetime(2027, 6, 30, 12)])  # noqa: DTZ001 - local
+    def test_a_local_time_goes_with_its_zone(self, run_at: str | dt.datetime) -> None:
+        when = {"run_at": "2027-06-30T12:00:00", "timezone": "Europe/Berlin"}
+        api = Api(ok(**ACCEPTED))
+        api.submit(Job("emails", body="hello", run_at=run_at, timezone="Europe/Berlin"))
+        assert api.sent == [{"queue": "emails", "body": "hello", **when}]
+        api = Api(ok(token="P", due_at_ms=1), ok(**ACCEPTED))
+        api.submit(Job("emails", body="hello", run_at=run_at, timezone="Europe/Berlin"), once=True)
+        assert api.sent == [when, {"queue": "emails", "body": "hello", "token": "P"}]
+        api = Api(ok(token="N", due_at_ms=5, previous_token="T"))
+        api.run(flows.move(api.patience, "T", run_at, None, "Europe/Berlin"))
+        assert api.sent == [when]
 
     def test_a_refusal_has_the_token_of_a_job_that_was_moved(self) -> None:
         api = Api(problem(409, "moved", moved_to="N"))

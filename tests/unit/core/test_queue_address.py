@@ -18,12 +18,12 @@ def test_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 81, "x" * 76 + ".fifo", ".fifo", "a.b", "a.FIFO", "ü", "a\n"])
 def test_what_is_no_name_is_refused_with_the_rule(name: str) -> None:
-    with pytest.raises(UnknownQueue, match="A queue name has 1 to 80 letters"):
+    with pytest.raises(UnknownQueue, match="Send 1 to 80 letters"):
         AWS.check(name)
 
 
 def test_an_arn_is_refused_with_what_to_give_in_its_place() -> None:
-    with pytest.raises(UnknownQueue, match="name or URL, not its ARN"):
+    with pytest.raises(UnknownQueue, match=r"is an ARN\. Send the queue's name or URL"):
         AWS.check("arn:aws:sqs:eu-west-1:123456789012:a")
 
 

@@ -52,6 +52,15 @@ async def test_a_job_comes_back_as_it_was() -> None:
     assert not letter.is_ours(Seal([b"somebody else's secret"]))
 
 
+async def test_a_job_with_anything_else_in_it_is_not_ours() -> None:
+    s = Setting()
+    await s.dead_letters.add_job(RECORD, "TOKEN", 123_456, "UnknownQueue: gone")
+    (letter,) = s.read()
+    changes = ({"body": letter.body + " "}, {"token": "NEKOT"}, {"due_at_ms": 123_455}, {"signature": ""})
+    assert not any(letter._replace(**change).is_ours(SEAL) for change in changes)
+    assert letter._replace(reason="another").is_ours(SEAL), "that is for people"
+
+
 async def test_an_unreadable_inbound_message_comes_back_as_it_was() -> None:
     s = Setting()
     await s.dead_letters.add_inbound("{garbage", "not an inbound message")

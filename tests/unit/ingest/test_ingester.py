@@ -17,6 +17,7 @@ from dynein.delivery.dead_letter_queue import KIND_INBOUND, KIND_JOB
 from dynein.errors import AccessDenied, Throttled, Unavailable
 from dynein.testing import FakeTriggerTable, Faults, ManualClock
 from dynein.testing.faults import Call
+from dynein.testing.queues import Sent
 from tests.unit.ingest.world import INBOUND, SEAL, SECRET, WIDTH_MS, World, bucket_of_entry, due_of, trigger_of
 
 HOUR_S = 3600.0
@@ -39,6 +40,18 @@ async def test_a_job_due_in_two_seconds_is_sent_at_its_millisecond_and_never_sto
     assert world.inbound() == 0
     assert process.calls("add") == 0
     assert process.counted() == {"held": 1}
+
+
+async def test_a_held_job_for_a_standard_queue_keeps_its_message_group(world: World) -> None:
+    """SQS shares a queue fairly among groups ("fair queues"); a standard queue takes no deduplication id."""
+    sent: list[Sent] = []
+    world.queues.on_sent.append(sent.append)
+    record = encode_job(Job(queue="a", body="x", message_group_id="tenant-7"))
+    await world.post(world.entry(2.0, record=record))
+    world.process().start()
+    await world.clock.advance(2.0)
+    messages = [each.message for each in sent if each.queue == "a"]
+    assert [(message.message_group_id, message.deduplication_id) for message in messages] == [("tenant-7", None)]
 
 
 async def test_many_near_jobs_leave_each_at_its_own_millisecond_in_due_order(world: World) -> None:
@@ -1323,6 +1336,25 @@ async def test_a_kill_leaves_no_task_behind(world: World) -> None:
     assert world.clock.sleepers == 0
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert [task for task in others if "ingest" in repr(task.get_coro()) or "GroupCommit" in repr(task)] == []
+
+
+async def test_what_was_on_its_way_when_the_message_was_left_is_not_sent_again(world: World) -> None:
+    """A job of it could not be stored, for a reason nobody expected; another's send was acknowledged after that."""
+    process = world.process(lane_waiting_max=1)
+    entries = [world.entry(1.0) for _ in range(3)]
+    first_send = process.faults.hold_answer_next("send")
+    process.faults.fail_next("add", RuntimeError("a bug"))
+    await world.own(0, read_mark_ms=world.now_ms() + 3000, settled_mark_ms=world.now_ms() + 2000)
+    for entry in entries:
+        await world.post(entry, *([world.entry(1.0) for _ in range(12)] if entry is entries[0] else []))
+    process.start()
+    await world.clock.advance(5)
+    assert first_send.reached.is_set()
+    assert world.inbound() > 0, "left to come back"
+    first_send.open()
+    await world.clock.advance(60)
+    assert set(world.times_delivered().values()) == {1}
+    assert world.inbound() == 0
 
 
 # --- a table out of reach -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from dynein.core.job import Job, encode_job
 from dynein.core.keys import TriggerKey
 from dynein.core.ledger import Counts
 from dynein.core.trigger import SLOT_BYTES, Trigger
@@ -13,6 +14,7 @@ from dynein.core.trigger_store import Cancelled
 from dynein.delivery.dead_letter_queue import read_dead_letter
 from dynein.errors import AccessDenied, Throttled, Unavailable, UnknownQueue
 from dynein.scheduler.read_states import State
+from dynein.testing.queues import Sent
 from tests.unit.scheduler.world import DLQ, WIDTH_MS, World
 
 MakeWorld = Callable[..., World]
@@ -26,6 +28,16 @@ class TestDueTime:
         world.start("p")
         await world.until_empty()
         assert [(int(landed.body), landed.at_ms) for landed in world.landed] == [(at, at) for at in due]
+
+    async def test_a_stored_job_for_a_standard_queue_keeps_its_message_group(self, world: World) -> None:
+        sent: list[Sent] = []
+        world.queues.on_sent.append(sent.append)
+        record = encode_job(Job(queue="a", body="x", message_group_id="tenant-7"))
+        await world.store(world.trigger(world.now_ms + 8_000)._replace(record=record))
+        world.start("p")
+        await world.until_empty()
+        messages = [each.message for each in sent if each.queue == "a"]
+        assert [(message.message_group_id, message.deduplication_id) for message in messages] == [("tenant-7", None)]
 
     async def test_a_wall_clock_stepped_back_makes_nothing_early(self, world: World) -> None:
         world.start("p")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dynein.aws.wire import http1
 from dynein.aws.wire.http1 import BadResponse, Response
-from dynein.aws.wire.pool import IDLE_MAX_S, Pool
+from dynein.aws.wire.pool import IDLE_MAX_S, NOT_SENT, Pool
 from dynein.testing import ManualClock
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -238,6 +238,26 @@ async def test_nobody_listens() -> None:
                 await unreachable.ask(REQUEST)
         assert server.connections == 0
         assert pool.connections == 0
+
+
+async def test_what_was_not_sent_has_a_note() -> None:
+    """By it a caller can tell that a repeat is safe."""
+    unreachable = Pool("127.0.0.1", 1, None, 1, ManualClock())
+    with pytest.raises(OSError, match="Connect call failed") as refused:
+        await unreachable.ask(REQUEST)
+    assert refused.value.__notes__ == [NOT_SENT]
+    async with world(silence, connections_max=1) as (pool, server):
+        first = asyncio.ensure_future(pool.ask(REQUEST))
+        await until(lambda: server.requests == 1)
+        with pytest.raises(TimeoutError) as in_line:
+            async with asyncio.timeout(0):
+                await pool.ask(REQUEST)
+        assert in_line.value.__cause__ is not None
+        assert in_line.value.__cause__.__notes__ == [NOT_SENT]
+        await pool.close()
+        with pytest.raises(ConnectionResetError) as sent:
+            await first
+        assert not hasattr(sent.value, "__notes__")
 
 
 async def test_closing() -> None:
