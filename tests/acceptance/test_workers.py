@@ -242,7 +242,7 @@ async def test_what_is_wrong_is_said_once_and_ends_it(running: Fleet) -> None:
         (busy, rf"error: port {port} on 127.0.0.1 is in use; choose another with --port or DYNEIN_PORT"),
         (unsigned, r"error: DYNEIN_TOKEN_SECRETS is needed by every role, to sign .*"),
         (unmade, r"error: queue nowhere does not exist: run `dynein bootstrap`"),
-        (wrong, r"error: DYNEIN_WORKERS: .*"),
+        (wrong, r"error: DYNEIN_WORKERS=.*: .*"),
     ):
         assert (result.code, result.out) == (1, "")
         assert re.fullmatch(sentence, result.err.strip()), result.err

@@ -46,9 +46,9 @@ def _early(original: Any) -> Any:
 
 
 def _rounded_to_seconds(original: Any) -> Any:
-    def put(self: NearJobs, trigger: Any, job: Any) -> Any:
+    def put(self: NearJobs, trigger: Any, *rest: Any) -> Any:
         second = trigger.key.due_at_ms // 1000 * 1000
-        return original(self, trigger._replace(key=trigger.key._replace(due_at_ms=second)), job)
+        return original(self, trigger._replace(key=trigger.key._replace(due_at_ms=second)), *rest)
 
     return put
 

@@ -77,7 +77,7 @@ def test_the_setting_is_a_number_or_auto(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("DYNEIN_WORKERS", "4")
     assert load_settings().workers == 4
     for wrong in ("many", "-1", "1.5", "100000"):
-        with pytest.raises(InvalidSettings, match="DYNEIN_WORKERS: "):
+        with pytest.raises(InvalidSettings, match="DYNEIN_WORKERS="):
             load_settings({"workers": wrong})
 
 
