@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 REPEAT_S = 0.1
 ANSWER_S = 30.0
 """How long it waits for an answer: longer than the API takes to give up on AWS."""
-NOTHING_ACCEPTED = frozenset({"overloaded", "draining", "throttled"})
+NOTHING_ACCEPTED = frozenset({"overloaded", "draining", "throttled", "not-sent"})
 """The problems that promise so. ``unavailable`` does not."""
 DAY_S = 86_400
 VISIBILITY_TIMEOUT_S = 3

@@ -48,7 +48,10 @@ class AnswerCheck:
         self._auditor = auditor
         self._world: World = auditor.world
         self._facts = auditor.world.evidence.facts
-        self.violations: list[str] = []
+        self.violations = [
+            f"a job due at {(key.due_at_ms - EPOCH_MS) / 1000:.3f} was cancelled or moved at {at:.3f}, behind the mark"
+            for key, at in self._facts.stopped_behind_the_mark()
+        ]
         for asked in auditor.asked:
             for wrong in self._wrong(asked):
                 who = asked.token[12:24] or "a job"

@@ -112,7 +112,7 @@ def _moved_unasked(original: Any) -> Any:
 
 
 def _says_the_old_token(original: Any) -> Any:
-    return lambda token, previous, key: original(previous, token, key)
+    return lambda token, previous, key, *rest: original(previous, token, key, *rest)
 
 
 def _no_tombstone(original: Any) -> Any:

@@ -46,9 +46,9 @@ def _early(original: Any) -> Any:
 
 
 def _rounded_to_seconds(original: Any) -> Any:
-    def put(self: NearJobs, trigger: Any, job: Any) -> Any:
+    def put(self: NearJobs, trigger: Any, *rest: Any) -> Any:
         second = trigger.key.due_at_ms // 1000 * 1000
-        return original(self, trigger._replace(key=trigger.key._replace(due_at_ms=second)), job)
+        return original(self, trigger._replace(key=trigger.key._replace(due_at_ms=second)), *rest)
 
     return put
 
@@ -141,13 +141,6 @@ def _without_body(original: Any) -> Any:
     return lambda body, token, due_at_ms: original("", token, due_at_ms)  # noqa: ARG005 - that is the bug
 
 
-def _unverified(original: Any) -> Any:
-    def outgoing(dead_letter: Any, inbound_queue: str, seal: Any, own_queues: Any) -> Any:  # noqa: ARG001
-        return original(dead_letter, inbound_queue, GULLIBLE, own_queues)
-
-    return outgoing
-
-
 BUGS = (
     Mutation("ignore `Failed` of SendMessageBatch", WiredQueues, "send", result(lambda all_: [None] * len(all_))),
     Mutation("match the results of a batch to the wrong entries", WiredQueues, "send", result(lambda all_: all_[::-1])),
@@ -160,7 +153,7 @@ BUGS = (
     Mutation("assume a job sent once its lane has failed three times", Lane, "_deliver", _gives_up),
     Mutation("dead-letter without an acknowledgement", DeadLetterQueue, "_flush", _without_acknowledgement),
     Mutation("dead-letter at the first failure", LanePace, "is_over_budget", returns(value=True)),
-    Mutation("a redrive does not verify signatures", redrive, "outgoing", _unverified),
+    Mutation("a redrive does not verify signatures", redrive, "Seal", returns(GULLIBLE)),
     Mutation("sign a dead letter without its body", dead_letter_queue, "_signed", _without_body),
     Mutation("forget an evicted trigger", ShardBuffer, "evict", _forget),
     Mutation("a send without a response called not sent", direct_sender._DirectLane, "_send", _certain_in_doubt),

@@ -13,8 +13,8 @@ from tests.simulation.mutation import Mutation, answer
 
 
 def _each_try(original: Any) -> Any:
-    def tried(self: DeliveryRecord, due_jobs: Any, failures: Any, sent_at_ms: int) -> None:  # noqa: ARG001
-        original(self, due_jobs, [None] * len(due_jobs), sent_at_ms)
+    def tried(self: DeliveryRecord, due_jobs: Any, failures: Any, *times_ms: int) -> None:  # noqa: ARG001
+        original(self, due_jobs, [None] * len(due_jobs), *times_ms)
 
     return tried
 

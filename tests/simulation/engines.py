@@ -234,8 +234,11 @@ class WiredTable:
             except Throttled:
                 self._evidence.trouble(flight)
                 raise
-            before = self._table.peek(key)
+            before, record = self._table.peek(key), self._table.shards()[key.shard]
             result = await do()
+            behind = result is Moved.MOVED and to is not None and to.due_at_ms <= record.read_mark_ms
+            if behind and self._table.shards()[key.shard].late_writes == record.late_writes:
+                self._evidence.violations.append(f"MARK: a move from {key.due_at_ms} behind the mark was not counted")
             if result in (Cancelled.CANCELLED, Moved.MOVED):
                 commit_s = 0.0
                 self._evidence.stops.setdefault(key, []).append(Stop(flight, to))

@@ -71,7 +71,11 @@ class Explainer:
         if self._may_be(earlier, "ingester"):
             # It was both stored and held in memory: its message was received more than once.
             sent_from = self._acted_on(key, earlier.process, earlier.began_at)
-            if sent_from and all(self._could_look_up(key, r, earlier.began_at) for r in sent_from):
+            if (
+                self._was_an_ingester(earlier)
+                and sent_from
+                and all(self._could_look_up(key, r, earlier.began_at) for r in sent_from)
+            ):
                 return None
             again = self._why_came_again(key, max(read.at, earlier.began_at))
             if again is not None:
@@ -153,7 +157,7 @@ class Explainer:
 
     def _had_sent(self, key: TriggerKey, earlier: Flight, later: Flight) -> bool:
         """Remembering: had this very process sent it from the same message, and got SQS's response?"""
-        if earlier.process != later.process or not (earlier.answered and self._may_be(earlier, "ingester")):
+        if earlier.process != later.process or not (earlier.answered and self._was_an_ingester(earlier)):
             return False
         messages = [
             message
@@ -278,6 +282,10 @@ class Explainer:
     def _may_be(self, flight: Flight, role: str) -> bool:
         """May the call be that role's? All roles of a process share one connection to the dead-letter queue."""
         return role in self._process(flight.process).roles if flight.role == DEAD_LETTERS else flight.role == role
+
+    def _was_an_ingester(self, flight: Flight) -> bool:
+        """Was the call certainly an ingester's? A dead letter may be a dispatcher's of the same process."""
+        return self._may_be(flight, "ingester") and not self._may_be(flight, "dispatcher")
 
     def _process(self, name: str) -> Process:
         return next(process for process in self._world.processes if process.name == name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from dynein.core.keys import TriggerKey
@@ -43,6 +44,16 @@ class Facts:
         marks = self.of_shard.setdefault(shard, [])
         if not marks or marks[-1].cancel_mark_ms != cancel_mark_ms:
             marks.append(Mark(at, cancel_mark_ms))
+
+    def stopped_behind_the_mark(self) -> Iterator[tuple[TriggerKey, float]]:
+        """Jobs that were cancelled or moved when a mark had reached their due time, and when."""
+        for key, facts in self.of_key.items():
+            first = next((fact for fact in facts if fact.stopped is not None), None)
+            if first is None:
+                continue
+            marks = [mark.cancel_mark_ms for mark in self.of_shard.get(key.shard, []) if mark.at < first.at]
+            if marks and key.due_at_ms <= max(marks):
+                yield key, first.at
 
     def possible(self, key: TriggerKey, since: float, until: float) -> list[Fact]:
         """What reads of a key between two moments may show."""

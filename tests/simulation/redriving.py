@@ -8,6 +8,7 @@ from dynein.admin.redrive import redrive
 from dynein.core.delivered_message import DUE_AT_ATTRIBUTE, TOKEN_ATTRIBUTE
 from dynein.core.job import decode_job
 from dynein.core.job_token import parse
+from dynein.core.queue_address import name_of
 from dynein.delivery.dead_letter_queue import read_dead_letter
 from dynein.delivery.destinations import Destinations
 from dynein.testing.queues import Sent
@@ -44,7 +45,7 @@ def _check_sent(auditor: Auditor, sent: Sent) -> Iterator[str]:
     token = attributes[TOKEN_ATTRIBUTE].value
     dead_letters = [delivery for delivery in auditor.deliveries.get(token, []) if delivery.dead_letter]
     jobs = [decode_job(dead_letter.body) for dead_letter in dead_letters]
-    if (sent.queue, sent.message.body) not in [(job.queue, job.body) for job in jobs]:
+    if (sent.queue, sent.message.body) not in [(name_of(job.queue), job.body) for job in jobs]:
         yield f"{short(token)}: redriven to {sent.queue} as {sent.message.body!r}, and was not dead-lettered as that"
     if int(attributes[DUE_AT_ATTRIBUTE].value) != parse(token).key.due_at_ms:
         yield f"{short(token)}: redriven with another due time than its token"
