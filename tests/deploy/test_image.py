@@ -178,7 +178,7 @@ async def test_without_a_role_a_pod_says_so_at_once(image: Image, engine: Fleet,
         }
         alone = await run(image, [*image.stage.entrypoint, *container(all_roles)["args"]], given)
     assert alone.code == 1
-    assert "Give the process AWS credentials" in alone.output
+    assert "no AWS credentials were found: give the process some" in alone.output
     assert node.requests == [], "it did not go looking for the node's role"
 
 
