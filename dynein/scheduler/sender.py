@@ -58,8 +58,8 @@ class Sender:
 
     def schedule(self, entry: BufferedTrigger) -> None:
         """Send it when it is due: now, if it is."""
-        due_at_ms = entry.trigger.key.due_at_ms
-        if due_at_ms <= self._clock.now_ms():
+        due_at_ms, now_ms = entry.trigger.key.due_at_ms, self._clock.now_ms()
+        if due_at_ms <= now_ms and not self._is_behind(entry, now_ms):
             self._submit(entry)
             return
         entry.buffer.scheduled += entry.slots
@@ -97,6 +97,10 @@ class Sender:
     def _send_due(self, entry: BufferedTrigger) -> None:
         entry.buffer.scheduled -= entry.slots
         self._submit(entry)
+
+    def _is_behind(self, entry: BufferedTrigger, now_ms: int) -> bool:
+        """Is it for a FIFO queue, while others that may be due before it still wait for the timer (after a pause)?"""
+        return entry.job is not None and entry.job.queue.endswith(".fifo") and self._timer.is_due(now_ms)
 
     def _submit(self, entry: BufferedTrigger) -> None:
         job, buffer = entry.job, entry.buffer

@@ -29,6 +29,25 @@ class TestDueTime:
         await world.until_empty()
         assert [(int(landed.body), landed.at_ms) for landed in world.landed] == [(at, at) for at in due]
 
+    async def test_after_a_pause_what_was_read_before_it_leads_on_a_fifo_queue(self, make_world: MakeWorld) -> None:
+        """Found by the simulation, seed 26: a page that came in during the pause went to the lane before the timer ran."""
+        world = make_world(shard_count=1)
+        world.queues.create("c.fifo")
+        (p,) = world.start("p")
+        await world.until_owned()
+        due, bodies = world.now_ms + 8_000, [str(i) for i in range(20)]
+        for i, body in enumerate(bodies):
+            trigger = world.trigger(due + 100 * i)
+            job = Job(queue="c.fifo", body=body, message_group_id="g")
+            await world.store(trigger._replace(record=encode_job(job)))
+        await world.clock.run_until(lambda: p.dispatcher.snapshot().read_ahead_jobs > 0)
+        gate = p.table_faults.hold_answer_next("read")
+        await world.clock.run_until(gate.reached.is_set)
+        world.clock.step_wall_ms(due + 3_000 - world.now_ms)
+        gate.open()
+        await world.until_empty(within_s=5.0)
+        assert world.bodies("c.fifo") == bodies
+
     async def test_a_stored_job_for_a_standard_queue_keeps_its_message_group(self, world: World) -> None:
         sent: list[Sent] = []
         world.queues.on_sent.append(sent.append)
