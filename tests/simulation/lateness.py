@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _JITTER_MS = 1_500.0
 """A tick, some calls, an orderly handover between two dispatchers."""
+_BUCKET_READ_MS = 10.0
+"""A page of an open bucket, of which a late write has all read again, one after another."""
 _AMPLE = 1_000
 _PROMPT_S = 0.6
 """From a due time to the first try, where all is well: some calls that are under way may have to end first."""
@@ -57,6 +59,9 @@ Span = tuple[float, float]
 def calm_phase_bound_ms(scenario: Scenario, kind: TokenKind, sender: ProcessClock) -> float:
     """By how much a job may be late without faults. Its sender waits for its due time by its own clock."""
     bound_ms = _JITTER_MS + max(0, -sender.offset_ms_min)
+    if kind in (TokenKind.SCHEDULED, TokenKind.PREPARED):
+        open_s = scenario.settings.retire_grace_s + scenario.settings.read_ahead_s
+        bound_ms += _BUCKET_READ_MS * open_s / scenario.bucket_width_s
     if scenario.settings.read_ahead_jobs_max < _AMPLE:
         # A dispatcher whose buffer is full of jobs due soon has no room for one moved before them.
         bound_ms += scenario.settings.read_ahead_s * 1000
