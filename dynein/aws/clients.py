@@ -8,7 +8,6 @@ still worth renewing), so callers retry; a second retry loop below them would on
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +25,7 @@ from dynein.aws.wire.client import wire_client
 from dynein.core.loopback import is_loopback
 from dynein.errors import DyneinError, Retryable
 from dynein.observability.events.process import AWS_PROXIED
+from dynein.observability.logs import quieten_credentials
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.clock import Clock, SystemClock
 from dynein.settings import Settings
@@ -169,17 +169,4 @@ async def _try_credentials(session: AioSession, settings: Settings) -> None:
             raise
 
 
-class _RaisedAnyway(logging.Filter):
-    """Drops the SDK's warning about credentials that could not be renewed where it raises the same as an error.
-
-    A renewal that has time left is only logged, which passes, without its traceback.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """See `logging.Filter.filter`."""
-        record.exc_info = record.exc_text = None
-        return "mandatory" not in record.getMessage()
-
-
-for _name in ("botocore.credentials", "botocore.tokens", "aiobotocore.credentials", "aiobotocore.tokens"):
-    logging.getLogger(_name).addFilter(_RaisedAnyway())
+quieten_credentials()

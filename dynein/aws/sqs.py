@@ -113,6 +113,7 @@ class SqsQueues:
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             ),
             timeout_s=wait_s + self._call_timeout_s,
+            in_turn=False,  # one that waits for messages is not slow, and nothing must wait for it
         )
         return [_received(message) for message in response.get("Messages") or ()]
 
@@ -187,10 +188,16 @@ class SqsQueues:
         return results
 
     async def _run(
-        self, queue: str, operation: str, call: Callable[[], Awaitable[ResultT]], *, timeout_s: float | None = None
+        self,
+        queue: str,
+        operation: str,
+        call: Callable[[], Awaitable[ResultT]],
+        *,
+        timeout_s: float | None = None,
+        in_turn: bool = True,
     ) -> ResultT:
         """One call. Raises what the protocol says, and a `ClientError` only if the call was refused for its content."""
-        taken = self._turns.take(queue, call)
+        taken = self._turns.take(queue, call) if in_turn else call()
         try:
             response = await self._calls.run(operation, taken, timeout_s=timeout_s or self._call_timeout_s)
         except BaseException as error:

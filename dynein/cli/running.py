@@ -12,15 +12,15 @@ from dynein.settings import Settings, load_settings
 
 def operator_settings() -> Settings:
     """The settings in force; without any that names a deployment, those of the ``dynein dev`` of this directory."""
-    from dynein.cli.output import err  # noqa: PLC0415
+    from dynein.cli.output import print_remark  # noqa: PLC0415
     from dynein.cli.running_dev import left_behind, settings_of_dev  # noqa: PLC0415 - not needed by `dynein submit`
 
     of_dev = settings_of_dev()
     if of_dev:
-        err.print(f"using the `dynein dev` that runs in this directory, at {of_dev['endpoint_url']}", style="dim")
+        print_remark((f"using the `dynein dev` that runs in this directory, at {of_dev['endpoint_url']}", "dim"))
     stale = left_behind() if not of_dev else None
     if stale is not None:
-        err.print(f"no `dynein dev` runs in this directory; {stale} was left by one that was killed", style="dim")
+        print_remark((f"no `dynein dev` runs in this directory; {stale} was left by one that was killed", "dim"))
     return load_settings(of_dev)
 
 

@@ -116,6 +116,24 @@ def configure_logging(log_format: Literal["console", "json"], level: str, *, wor
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
+def quieten_credentials() -> None:
+    """Drop the AWS SDK's warnings about credentials where it raises the same as an error."""
+    for name in ("botocore.credentials", "botocore.tokens", "aiobotocore.credentials", "aiobotocore.tokens"):
+        logging.getLogger(name).addFilter(_RaisedAnyway())
+
+
+class _RaisedAnyway(logging.Filter):
+    """Drops the SDK's warning about credentials that could not be renewed where it raises the same as an error.
+
+    A renewal that has time left is only logged, which passes, without its traceback.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See `logging.Filter.filter`."""
+        record.exc_info = record.exc_text = None
+        return "mandatory" not in record.getMessage()
+
+
 def _extra(record: logging.LogRecord) -> dict[str, object]:
     worker = getattr(record, "worker", None)
     return {} if worker is None else {"worker": worker, "pid": os.getpid()}

@@ -104,7 +104,7 @@ async def test_what_another_program_writes_to_our_queues_is_never_delivered(runn
     assert (report["redriven"], sum(report["failed"].values())) == (0, len(forged) + 2)
     assert {why.split(":")[0] for why in report["failed"]} == {
         "its signature is not this deployment's",
-        "inbound format 1 is unknown to this version, which reads format 2",
+        "inbound format 2 is unknown to this version, which reads format 3",
     }
 
     # The genuine job is last: what was forged was due before it.

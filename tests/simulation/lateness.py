@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 
 _JITTER_MS = 1_500.0
 """A tick, some calls, an orderly handover between two dispatchers."""
-_BUCKET_READ_MS = 10.0
-"""A page of an open bucket, of which a late write has all read again, one after another."""
+_BUCKET_READ_MS = 75.0
+"""A page of an open bucket, taken in. A late write has all of them read again, one after another; one that comes while
+that is under way, once more."""
 _AMPLE = 1_000
 _PROMPT_S = 0.6
 """From a due time to the first try, where all is well: some calls that are under way may have to end first."""
@@ -61,7 +62,7 @@ def calm_phase_bound_ms(scenario: Scenario, kind: TokenKind, sender: ProcessCloc
     bound_ms = _JITTER_MS + max(0, -sender.offset_ms_min)
     if kind in (TokenKind.SCHEDULED, TokenKind.PREPARED):
         open_s = scenario.settings.retire_grace_s + scenario.settings.read_ahead_s
-        bound_ms += _BUCKET_READ_MS * open_s / scenario.bucket_width_s
+        bound_ms += 2 * _BUCKET_READ_MS * open_s / scenario.bucket_width_s
     if scenario.settings.read_ahead_jobs_max < _AMPLE:
         # A dispatcher whose buffer is full of jobs due soon has no room for one moved before them.
         bound_ms += scenario.settings.read_ahead_s * 1000

@@ -73,7 +73,7 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
         ("send 300 ms early", ()),
         ("count a delivery at each try", ("partial",)),
         ("post again under another id", ("response_lost",)),
-        ("exit without posting the last counts", ()),
+        ("exit without posting the last counts", ("deploy",)),
         ("take every receive for the first", ("redeliver",)),
         ("an owner counts as seen since the look before", ("pause",)),
         ("every ingester takes the rate of the fleet", ()),

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import dynein.cli
 from dynein.admin import audit, redrive
+from dynein.admin.restore import RestoreReport
 from dynein.admin.tail import Arrived
 from dynein.aws.bootstrap import Step
 from dynein.cli import operations
@@ -52,16 +53,17 @@ async def tail(_: Any, queue: str, show: Callable[[Arrived], None], stopping: as
 
 
 def respond(status: int) -> Callable[..., httpx.Response]:
+    hostile = HOSTILE.replace("\ud800", "")  # with which it is no JSON
     body = {
-        "token": HOSTILE,
-        "policy": HOSTILE,
-        "queue": HOSTILE,
-        "due_at": HOSTILE,
+        "token": hostile,
+        "policy": hostile,
+        "queue": hostile,
+        "due_at": hostile,
         "due_at_ms": 1_000,
-        "detail": HOSTILE,
-        "title": HOSTILE,
-        "fix": HOSTILE,
-        "moved_to": HOSTILE,
+        "detail": hostile,
+        "title": hostile,
+        "fix": hostile,
+        "moved_to": hostile,
         "code": "invalid-token",
     }
 
@@ -80,6 +82,7 @@ RESULTS: dict[str, tuple[str, Any]] = {
     "bootstrap": ("run_bootstrap", answers([Step(HOSTILE, "created", HOSTILE)])),
     "tail": ("run_tail", tail),
     "audit": ("run_audit", answers(audit.Report(1, 1, 1, {audit.STRANDED: 1, audit.UNDECODABLE: 0}, 0, [FINDING]))),
+    "restore": ("run_restore", answers(RestoreReport(1, {HOSTILE: 1}, dry_run=False))),
     "redrive": ("run_redrive", answers(redrive.Report(1, 0, 0, {HOSTILE: 1}, "empty"))),
     "ledger": ("run_ledger", answers([Row(0, 3_600_000, True, Counts(accepted=2, delivered=1))])),
 }
@@ -90,6 +93,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "cancel": ["t"],
     "move": ["t", "--delay", "1h"],
     "tail": ["q"],
+    "restore": ["."],
 }
 REQUESTS = ("submit", "get", "cancel", "move")
 NOTHING_FROM_OUTSIDE = {"serve", "metrics", "dev"}
@@ -127,7 +131,7 @@ def test_what_a_deployment_holds_is_shown_and_does_nothing(command: str, monkeyp
         assert "\\u202e" in output
         assert "[red]" in output
     lines = output.splitlines()
-    assert len(lines) == {"audit": 2, "redrive": 2, "tail": 2, "bootstrap": 1, "ledger": 3}[command]
+    assert len(lines) == {"audit": 2, "restore": 2, "redrive": 2, "tail": 2, "bootstrap": 1, "ledger": 3}[command]
 
 
 @pytest.mark.parametrize("command", RESULTS)
@@ -145,7 +149,7 @@ def test_json_has_it_whole_on_one_line(command: str, monkeypatch: pytest.MonkeyP
 def test_what_a_server_responds_is_shown_and_does_nothing(
     command: str, respond: Callable[..., httpx.Response], arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(httpx, "request", respond)
+    monkeypatch.setattr(httpx.Client, "request", respond)
     output = run(command, *ARGUMENTS[command], *arguments)
     check(output)
     assert "\\u001b[2J" in output

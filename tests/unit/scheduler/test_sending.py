@@ -30,7 +30,7 @@ class TestDueTime:
         assert [(int(landed.body), landed.at_ms) for landed in world.landed] == [(at, at) for at in due]
 
     async def test_after_a_pause_what_was_read_before_it_leads_on_a_fifo_queue(self, make_world: MakeWorld) -> None:
-        """Found by the simulation, seed 26: a page that came in during the pause went to the lane before the timer ran."""
+        """Found by the simulation, seed 26: a page that came in meanwhile went to the lane before the timer ran."""
         world = make_world(shard_count=1)
         world.queues.create("c.fifo")
         (p,) = world.start("p")
