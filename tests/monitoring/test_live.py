@@ -30,7 +30,7 @@ MEASURED_SOONER = {
     "DYNEIN_LEDGER_WINDOW_S": "3",
     "DYNEIN_LEDGER_GRACE_S": "12",
 }
-GONE, KEPT = "gone", "kept"
+GONE, KEPT, SLOW = "gone", "kept", "slow.fifo"
 
 
 class Run(NamedTuple):
@@ -117,6 +117,7 @@ async def some_of_everything(run: Run) -> None:
     await change(run, "PATCH", await submit(run, queue=KEPT, policy="SCHEDULED", delay=300), 200, delay=600)
     await change(run, "DELETE", sent, 409)
     await submit(run, 422, queue="nowhere")
+    await submit(run, queue=SLOW, message_group_id="g")
 
 
 # --- panels -----------------------------------------------------------------------------------------------------------
@@ -157,6 +158,8 @@ async def test_every_panel_has_data_and_all_is_well(run: Run) -> None:
     async with run.fleet.sqs() as sqs:
         for queue in (KEPT, GONE):
             await sqs.create_queue(QueueName=queue)
+        # Of its delay the answers warn, and there is a panel for warnings.
+        await sqs.create_queue(QueueName=SLOW, Attributes={"FifoQueue": "true", "DelaySeconds": "1"})
     await some_of_everything(run)
     # These need a failure: the next tests see them filled.
     failing = {"Failed sends by remedy", "Failed sends by destination", "Dead letters"}
