@@ -1,10 +1,10 @@
 """Who is served when more is asked than can be done. Pure.
 
-Capacity is not configured: it is what was admitted while the event loop kept up. While its lag is above the target,
-less is admitted from one window to the next; while it is below, more (as TCP finds what a path can carry: Jacobson,
-1988). What may be admitted is shared max-min fairly among the callers: who asks for less than a fair
-share gets all of it, and what they leave is shared by the rest (Bertsekas and Gallager, Data Networks, 6.5). So one
-caller's flood is refused, and the others hardly notice it.
+Capacity is not configured: it is what was admitted while the process kept up. While it is overloaded, less is admitted
+from one window to the next; while it is not, more (as TCP finds what a path can carry: Jacobson, 1988). What may be
+admitted is shared max-min fairly among the callers: who asks for less than a fair share gets all of it, and what they
+leave is shared by the rest (Bertsekas and Gallager, Data Networks, 6.5). So one caller's flood is refused, and the
+others hardly notice it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from collections.abc import Iterable
 
 WINDOW_S = 0.1
 """How often `FairShare.end_window` is to be called."""
-LAG_TARGET_S = 0.05
-"""A request passes through the event loop some ten times, so this much lag makes it about half a second late."""
 CALLERS_MAX = 10_000
 """Callers told apart in one window; the rest of them are one."""
 CAPACITY_MIN = 20.0
 """Requests a window that are admitted however slow everything is: without them nothing would show that it is over."""
-_DECREASE = 0.85
-_INCREASE = 1.05
+_DECREASE = 0.9
+_INCREASE = 1.04
+_CROWDED = 0.5
 _CALM_WINDOWS = 20
 """After so many windows in which less was asked than allowed, there is no limit any more."""
 _OTHERS = ""
@@ -31,15 +30,19 @@ class FairShare:
 
     def __init__(self) -> None:
         self.capacity: float | None = None
-        """What may be admitted in one window; ``None``: there is no limit, since the event loop keeps up."""
+        """What may be admitted in one window; ``None``: there is no limit, since the process keeps up."""
         self.share = float("inf")
         """What one caller may have of it."""
         self._asked: dict[str, float] = {}
         self._admitted = 0.0
         self._calm = 0
 
-    def admit(self, caller: str, cost: float) -> bool:
-        """May this request be served? Either way it counts as asked for."""
+    def admit(self, caller: str, cost: float, *, crowded: bool = False) -> bool:
+        """May this request be served? Either way it counts as asked for.
+
+        ``crowded``: requests that were admitted before are waiting. Then whoever asks for most gets half, until they
+        are done.
+        """
         asked = self._asked.get(caller)
         if asked is None:
             if len(self._asked) >= CALLERS_MAX:
@@ -47,24 +50,23 @@ class FairShare:
             asked = self._asked.get(caller, 0.0)
         self._asked[caller] = asked + cost
         # By what was asked before it: a caller's first request of a window is always served.
-        if asked >= self.share:
+        if asked >= (self.share * _CROWDED if crowded else self.share):
             return False
         self._admitted += cost
         return True
 
-    def end_window(self, lag_s: float, length_s: float = WINDOW_S) -> None:
-        """Close a window, in all of which the event loop was at least ``lag_s`` late.
+    def end_window(self, *, overloaded: bool, draining: bool = False, length_s: float = WINDOW_S) -> None:
+        """Close a window. ``length_s``: how long it has been, for a busy process ends it late.
 
-        ``length_s``: how long it has been, for a late event loop ends it late.
+        ``draining``: what was admitted too much is being worked off already. To admit still less would leave the
+        process idle in the end.
         """
         asked = sum(self._asked.values())
-        if lag_s > LAG_TARGET_S:
-            # Less than was admitted, even if more was allowed: that much was too much.
-            admitted = self._admitted * WINDOW_S / length_s
-            before = admitted if self.capacity is None else min(self.capacity, admitted)
+        if overloaded and not (draining and self.capacity is not None):
+            before = self._admitted * WINDOW_S / length_s if self.capacity is None else self.capacity
             self.capacity = max(CAPACITY_MIN, before * _DECREASE)
             self._calm = 0
-        elif self.capacity is not None:
+        elif self.capacity is not None and not overloaded:
             self._calm = self._calm + 1 if asked < self.capacity else 0
             self.capacity = None if self._calm >= _CALM_WINDOWS else self.capacity * _INCREASE + 1
         self.share = float("inf") if self.capacity is None else fair_share(self._asked.values(), self.capacity)

@@ -54,7 +54,7 @@ RESPONSE_STALLED_S = 30.0
 PIPELINED_MAX = 8
 CLOSE_LINGER_S = 1.0
 """After a refusal, how long what still comes is read and dropped: closed at once, the refusal might never be seen."""
-REST_FIRST_S = 0.05
+REST_FIRST_S = 0.25
 REST_MAX_S = 0.5
 """How long nothing is read from a connection after a request of it was refused for want of room: the first time, and at
 the most."""
@@ -78,8 +78,10 @@ class Refusal(NamedTuple):
 class Gate(Protocol):
     """Decides by its head whether a request is served."""
 
-    def admit(self, path: bytes, peer: str, headers: Iterable[tuple[bytes, bytes]], body_bytes: int) -> Refusal | None:
-        """``None`` if it is."""
+    def admit(
+        self, path: bytes, peer: str, headers: Iterable[tuple[bytes, bytes]], body_bytes: int, in_progress: int
+    ) -> Refusal | None:
+        """``None`` if it is. ``in_progress``: requests that this process is serving."""
 
 
 class Phase(Enum):
@@ -238,7 +240,8 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle = self._cycle
         if self._gate is not None and (cycle is None or cycle.response_complete):
             body_bytes = self._declared_bytes()
-            refusal = self._gate.admit(self.url, self.client[0] if self.client else "", self.headers, body_bytes)
+            peer = self.client[0] if self.client else ""
+            refusal = self._gate.admit(self.url, peer, self.headers, body_bytes, len(self.tasks))
             if refusal is not None:
                 self._shed(refusal, body_bytes)
                 return

@@ -317,8 +317,11 @@ class Bouncer:
         self.open = False
         self.asked: list[tuple[bytes, int]] = []
 
-    def admit(self, path: bytes, peer: str, headers: Iterable[tuple[bytes, bytes]], body_bytes: int) -> Refusal | None:
+    def admit(
+        self, path: bytes, peer: str, headers: Iterable[tuple[bytes, bytes]], body_bytes: int, in_progress: int
+    ) -> Refusal | None:
         assert peer == "127.0.0.1"
+        assert in_progress >= 0
         assert (b"host", b"x") in headers
         self.asked.append((path, body_bytes))
         return None if self.open else Refusal(503, b"content-length: 4\r\nretry-after: 1\r\n", b"full")

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynein.api.fair_share import LAG_TARGET_S
 from dynein.observability.telemetry import Telemetry
-from dynein.server.load_gate import LoadGate, caller_address
+from dynein.server.load_gate import IN_PROGRESS_MIN, LATE_S, LoadGate, caller_address
 from dynein.settings import Settings
 
 PROXIES = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
@@ -47,7 +46,7 @@ def gate(**settings: object) -> LoadGate:
 
 async def test_each_caller_has_a_rate_of_its_own() -> None:
     limited = gate(caller_rate_per_s=10.0, caller_burst_s=2.0)
-    admitted = [limited.admit(b"/v1/jobs", "192.0.2.1", [], 0) for _ in range(100)]
+    admitted = [limited.admit(b"/v1/jobs", "192.0.2.1", [], 0, 1) for _ in range(100)]
     assert sum(refusal is None for refusal in admitted) == pytest.approx(20, abs=1)
     refusal = admitted[-1]
     assert refusal is not None
@@ -56,19 +55,19 @@ async def test_each_caller_has_a_rate_of_its_own() -> None:
     problem = json.loads(refusal.body)
     assert problem["code"] == "rate-limited"
     assert "caller_rate_per_s" in problem["detail"]
-    assert limited.admit(b"/v1/jobs", "192.0.2.2", [], 0) is None
+    assert limited.admit(b"/v1/jobs", "192.0.2.2", [], 0, 1) is None
 
 
 async def test_large_bodies_use_the_rate_up_sooner() -> None:
     limited = gate(caller_rate_per_s=10.0, caller_burst_s=2.0)
-    admitted = [limited.admit(b"/v1/jobs/batch", "192.0.2.1", [], 16 * 4096) for _ in range(100)]
+    admitted = [limited.admit(b"/v1/jobs/batch", "192.0.2.1", [], 16 * 4096, 1) for _ in range(100)]
     assert sum(refusal is None for refusal in admitted) <= 3
 
 
 async def test_probes_and_metrics_are_always_let_in() -> None:
     limited = gate(caller_rate_per_s=1.0, caller_burst_s=1.0)
     for path in (b"/healthz", b"/readyz", b"/metrics"):
-        assert all(limited.admit(path, "192.0.2.1", [], 0) is None for _ in range(100))
+        assert all(limited.admit(path, "192.0.2.1", [], 0, 1) is None for _ in range(100))
 
 
 class SteppedLoop(asyncio.SelectorEventLoop):
@@ -80,17 +79,21 @@ class SteppedLoop(asyncio.SelectorEventLoop):
         return self.now
 
 
-def refused(turns_s: Iterable[float]) -> dict[str, int]:
-    """How many requests of two callers are refused, if the event loop's turns take so long."""
+def refused(turns: Iterable[tuple[float, float]], in_progress: int = 2 * IN_PROGRESS_MIN) -> dict[str, int]:
+    """How many requests of two callers are refused. Each turn of the event loop: its length, and the CPU it takes."""
     loop = SteppedLoop()
+    used_s = 0.0
 
     async def serve() -> dict[str, int]:
-        busy = gate()
+        nonlocal used_s
+        busy = LoadGate(Settings(), Telemetry(), cpu_s=lambda: used_s)
         count = {"flood": 0, "modest": 0}
-        for length_s in turns_s:
-            for caller, requests in (("modest", 1), ("flood", 50)):
-                count[caller] += sum(busy.admit(b"/v1/jobs", caller, [], 0) is not None for _ in range(requests))
+        for turn, (length_s, cpu_s) in enumerate(turns):
+            for caller, requests in (("modest", turn % 4 == 0), ("flood", 50)):
+                for _ in range(requests):
+                    count[caller] += busy.admit(b"/v1/jobs", caller, [], 0, in_progress) is not None
             loop.now += length_s
+            used_s += cpu_s
             await asyncio.sleep(0)  # noqa: TID251 - a turn of the event loop
         return count
 
@@ -98,20 +101,37 @@ def refused(turns_s: Iterable[float]) -> dict[str, int]:
         return runner.run(serve())
 
 
-def test_while_the_event_loop_is_late_the_flood_is_refused_and_no_other() -> None:
-    count = refused([3 * LAG_TARGET_S] * 100)
+BUSY_TURN, IDLE_TURN = (0.01, 0.01), (0.01, 0.001)
+
+
+def test_of_a_busy_process_in_which_a_queue_stands_the_flood_is_refused_and_no_other() -> None:
+    count = refused([BUSY_TURN] * 2000)
     assert count["flood"] > 1000
     assert count["modest"] == 0
 
 
+def test_so_it_is_when_other_programs_take_the_core() -> None:
+    count = refused([(3 * LATE_S, 0.01)] * 200)
+    assert count["flood"] > 1000
+    assert count["modest"] == 0
+
+
+def test_requests_that_keep_a_process_busy_without_a_queue_are_no_overload() -> None:
+    assert refused([BUSY_TURN] * 2000, IN_PROGRESS_MIN) == {"flood": 0, "modest": 0}
+
+
+def test_requests_that_wait_for_aws_are_no_overload() -> None:
+    assert refused([IDLE_TURN] * 2000, 100 * IN_PROGRESS_MIN) == {"flood": 0, "modest": 0}
+
+
 def test_a_slow_turn_of_the_event_loop_now_and_then_is_no_overload() -> None:
-    assert refused(([LAG_TARGET_S / 10] * 50 + [20 * LAG_TARGET_S]) * 20) == {"flood": 0, "modest": 0}
+    assert refused(([IDLE_TURN] * 50 + [(20 * LATE_S, 0.01)]) * 20) == {"flood": 0, "modest": 0}
 
 
-async def test_the_loops_lag_is_not_sampled_for_ever() -> None:
+async def test_overload_is_not_watched_for_ever() -> None:
     quiet = gate()
-    quiet.admit(b"/v1/jobs", "a", [], 0)
-    assert quiet._lag.is_sampling
+    quiet.admit(b"/v1/jobs", "a", [], 0, 1)
+    assert quiet._overload.is_watching
     async with asyncio.timeout(60):
-        while quiet._lag.is_sampling:  # noqa: ASYNC110 - a real event loop
+        while quiet._overload.is_watching:  # noqa: ASYNC110 - a real event loop
             await asyncio.sleep(0.05)  # noqa: TID251
