@@ -49,7 +49,7 @@ no response to a direct send             503 that says it may have been sent. No
 no response from the inbound queue       the same message again, up to 3 times within ``call_timeout_s``; then 503 that
                                          says it may have been accepted. A repeat has the same token and create id
 a caller or destination above its rate   429 rate-limited with Retry-After, for what is above it
-the event loop late: too many requests   503 overloaded with Retry-After, by the head alone, to whoever sends most
+a queue stands, and no time is left      503 overloaded with Retry-After, by the head alone, to whoever sends most
 too many jobs or bytes at once           503 overloaded with Retry-After; nothing was accepted
 wall clock set back past 900 s ahead     503 for SQS_DELAYED jobs in that window: a shorter delay would be early
 too late to cancel or move               409 too-late: it will be delivered
