@@ -79,7 +79,7 @@ async def test_what_sqs_moved_there_itself_reads_as_an_inbound_message() -> None
 @given(st.text(max_size=3000))
 def test_whatever_the_reason_sqs_takes_it_and_it_stays_within_the_overhead(reason: str) -> None:
     async def scenario() -> None:
-        s = Setting()
+        s = Setting(message_bytes_max=len(RECORD) + OVERHEAD_BYTES)
         await s.dead_letters.add_job(RECORD, "T" * 52, 281_474_976_710_655, reason)
         (message,) = s.queues.peek("dead")
         assert 1 <= len(message.attributes[REASON_ATTRIBUTE].value) <= REASON_CHARS_MAX
