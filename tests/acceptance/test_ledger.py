@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dynein.aws.dynamodb.roster import DynamoRoster
 from dynein.aws.dynamodb.table import DynamoTable
 from dynein.aws.dynamodb.triggers import DynamoTriggerStore
 from dynein.core.job_token import parse
@@ -153,11 +154,18 @@ async def test_it_balances_and_then_misses_what_is_lost(tmp_path: Path) -> None:
             job = {"queue": "kept", "body": "b", "cancellable": True, "delay": AHEAD_S}
             lost, other = await client.submit([job] * 2)
             await client.stored([lost, other])
-            store = DynamoTriggerStore(DynamoTable(dynamodb, "dynein", command_context()), WIDTH_MS)
+            table = DynamoTable(dynamodb, "dynein", command_context())
+            store = DynamoTriggerStore(table, WIDTH_MS)
             assert await store.remove([parse(lost).key]) == []
             one_short = {"gap_jobs": 1, "surplus_jobs": 0, "accepted": EXPECTED.accepted + 9, "ingester": 0}
             await wait_for(running, dispatcher, one_short)
-            # And one process without a word: what was missing before, it cannot have sent.
+            # And one process without a word: what was missing well before its last heartbeat, it cannot have sent.
+            roster, heard_after_ms = DynamoRoster(table), parse(lost).key.due_at_ms + 8_000
+
+            async def heard() -> bool:
+                return min((await roster.last_seen("ingester")).values()) > heard_after_ms
+
+            await until(heard, "the ingester has a later heartbeat")
             ingester.signal(signal.SIGKILL)
             await wait_for(running, dispatcher, {**one_short, "uncertain_jobs": 0, "ingester": 1})
             report = await running.run("ledger")
