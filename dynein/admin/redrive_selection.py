@@ -9,7 +9,7 @@ from typing import NamedTuple
 from dynein.core.delivered_message import outgoing_message
 from dynein.core.inbound_message import unpack
 from dynein.core.job import decode_job
-from dynein.core.queue_address import name_of
+from dynein.core.queue_address import is_fifo, name_of
 from dynein.core.queues import OutgoingMessage, Received, message_bytes
 from dynein.core.seal import Seal
 from dynein.core.trigger_store import MARKER_TTL_S
@@ -67,7 +67,7 @@ def outgoing(
     job = decode_job(dead_letter.body)
     if name_of(job.queue) in own_queues:
         raise ValueError("the job is for one of Dynein's own queues")
-    fifo = job.queue.endswith(".fifo")
+    fifo = is_fifo(job.queue)
     return job.queue, outgoing_message(job, dead_letter.token, dead_letter.due_at_ms + job.lead_ms, fifo=fifo)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from dynein.api.policy import delay_s
 from dynein.api.send_result import SendResult, results_of
+from dynein.core.queue_address import is_fifo
 from dynein.core.queues import DELAY_MAX_S, ENTRIES_MAX, OutgoingMessage, Queues
 from dynein.delivery.destinations import Destinations
 from dynein.delivery.lane_pool import LanePool
@@ -68,7 +69,7 @@ class _DirectLane:
             weigh=lambda job: job.message_bytes,
             waiting_max=settings.submit_waiting_max,
             # One at a time keeps a FIFO queue's order.
-            in_flight_max=1 if url.endswith(".fifo") else settings.submit_in_flight_max,
+            in_flight_max=1 if is_fifo(url) else settings.submit_in_flight_max,
         )
 
     @property

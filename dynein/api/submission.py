@@ -32,7 +32,7 @@ from dynein.api.stored_jobs import StoredJobs
 from dynein.core.job_token import JobRef, TokenKind, TokenSigner
 from dynein.core.keys import FifoGroup
 from dynein.core.ports import Deployment, Ports
-from dynein.core.queue_address import name_of
+from dynein.core.queue_address import is_fifo, name_of
 from dynein.core.queues import Destination
 from dynein.delivery.destinations import Destinations
 from dynein.errors import DyneinError, RateLimited, Unavailable, as_result
@@ -170,7 +170,7 @@ class Submissions:
 
 def _group(request: JobRequest | PrepareRequest) -> FifoGroup | None:
     """Whose order the job is to be in."""
-    if request.queue is None or request.message_group_id is None or not request.queue.endswith(".fifo"):
+    if request.queue is None or request.message_group_id is None or not is_fifo(request.queue):
         return None
     return FifoGroup(name_of(request.queue), request.message_group_id)
 

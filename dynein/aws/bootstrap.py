@@ -17,6 +17,7 @@ from dynein.aws.clients import Clients
 from dynein.aws.dynamodb.layout import bootstrap_table
 from dynein.aws.errors import error_code, queue_error
 from dynein.aws.ports import aws_table
+from dynein.core.queue_address import is_fifo
 from dynein.core.queues import MESSAGE_BYTES_MAX
 from dynein.errors import FatalError, UnknownQueue
 from dynein.runtime.context import Context
@@ -53,7 +54,7 @@ async def bootstrap(aws: Clients, settings: Settings, context: Context) -> list[
     Raises `FatalError` when something exists but cannot be what Dynein needs, or AWS refuses it; `Retryable` when AWS
     does not respond. What was done until then stays done, and is verified next time.
     """
-    if settings.inbound_queue.endswith(".fifo") or settings.dead_letter_queue.endswith(".fifo"):
+    if is_fifo(settings.inbound_queue) or is_fifo(settings.dead_letter_queue):
         raise FatalError(
             "inbound_queue and dead_letter_queue must be standard queues: FIFO queues cannot carry the rate"
         )

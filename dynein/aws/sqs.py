@@ -20,7 +20,7 @@ from dynein.aws.error_codes import FORBIDDEN_CODES
 from dynein.aws.errors import content_failure, entry_failure, error_code, queue_error
 from dynein.aws.turns import Turns
 from dynein.core.job import Attribute
-from dynein.core.queue_address import QueueAddresses, is_url
+from dynein.core.queue_address import QueueAddresses, is_fifo, is_url
 from dynein.core.queues import ENTRIES_MAX, Depth, Destination, OutgoingMessage, Received, SendFailure, call_failure
 from dynein.errors import AccessDenied, DyneinError, Remedy, UnknownQueue
 from dynein.observability.events.delivery import ATTRIBUTES_DENIED
@@ -69,7 +69,7 @@ class SqsQueues:
                 raise
             # It exists, and may take messages all the same.
             ATTRIBUTES_DENIED.log(error, queue=queue)
-            return Destination(found["QueueUrl"], _is_fifo(queue))
+            return Destination(found["QueueUrl"], is_fifo(queue))
 
     async def _described(self, url: str) -> Destination:
         asked = partial(self._client.get_queue_attributes, QueueUrl=url, AttributeNames=["All"])
@@ -77,7 +77,7 @@ class SqsQueues:
         found = {str(name): value for name, value in (response.get("Attributes") or {}).items()}
         return Destination(
             url,
-            _is_fifo(url),
+            is_fifo(url),
             delay_s=_number(found, "DelaySeconds") or 0,
             message_bytes_max=_number(found, "MaximumMessageSize"),
             retention_s=_number(found, "MessageRetentionPeriod"),
@@ -88,7 +88,7 @@ class SqsQueues:
         assert 1 <= len(messages) <= ENTRIES_MAX, len(messages)
         entries: list[dict[str, Any]] = []
         unsendable: dict[int, SendFailure] = {}
-        fifo = _is_fifo(url)
+        fifo = is_fifo(url)
         for i, message in enumerate(messages):
             try:
                 entries.append(_entry(_IDS[i], message, fifo=fifo))
@@ -213,10 +213,6 @@ class SqsQueues:
 def _forbidden_by_policy(error: AccessDenied) -> bool:
     """Do the credentials work, and only this call is not permitted?"""
     return error.__cause__ is not None and error_code(error.__cause__) in FORBIDDEN_CODES
-
-
-def _is_fifo(queue: str) -> bool:
-    return queue.endswith(".fifo")
 
 
 def _number(attributes: Mapping[str, str], name: str) -> int | None:

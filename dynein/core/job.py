@@ -22,6 +22,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from dynein.core.queue_address import is_fifo
+
 AttributeType = Literal["String", "Number", "Binary"]
 
 
@@ -112,7 +114,7 @@ def encode_job(job: Job) -> bytes:
 def is_for_fifo_queue(record: bytes) -> bool:
     """Whether a record's job goes to a FIFO queue, without decoding all of it; ``False`` for one that is no record."""
     try:
-        return _QUEUE_DECODER.decode(record.partition(b"\n")[0]).queue.endswith(".fifo")
+        return is_fifo(_QUEUE_DECODER.decode(record.partition(b"\n")[0]).queue)
     except (msgspec.MsgspecError, RecursionError):
         return False
 

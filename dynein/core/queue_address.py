@@ -41,6 +41,11 @@ def name_of(queue: str) -> str:
     return queue.rsplit("/", 1)[-1]
 
 
+def is_fifo(queue: str) -> bool:
+    """Whether a queue that is given by name or URL is a FIFO queue: those, and no others, end in ``.fifo``."""
+    return queue.endswith(".fifo")
+
+
 class QueueAddresses:
     """What an SQS client at ``endpoint_url`` in ``region`` can be asked for."""
 

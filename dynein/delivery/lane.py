@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dynein.core.due_job import DueJob, Outcome
 from dynein.core.keys import TriggerKey
-from dynein.core.queue_address import name_of
+from dynein.core.queue_address import is_fifo, name_of
 from dynein.core.queues import ENTRIES_MAX, Destination, Queues, SendFailure, call_failure
 from dynein.delivery.dead_letter_queue import DeadLetterQueue
 from dynein.delivery.delivery_record import DeliveryRecord
@@ -57,7 +57,7 @@ class Lane:
         self._failure: SendFailure | None = None
         """The last that was not about one job's content."""
         self._record = DeliveryRecord(shared.role, queue, shared.context, shared.tracing)
-        fifo = queue.endswith(".fifo")
+        fifo = is_fifo(queue)
         self._batcher: GroupCommit[DueJob, Outcome] = GroupCommit(
             self._deliver,
             entries_max=ENTRIES_MAX,

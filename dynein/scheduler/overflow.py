@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dynein.core.job import Job
+from dynein.core.queue_address import is_fifo
 from dynein.delivery.delivery import Delivery
 from dynein.runtime.clock import Clock
 from dynein.scheduler.memory_budget import LaneShares
@@ -156,7 +157,7 @@ class Overflow:
 def _place_of(entry: BufferedTrigger, queue: str, parked: Sequence[_Parked]) -> int:
     """At the end; on a FIFO queue before those that are due later."""
     place = len(parked)
-    if queue.endswith(".fifo"):
+    if is_fifo(queue):
         while place > 0 and parked[place - 1].entry.trigger.key > entry.trigger.key:
             place -= 1
     return place

@@ -11,6 +11,7 @@ from functools import partial
 
 from dynein.core.due_job import DueJob, Outcome
 from dynein.core.job import Job
+from dynein.core.queue_address import is_fifo
 from dynein.delivery.delivery import Delivery
 from dynein.delivery.due_timer import DueTimer
 from dynein.errors import Overloaded
@@ -100,7 +101,7 @@ class Sender:
 
     def _is_behind(self, entry: BufferedTrigger, now_ms: int) -> bool:
         """Is it for a FIFO queue, while others that may be due before it still wait for the timer (after a pause)?"""
-        return entry.job is not None and entry.job.queue.endswith(".fifo") and self._timer.is_due(now_ms)
+        return entry.job is not None and is_fifo(entry.job.queue) and self._timer.is_due(now_ms)
 
     def _submit(self, entry: BufferedTrigger) -> None:
         job, buffer = entry.job, entry.buffer
