@@ -17,7 +17,7 @@ The audit scans the table (read units for all of it) and is the only thing that 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from dynein.core.inbound_message import Entry, pack
@@ -132,13 +132,17 @@ def requeue_by(queues: Queues, destinations: Destinations, inbound_queue: str, s
     """A `Requeue` that goes through the inbound queue."""
 
     async def requeue(trigger: Trigger) -> None:
-        body = pack([Entry(trigger.token, "", trigger.record)], seal)
         destination = await destinations.resolve(inbound_queue)
-        (failure,) = await queues.send(destination.url, [OutgoingMessage(body, {})])
-        if failure is not None:
-            raise Unavailable(f"the inbound queue refused a message: {failure.code} {failure.message}")
+        await send_inbound(queues, destination.url, [Entry(trigger.token, "", trigger.record)], seal)
 
     return requeue
+
+
+async def send_inbound(queues: Queues, url: str, entries: Sequence[Entry], seal: Seal) -> None:
+    """Send one inbound message. Raises `Unavailable`, or what `Queues.send` does, unless it is acknowledged."""
+    (failure,) = await queues.send(url, [OutgoingMessage(pack(entries, seal), {})])
+    if failure is not None:
+        raise Unavailable(f"the inbound queue refused a message: {failure.code} {failure.message}")
 
 
 async def _pages(store: TriggerStore, bucket: int, shard: int) -> AsyncIterator[Page]:
@@ -159,14 +163,22 @@ def _findings(
     for trigger in page.triggers:
         if trigger.key in cancelled:
             continue
-        key = trigger.key
-        if record is None or bucket < record.retired_before:
-            found.append((Finding(STRANDED, bucket, key.shard, key.due_at_ms, trigger.token), trigger))
-        elif key.due_at_ms < overdue_before_ms:
-            found.append((Finding(OVERDUE, bucket, key.shard, key.due_at_ms, trigger.token), trigger))
-    found += [(_undecodable(bucket, key), None) for key in page.undecodable]
+        finding = finding_of(trigger, bucket, record, overdue_before_ms)
+        found += [(finding, trigger)] if finding is not None else []
+    found += [(undecodable(bucket, key), None) for key in page.undecodable]
     return found
 
 
-def _undecodable(bucket: int, key: TriggerKey) -> Finding:
+def finding_of(trigger: Trigger, bucket: int, record: ShardRecord | None, overdue_before_ms: int) -> Finding | None:
+    """What is wrong with a trigger that has no tombstone, if anything. ``record``: its shard's, if that has one."""
+    key = trigger.key
+    if record is None or bucket < record.retired_before:
+        return Finding(STRANDED, bucket, key.shard, key.due_at_ms, trigger.token)
+    if key.due_at_ms < overdue_before_ms:
+        return Finding(OVERDUE, bucket, key.shard, key.due_at_ms, trigger.token)
+    return None
+
+
+def undecodable(bucket: int, key: TriggerKey) -> Finding:
+    """There is a record at ``key`` that is no trigger."""
     return Finding(UNDECODABLE, bucket, key.shard, key.due_at_ms, token="")

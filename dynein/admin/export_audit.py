@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from dynein.admin.audit import FINDINGS_MAX, OVERDUE, STRANDED, UNDECODABLE, Finding, Report
+from dynein.admin.audit import FINDINGS_MAX, OVERDUE, STRANDED, UNDECODABLE, Finding, Report, finding_of, undecodable
 from dynein.core.job import decode_job
 from dynein.core.keys import TriggerKey
 from dynein.core.queue_address import name_of
@@ -82,15 +82,11 @@ def audit_export(records: Records, at_ms: int, *, overdue_s: float) -> ExportRep
 
 def _finding(record: StoredRecord, marks: Marks, overdue_before_ms: int) -> Finding | None:
     if isinstance(record, Undecodable):
-        return Finding(UNDECODABLE, record.bucket, record.key.shard, record.key.due_at_ms, "")
+        return undecodable(record.bucket, record.key)
     if not isinstance(record, StoredTrigger) or record.trigger.key in marks.tombstones:
         return None
-    key, shard = record.trigger.key, marks.shards.get(record.trigger.key.shard)
-    if shard is None or record.bucket < shard.retired_before:
-        return Finding(STRANDED, record.bucket, key.shard, key.due_at_ms, record.trigger.token)
-    if key.due_at_ms < overdue_before_ms:
-        return Finding(OVERDUE, record.bucket, key.shard, key.due_at_ms, record.trigger.token)
-    return None
+    shard = marks.shards.get(record.trigger.key.shard)
+    return finding_of(record.trigger, record.bucket, shard, overdue_before_ms)
 
 
 def day_of(due_at_ms: int) -> str:

@@ -165,23 +165,21 @@ class _Redrive:
             self._held[message.message_id] = message.receipt
             dead_letter = read_dead_letter(message)
             try:
-                queue, to_send = outgoing(
-                    dead_letter, self._settings.inbound_queue, self._seal, self._settings.own_queues
-                )
+                to_send = outgoing(dead_letter, self._settings.inbound_queue, self._seal, self._settings.own_queues)
             except (DyneinError, ValueError) as error:
                 if self._selection.selects(dead_letter, None):
                     self._failed[_reason(error)] += 1
                 else:
                     self._skipped += 1
                 continue
-            if not self._selection.selects(dead_letter, queue):
+            if not self._selection.selects(dead_letter, to_send.queue):
                 self._skipped += 1
             elif dead_letter.due_at_ms is not None and dead_letter.due_at_ms > self._clock.now_ms():
                 self._failed[NOT_DUE] += 1
-            elif may_be_forgotten(dead_letter, self._seal, self._clock.now_ms()):
+            elif may_be_forgotten(to_send, self._clock.now_ms()):
                 self._failed[TOO_OLD] += 1
             else:
-                redrivable.append(Redrivable(message, queue, to_send))
+                redrivable.append(Redrivable(message, to_send.queue, to_send.message))
         for batch in batches(redrivable, self._settings.message_bytes_max):
             await self._send(url, batch)
 

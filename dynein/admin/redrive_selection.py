@@ -44,19 +44,27 @@ class Redrivable(NamedTuple):
     message: OutgoingMessage
 
 
-def outgoing(
-    dead_letter: DeadLetter, inbound_queue: str, seal: Seal, own_queues: Container[str]
-) -> tuple[str, OutgoingMessage]:
-    """The queue that a dead letter goes to, and the message.
+class Outgoing(NamedTuple):
+    """Where a dead letter goes, and what is sent there."""
+
+    queue: str
+    message: OutgoingMessage
+    earliest_ms: int | None = None
+    """Of an inbound message: when the first of its jobs is due."""
+
+
+def outgoing(dead_letter: DeadLetter, inbound_queue: str, seal: Seal, own_queues: Container[str]) -> Outgoing:
+    """What to send for a dead letter.
 
     Raises `ValueError` when this deployment did not sign it, when it cannot be read, or when it is a job for one of
     ``own_queues``.
     """
     if dead_letter.kind != KIND_JOB:
-        # One that the ingester cannot read would only come back.
-        for entry in unpack(dead_letter.body, seal).unreadable:
+        arrivals, unreadable = unpack(dead_letter.body, seal)
+        for entry in unreadable:  # the ingester could not read it either, and it would only come back
             raise ValueError(entry.reason)
-        return inbound_queue, OutgoingMessage(dead_letter.body, {})
+        earliest_ms = min((arrival.key.due_at_ms for arrival in arrivals), default=None)
+        return Outgoing(inbound_queue, OutgoingMessage(dead_letter.body, {}), earliest_ms)
     if dead_letter.token is None or dead_letter.due_at_ms is None:
         raise ValueError("the dead letter has no token or no due time")
     if not dead_letter.is_ours(seal):
@@ -67,19 +75,17 @@ def outgoing(
     job = decode_job(dead_letter.body)
     if name_of(job.queue) in own_queues:
         raise ValueError("the job is for one of Dynein's own queues")
-    fifo = is_fifo(job.queue)
-    return job.queue, outgoing_message(job, dead_letter.token, dead_letter.due_at_ms + job.lead_ms, fifo=fifo)
+    wanted_at_ms = dead_letter.due_at_ms + job.lead_ms
+    return Outgoing(job.queue, outgoing_message(job, dead_letter.token, wanted_at_ms, fifo=is_fifo(job.queue)))
 
 
-def may_be_forgotten(dead_letter: DeadLetter, seal: Seal, now_ms: int) -> bool:
+def may_be_forgotten(to_send: Outgoing, now_ms: int) -> bool:
     """Could the tombstone or the claim of one of its jobs have been deleted, or be before it is ingested?
 
     Only of an inbound message, which goes back to an ingester. A dead-lettered job could not be cancelled any more.
     """
-    if dead_letter.kind == KIND_JOB:
-        return False
     due_min_ms = now_ms - (MARKER_TTL_S - INGEST_WITHIN_S) * 1000
-    return any(arrival.key.due_at_ms < due_min_ms for arrival in unpack(dead_letter.body, seal).arrivals)
+    return to_send.earliest_ms is not None and to_send.earliest_ms < due_min_ms
 
 
 def batches(dead_letters: Sequence[Redrivable], message_bytes_max: int) -> Iterator[list[Redrivable]]:

@@ -12,18 +12,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import msgspec
-
+from dynein.admin.audit import send_inbound
 from dynein.admin.export_audit import Marks, queue_of
-from dynein.core.inbound_message import Entry, pack
+from dynein.core.inbound_message import Entry
 from dynein.core.job_token import TokenSigner
 from dynein.core.queue_address import name_of
-from dynein.core.queues import OutgoingMessage, Queues
+from dynein.core.queues import Queues
 from dynein.core.seal import Seal
 from dynein.core.stored_record import StoredRecord, StoredTrigger
 from dynein.core.trigger import Trigger
 from dynein.core.trigger_store import TriggerStore
-from dynein.errors import InvalidToken, Unavailable
+from dynein.errors import InvalidToken
 
 SENT, THERE, STOPPED = "restored", "in the table already", "cancelled or moved since"
 NOT_OURS, NO_SHARD = "not signed by this deployment", "of a shard that the table does not have"
@@ -133,21 +132,17 @@ def _batches(records: Iterable[StoredRecord], marks: Marks, chosen: Chosen, jobs
         yield batch
 
 
-def send_by(
-    queues: Queues, inbound_url: str, seal: Seal, bytes_max: int
-) -> Callable[[Sequence[Trigger]], Awaitable[None]]:
+def send_by(queues: Queues, inbound_url: str, seal: Seal, bytes_max: int) -> Send:
     """Sends through the inbound queue, in messages of up to ``bytes_max`` bytes."""
 
     async def send(triggers: Sequence[Trigger]) -> None:
-        entries = [Entry(trigger.token, "", msgspec.Raw(trigger.record)) for trigger in triggers]
+        entries = [Entry(trigger.token, "", trigger.record) for trigger in triggers]
         while entries:
             some, size = [entries[0]], entries[0].size
             while len(some) < len(entries) and size + entries[len(some)].size <= bytes_max:
                 size += entries[len(some)].size
                 some.append(entries[len(some)])
-            (failure,) = await queues.send(inbound_url, [OutgoingMessage(pack(some, seal), {})])
-            if failure is not None:
-                raise Unavailable(f"the inbound queue refused a message: {failure.code} {failure.message}")
+            await send_inbound(queues, inbound_url, some, seal)
             entries = entries[len(some) :]
 
     return send
