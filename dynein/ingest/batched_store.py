@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from dynein.core.inbound_message import Arrival
 from dynein.core.keys import TriggerKey, bucket_of
@@ -17,6 +18,9 @@ from dynein.settings import Settings
 
 CALLS_IN_FLIGHT_MAX = 8
 """Batch calls of one kind under way; also single-item calls, together."""
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
 class _Lookup:
@@ -38,36 +42,29 @@ class BatchedStore:
     """
 
     def __init__(self, store: TriggerStore, layout: Layout, retry: Retry, settings: Settings) -> None:
-        waiting_max = jobs_max(settings)
         self._store = store
         self._bucket_width_ms = layout.bucket_width_ms
+        self._waiting_max = jobs_max(settings)
         self._retry = retry
         self._singles = asyncio.Semaphore(CALLS_IN_FLIGHT_MAX)
-        self._adds: PartitionedCommit[Trigger] = PartitionedCommit(
-            "store triggers",
-            self._add,
-            partition_of=lambda trigger: self._partition_of(trigger.key),
-            retry=retry,
-            entries_max=ADD_MAX,
-            waiting_max=waiting_max,
-            in_flight_max=CALLS_IN_FLIGHT_MAX,
-        )
-        self._removals: PartitionedCommit[TriggerKey] = PartitionedCommit(
-            "remove triggers",
-            self._remove,
-            partition_of=self._partition_of,
-            retry=retry,
-            entries_max=REMOVE_MAX,
-            waiting_max=waiting_max,
-            in_flight_max=CALLS_IN_FLIGHT_MAX,
-        )
-        self._lookups: PartitionedCommit[_Lookup] = PartitionedCommit(
-            "look up tombstones",
-            self._look_up,
-            partition_of=lambda lookup: self._partition_of(lookup.key),
-            retry=retry,
-            entries_max=LOOKUP_MAX,
-            waiting_max=waiting_max,
+        self._adds = self._commit("store triggers", self._add, ADD_MAX, lambda trigger: trigger.key)
+        self._removals = self._commit("remove triggers", self._remove, REMOVE_MAX, lambda key: key)
+        self._lookups = self._commit("look up tombstones", self._look_up, LOOKUP_MAX, lambda lookup: lookup.key)
+
+    def _commit(
+        self,
+        what: str,
+        call: Callable[[list[ItemT]], Awaitable[list[bool]]],
+        entries_max: int,
+        key_of: Callable[[ItemT], TriggerKey],
+    ) -> PartitionedCommit[ItemT]:
+        return PartitionedCommit(
+            what,
+            call,
+            partition_of=lambda item: self._partition_of(key_of(item)),
+            retry=self._retry,
+            entries_max=entries_max,
+            waiting_max=self._waiting_max,
             in_flight_max=CALLS_IN_FLIGHT_MAX,
         )
 
@@ -87,21 +84,18 @@ class BatchedStore:
 
     async def find(self, key: TriggerKey) -> Found:
         """What is stored at ``key``."""
-
-        async def find() -> Found:
-            async with self._singles:
-                return await self._store.find(key)
-
-        return await self._retry.call("find a trigger", find)
+        return await self._single("find a trigger", lambda: self._store.find(key))
 
     async def claim(self, arrival: Arrival) -> bool:
         """See `TriggerStore.claim`."""
+        return await self._single("claim a prepared job", lambda: self._store.claim(arrival))
 
-        async def claim() -> bool:
+    async def _single(self, what: str, call: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        async def once() -> ResultT:
             async with self._singles:
-                return await self._store.claim(arrival)
+                return await call()
 
-        return await self._retry.call("claim a prepared job", claim)
+        return await self._retry.call(what, once)
 
     async def _add(self, triggers: list[Trigger]) -> list[bool]:
         # DynamoDB refuses a batch that names a key twice, and two messages may bring the same job.

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from dynein.errors import Overloaded
 
+QueuedT = TypeVar("QueuedT")
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -23,6 +24,16 @@ class _Submission(NamedTuple, Generic[ItemT, ResultT]):
     item: ItemT
     weight: int
     future: asyncio.Future[ResultT]
+
+
+def place_before(queue: Sequence[QueuedT], comes_later: Callable[[QueuedT], bool]) -> int:
+    """Where to insert into an ordered queue: before those at its end that come later. Looked for from the end, where
+    nearly all belong.
+    """
+    place = len(queue)
+    while place > 0 and comes_later(queue[place - 1]):
+        place -= 1
+    return place
 
 
 class Batch(list[ItemT], Generic[ItemT, ResultT]):
@@ -126,12 +137,11 @@ class GroupCommit(Generic[ItemT, ResultT]):
 
     def _place_of(self, item: ItemT) -> int:
         """Where in the queue: at its end, or before those that come later by ``order``."""
-        place = len(self._waiting)
-        if self._order is not None:
-            mine = self._order(item)
-            while place > 0 and self._order(self._waiting[place - 1].item) > mine:
-                place -= 1
-        return place
+        order = self._order
+        if order is None:
+            return len(self._waiting)
+        mine = order(item)
+        return place_before(self._waiting, lambda waiting: order(waiting.item) > mine)
 
     def _room_to_fly(self) -> bool:
         if not self._waiting or len(self._flights) >= self._in_flight_max:

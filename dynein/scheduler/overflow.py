@@ -16,6 +16,7 @@ from dynein.core.job import Job
 from dynein.core.queue_address import is_fifo
 from dynein.delivery.delivery import Delivery
 from dynein.runtime.clock import Clock
+from dynein.runtime.group_commit import place_before
 from dynein.scheduler.memory_budget import LaneShares
 from dynein.scheduler.shard_buffer import BufferedTrigger, ShardBuffer, Stage
 
@@ -156,8 +157,7 @@ class Overflow:
 
 def _place_of(entry: BufferedTrigger, queue: str, parked: Sequence[_Parked]) -> int:
     """At the end; on a FIFO queue before those that are due later."""
-    place = len(parked)
-    if is_fifo(queue):
-        while place > 0 and parked[place - 1].entry.trigger.key > entry.trigger.key:
-            place -= 1
-    return place
+    if not is_fifo(queue):
+        return len(parked)
+    key = entry.trigger.key
+    return place_before(parked, lambda waiting: waiting.entry.trigger.key > key)
