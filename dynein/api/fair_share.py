@@ -62,11 +62,11 @@ class FairShare:
         process idle in the end.
         """
         asked = sum(self._asked.values())
-        if overloaded and not (draining and self.capacity is not None):
+        if overloaded and (self.capacity is None or not draining):
             before = self._admitted * WINDOW_S / length_s if self.capacity is None else self.capacity
             self.capacity = max(CAPACITY_MIN, before * _DECREASE)
             self._calm = 0
-        elif self.capacity is not None and not overloaded:
+        elif not overloaded and self.capacity is not None:
             self._calm = self._calm + 1 if asked < self.capacity else 0
             self.capacity = None if self._calm >= _CALM_WINDOWS else self.capacity * _INCREASE + 1
         self.share = float("inf") if self.capacity is None else fair_share(self._asked.values(), self.capacity)

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from starlette.types import Scope
 
 from dynein.api.problems import Misdirected
+from dynein.core.loopback import is_address, is_loopback_name
 from dynein.settings import ANY_HOST, Settings
 
 _CACHED_MAX = 1_000
@@ -27,7 +28,7 @@ class AllowedHosts:
 
     def __init__(self, listening_on: str, names: Iterable[str] = ()) -> None:
         self._names = frozenset(_canonical(name) for name in names)
-        self._only_loopback = is_loopback(listening_on)
+        self._only_loopback = is_loopback_only(listening_on)
         self._any = ANY_HOST in self._names or not (self._only_loopback or self._names)
         self._checked: dict[bytes, bool] = {}
 
@@ -53,16 +54,14 @@ class AllowedHosts:
         return allowed
 
     def _decide(self, name: str) -> bool:
-        if name in self._names or is_loopback(name):
+        if name in self._names or is_loopback_only(name):
             return True
-        return not self._only_loopback and _is_address(name)
+        return not self._only_loopback and is_address(name)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address always means the own machine (RFC 6761, 6.3, for names)."""
-    if _is_address(host):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost" or host.endswith(".localhost")
+def is_loopback_only(host: str) -> bool:
+    """Whether a server that listens on it can be reached from this machine only: not so on ``0.0.0.0``."""
+    return ipaddress.ip_address(host).is_loopback if is_address(host) else is_loopback_name(host)
 
 
 def _canonical(name: str) -> str:
@@ -73,11 +72,3 @@ def _without_port(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0]
     return host.partition(":")[0]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

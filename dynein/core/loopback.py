@@ -5,6 +5,20 @@ from __future__ import annotations
 import ipaddress
 
 
+def is_address(host: str) -> bool:
+    """Is it an IP address, rather than a name?"""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback_name(name: str) -> bool:
+    """Does a name, in lower case, mean this machine whatever a name server says (RFC 6761, 6.3)?"""
+    return name == "localhost" or name.endswith(".localhost")
+
+
 def is_loopback(host: str | None) -> bool:
     """Is ``host`` (a name or an address, IPv6 without brackets) this machine whatever a name server says?
 
@@ -14,7 +28,7 @@ def is_loopback(host: str | None) -> bool:
     if not host:
         return False
     name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
+    if is_loopback_name(name):
         return True
     try:
         address = ipaddress.ip_address(name.partition("%")[0])

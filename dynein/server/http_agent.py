@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from fastapi import FastAPI
@@ -99,7 +99,9 @@ class WithoutApi:
 
 
 @contextlib.asynccontextmanager
-async def serving_ops(app: FastAPI, listener: socket.socket | None, clock: Clock) -> AsyncIterator[None]:
+async def serving_ops(
+    make_app: Callable[[], FastAPI], listener: socket.socket | None, clock: Clock
+) -> AsyncIterator[None]:
     """Serve probes and metrics on ``listener``, if there is one, until this is left, after the process has drained.
 
     Connections there have a bound of their own, and no request is refused for what the API's callers do.
@@ -107,7 +109,7 @@ async def serving_ops(app: FastAPI, listener: socket.socket | None, clock: Clock
     if listener is None:
         yield
         return
-    config = http_config(app, close_within_s=_OPS_CLOSE_WITHIN_S)
+    config = http_config(make_app(), close_within_s=_OPS_CLOSE_WITHIN_S)
     server = Server(config, listener, connections_max=OPS_CONNECTIONS_MAX)
     serving = asyncio.ensure_future(server.serve(sockets=[]))
     try:

@@ -75,6 +75,13 @@ class Refusal(NamedTuple):
     body: bytes
 
 
+def problem_refusal(code: str, detail: str) -> Refusal:
+    """A problem document, with the headers that describe it."""
+    problem = make(code, detail, msgspec.UNSET)
+    body = msgspec.json.encode(problem)
+    return Refusal(problem.status, f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\n".encode(), body)
+
+
 class Gate(Protocol):
     """Decides by its head whether a request is served."""
 
@@ -396,16 +403,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self.loop.call_later(CLOSE_LINGER_S, self.transport.close)
 
     def _write_problem(self, code: str, detail: str) -> None:
-        problem = make(code, detail, msgspec.UNSET)
-        body = msgspec.json.encode(problem)
-        head = (
-            f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\n"
+        status, head, body = problem_refusal(code, detail)
+        more = (
             f"x-request-id: {os.urandom(8).hex()}\r\nconnection: close\r\n"
             "cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
         )
-        if problem.status == 503:  # noqa: PLR2004 - HTTP's number
-            head += "retry-after: 1\r\n"
-        self.transport.write(STATUS_LINE[problem.status] + head.encode() + b"\r\n" + body)
+        if status == 503:  # noqa: PLR2004 - HTTP's number
+            more += "retry-after: 1\r\n"
+        self.transport.write(STATUS_LINE[status] + head + more.encode() + b"\r\n" + body)
         if self.transport.can_write_eof():
             with contextlib.suppress(OSError):  # the client has gone
                 self.transport.write_eof()

@@ -13,14 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
-import msgspec
-
 from dynein.api.fair_share import WINDOW_S, FairShare
-from dynein.api.problems import PROBLEM_JSON, make
+from dynein.core.loopback import is_address
 from dynein.observability.events.api import REQUESTS_SHED
 from dynein.observability.telemetry import Telemetry
 from dynein.runtime.rate_limits import RateLimits
-from dynein.server.http_protocol import Refusal
+from dynein.server.http_protocol import Refusal, problem_refusal
 from dynein.settings import Settings
 
 COST_BYTES = 4_096
@@ -50,7 +48,7 @@ class LoadGate:
         self._trusted = tuple(map(ipaddress.ip_network, settings.trusted_proxy_networks))
         self._rates = RateLimits(settings.caller_rate_per_s, settings.caller_burst_s)
         self._shares = FairShare()
-        self._overload = Overload(self._end_window, cpu_s)
+        self._overload = Overload(self._shares, cpu_s)
         self._shed_overload = telemetry.shed.labels("overload")
         self._shed_caller = telemetry.shed.labels("caller")
         self._overloaded = _refusal("overloaded", "More is asked of this process than it can do; not accepted.", 1)
@@ -79,12 +77,9 @@ class LoadGate:
             return self._overloaded
         return None
 
-    def _end_window(self, overloaded: bool, draining: bool, length_s: float) -> None:  # noqa: FBT001 - a callback
-        self._shares.end_window(overloaded=overloaded, draining=draining, length_s=length_s)
-
 
 class Overload:
-    """Is there more to do than can be done? ``end_window`` is told about every `WINDOW_S`.
+    """Is there more to do than can be done? ``shares`` is told about every `WINDOW_S`.
 
     A process is overloaded if its event loop has no time left and, all the same, more requests are under way all the
     time than keep it busy: a queue that stands (CoDel: Nichols and Jacobson, 2012). Slow calls to AWS make requests
@@ -92,8 +87,8 @@ class Overload:
     Looked at only while requests come, and a little longer: an idle process sets no timers for it.
     """
 
-    def __init__(self, end_window: Callable[[bool, bool, float], None], cpu_s: Callable[[], float]) -> None:
-        self._end_window = end_window
+    def __init__(self, shares: FairShare, cpu_s: Callable[[], float]) -> None:
+        self._shares = shares
         self._cpu_s = cpu_s
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = self._window_began = self._cpu_began = 0.0
@@ -135,8 +130,11 @@ class Overload:
         if length_s >= WINDOW_S and self._looks > 1:
             busy = (self._cpu_s() - self._cpu_began) / length_s > BUSY or self._least_late_s > LATE_S
             in_progress = self._in_progress or 0
-            draining = in_progress < self._in_progress_before
-            self._end_window(busy and in_progress > IN_PROGRESS_MIN, draining, length_s)
+            self._shares.end_window(
+                overloaded=busy and in_progress > IN_PROGRESS_MIN,
+                draining=in_progress < self._in_progress_before,
+                length_s=length_s,
+            )
             self._in_progress_before = in_progress
             self._idle_windows = 0 if busy or self._in_progress is not None else self._idle_windows + 1
             self._in_progress = None
@@ -158,7 +156,7 @@ def caller_address(peer: str, headers: Iterable[tuple[bytes, bytes]], trusted: N
     values = [value for name, value in headers if name == b"x-forwarded-for"]
     for address in reversed(b",".join(values).decode("latin-1").split(",")):
         candidate = address.strip()
-        if not candidate or not _is_address(candidate):
+        if not candidate or not is_address(candidate):
             break
         if not _is_in(candidate, tuple(trusted)):
             return candidate
@@ -167,19 +165,9 @@ def caller_address(peer: str, headers: Iterable[tuple[bytes, bytes]], trusted: N
 
 @lru_cache(maxsize=4096)
 def _is_in(address: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
-    return _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
 
 
 def _refusal(code: str, detail: str, retry_after_s: int) -> Refusal:
-    problem = make(code, detail, msgspec.UNSET)
-    body = msgspec.json.encode(problem)
-    head = f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\nretry-after: {retry_after_s}\r\n"
-    return Refusal(problem.status, head.encode(), body)
+    refusal = problem_refusal(code, detail)
+    return refusal._replace(head=refusal.head + b"retry-after: %d\r\n" % retry_after_s)

@@ -19,6 +19,7 @@ import random
 import secrets
 import socket
 from collections.abc import Sequence
+from functools import partial
 
 from dynein import __version__
 from dynein.api.app import create_app
@@ -96,7 +97,7 @@ class Service:
                 lifecycle = Lifecycle()
                 readiness = self._readiness(assembly, lifecycle)
                 self.http = self._http_agent(assembly, readiness, lifecycle, tracing)
-                ops = create_app(None, readiness, lifecycle, self.telemetry, self._settings)
+                ops = partial(create_app, None, readiness, lifecycle, self.telemetry, self._settings)
                 self.telemetry.measure_process()
                 _collect_garbage_seldom()
                 url, ops_url = self.listeners.url, self.listeners.ops_url

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from dynein.api.hosts import AllowedHosts, is_loopback
+from dynein.api.hosts import AllowedHosts, is_loopback_only
 from dynein.api.problems import Misdirected
 from dynein.settings import Settings
 from tests.unit.api.setting import Api
@@ -82,7 +82,7 @@ def test_a_setting_that_is_no_name_is_refused(wrong: str) -> None:
 
 
 def test_names_that_only_begin_like_loopback_are_not() -> None:
-    assert not any(map(is_loopback, ["localhostx", "127.0.0.1x", "1270.0.1", "::2", "0.0.0.0"]))
+    assert not any(map(is_loopback_only, ["localhostx", "127.0.0.1x", "1270.0.1", "::2", "0.0.0.0"]))
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/jobs"), ("POST", "/v1/jobs/batch"), ("GET", "/healthz")])
