@@ -66,6 +66,9 @@ class VirtualClock:
     def now_ms(self) -> int:
         return EPOCH_MS + int(self._loop.time() * 1000)
 
+    def now_us(self) -> int:
+        return EPOCH_MS * 1000 + int(self._loop.time() * 1_000_000)
+
     def monotonic(self) -> float:
         return self._loop.time()
 

@@ -36,9 +36,10 @@ class KeyMaker:
         """The id and shard of a new job. Its due time is still to be filled in.
 
         Each id is larger than the one before, though the wall clock may be set back: jobs that are due at the same
-        time are read, and sent, in the order of their ids.
+        time are read, and sent, in the order of their ids. Microseconds, since a caller on a fast network may submit
+        two jobs within a millisecond, one after the other, to two processes.
         """
-        self._last_us = max(self._last_us + 1, self._context.clock.now_ms() * 1000)
+        self._last_us = max(self._last_us + 1, self._context.clock.now_us())
         job_id = make_job_id(self._last_us, self._random_bytes(RANDOM_BYTES))
         if group is None:
             return TriggerKey(0, job_id, shard_of(job_id, self._layout.shard_count))

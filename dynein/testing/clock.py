@@ -10,6 +10,7 @@ from typing import TypeVar
 
 ResultT = TypeVar("ResultT")
 
+_NS_PER_US = 1_000
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _TURNS_MAX = 100_000
@@ -28,6 +29,10 @@ class ManualClock:
     def now_ms(self) -> int:
         """Wall time, milliseconds since the epoch, rounded down."""
         return (self._wall_offset_ns + self._elapsed_ns) // _NS_PER_MS
+
+    def now_us(self) -> int:
+        """The same in microseconds."""
+        return (self._wall_offset_ns + self._elapsed_ns) // _NS_PER_US
 
     def monotonic(self) -> float:
         """Seconds since this clock was made."""

@@ -43,6 +43,9 @@ class ProcessClock:
     def now_ms(self) -> int:
         return self._epoch_ms + self.offset_ms + int(self._loop.time() * 1000)
 
+    def now_us(self) -> int:
+        return (self._epoch_ms + self.offset_ms) * 1000 + int(self._loop.time() * 1_000_000)
+
     def monotonic(self) -> float:
         return self._loop.time() + self._monotonic_base - self.suspended_s
 

@@ -9,6 +9,7 @@ from dynein.core.keys import FifoGroup, fifo_shard_of
 from tests.unit.api.setting import Api, job
 
 QUEUE = "orders.fifo"
+DUE_MS = 1_750_003_600_000
 
 
 async def test_all_jobs_of_a_group_go_to_one_shard_and_keep_to_it_when_shards_are_added() -> None:
@@ -63,3 +64,14 @@ async def test_a_token_that_was_not_is_accepted_with_a_warning() -> None:
             assert [warning.code for warning in accepted.warnings] == ["out-of-order"]
             warned += 1
     assert warned
+
+
+async def test_ids_of_two_processes_rise_from_one_microsecond_to_the_next() -> None:
+    ones, others = Api(), Api()
+    keys = []
+    for _ in range(30):
+        for api in (ones, ones, others):
+            keys.append(api.ref((await api.accept(queue=QUEUE, message_group_id="g", run_at=DUE_MS)).token).key)
+            for other in (ones, others):
+                await other.clock.advance(0.000_1)
+    assert keys == sorted(keys)
