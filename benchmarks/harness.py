@@ -160,10 +160,11 @@ def load_generator(module: str = "loadgen") -> Child:
 
 
 class Stub(Child):
-    """The stub endpoint, with queues and table made."""
+    """The stub endpoint, with queues and table made. ``checkout``: of the package there, whose formats it then has."""
 
-    def __init__(self, core: int = OTHER_CORE) -> None:
-        super().__init__("stub", ["-m", "benchmarks.stub", "--core", str(core)], core, {**os.environ})
+    def __init__(self, core: int = OTHER_CORE, checkout: Path | None = None) -> None:
+        super().__init__("stub", ["-m", "benchmarks.stub", "--core", str(core)], core, {**os.environ}, checkout)
+        self._checkout = checkout
         self.url = self.line()
         self.address = self.url.removeprefix("http://")
         self._http = http.client.HTTPConnection(self.address, timeout=600)
@@ -180,7 +181,8 @@ class Stub(Child):
     def bootstrap(self, shards: int = SHARDS) -> None:
         """``dynein bootstrap``."""
         env = environment(DYNEIN_ENDPOINT_URL=self.url, DYNEIN_SHARD_COUNT=str(shards))
-        done = subprocess.run([sys.executable, "-m", "dynein", "bootstrap"], env=env, check=False, capture_output=True)
+        command = [sys.executable, "-m", "dynein", "bootstrap"]
+        done = subprocess.run(command, env=env, cwd=self._checkout, check=False, capture_output=True)
         if done.returncode:
             raise RuntimeError(f"dynein bootstrap: {done.stderr.decode()} {self.said()}")
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.harness import BUCKET_WIDTH_MS, SHARDS, Serve, Spent, Stub, aws_clients, client_setting, spending
@@ -83,9 +84,9 @@ class Side(NamedTuple):
 
 
 @contextmanager
-def stored_stub(stored: int) -> Iterator[Stub]:
-    """A stub whose table holds ``stored`` triggers, due from tomorrow on."""
-    with Stub() as stub:
+def stored_stub(stored: int, checkout: Path | None = None) -> Iterator[Stub]:
+    """A stub (of another version: in ``checkout``) whose table holds ``stored`` triggers, due from tomorrow on."""
+    with Stub(checkout=checkout) as stub:
         stub.bootstrap()
         from_ms = now_ms() + DAY_MS
         load(stub, stored, from_ms=from_ms, to_ms=from_ms + STORED_FOR_MS)

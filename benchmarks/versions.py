@@ -3,8 +3,8 @@
 ``python -m benchmarks.versions DIRECTORY``: the other version is the package in that checkout (``git worktree add``).
 
 As in `benchmarks.pipeline`, the processes that are compared do the same work at the same moment on the same core, each
-with a stub and a table of its own: whatever the machine does meanwhile, it does to both. Which of the two is started
-first changes from one pair to the next.
+with a stub and a table of its own: whatever the machine does meanwhile, it does to both. Each stub is of its process's
+version, since formats of records and messages change. Which version starts first alternates.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 
-from benchmarks.harness import Serve, Stub
+from benchmarks.harness import Serve
 from benchmarks.pipeline import FULL, MEASURES, QUICK, UNTHROTTLED, Side, Sizes, settle, stored_stub
 from benchmarks.results import Table, spread, text_table
 
@@ -30,40 +31,32 @@ def main() -> None:
     given = parser.parse_args()
     sizes, starts = (QUICK, 1) if given.quick else (FULL, STARTS)
     table = Table("versions", f"Jobs a core-second, this version over {given.other}", "Median (least-greatest).")
-    with ExitStack() as stack:
-        stubs = [stack.enter_context(stored_stub(sizes.stored[0])) for _ in range(2)]
-        for role, rows in reversed(MEASURES.items()):
-            ratios: dict[str, list[float]] = {row: [] for row in rows}
-            for start in range(starts):
-                ours = start % 2
-                with _started(role, stubs, {1 - ours: given.other.resolve()}) as sides:
-                    _measure(sides, role, ours, sizes, given.repeats, ratios)
-            for row, found in ratios.items():
-                table.add(role=row, ratio=spread(found))
+    for role, rows in reversed(MEASURES.items()):
+        ratios: dict[str, list[float]] = {row: [] for row in rows}
+        for start in range(starts):
+            ours = start % 2
+            checkouts = [given.other.resolve() if place != ours else None for place in range(2)]
+            with _started(role, checkouts, sizes) as sides:
+                for (row, measure), _ in product(rows.items(), range(given.repeats)):
+                    measured = measure(sides, sizes)
+                    ratios[row].append(measured[ours].rate / measured[1 - ours].rate)
+        for row, found in ratios.items():
+            table.add(role=row, ratio=spread(found))
     print(text_table(table.as_dict()))
 
 
 @contextmanager
-def _started(role: str, stubs: list[Stub], checkouts: dict[int, Path]) -> Iterator[list[Side]]:
+def _started(role: str, checkouts: list[Path | None], sizes: Sizes) -> Iterator[list[Side]]:
     with ExitStack() as stack:
-        sides = [
-            Side(stub, stack.enter_context(Serve(stub, [role], UNTHROTTLED, checkout=checkouts.get(place))))
-            for place, stub in enumerate(stubs)
-        ]
-        for stub in stubs:
-            settle(stub)
+        sides: list[Side] = []
+        for checkout in checkouts:
+            stub = stack.enter_context(stored_stub(sizes.stored[0], checkout))
+            sides.append(Side(stub, stack.enter_context(Serve(stub, [role], UNTHROTTLED, checkout=checkout))))
+        for side in sides:
+            settle(side.stub)
         yield sides
         for side in sides:
             side.process.stop()
-
-
-def _measure(
-    sides: list[Side], role: str, ours: int, sizes: Sizes, repeats: int, ratios: dict[str, list[float]]
-) -> None:
-    for row, measure in MEASURES[role].items():
-        for _ in range(repeats):
-            measured = measure(sides, sizes)
-            ratios[row].append(measured[ours].rate / measured[1 - ours].rate)
 
 
 if __name__ == "__main__":
