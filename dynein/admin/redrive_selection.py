@@ -72,7 +72,7 @@ def outgoing(dead_letter: DeadLetter, inbound_queue: str, seal: Seal, own_queues
             "its signature is not this deployment's: another program wrote or changed it, "
             "or a process with other DYNEIN_TOKEN_SECRETS"
         )
-    job = decode_job(dead_letter.body)
+    job = decode_job(dead_letter.body.encode())
     if name_of(job.queue) in own_queues:
         raise ValueError("the job is for one of Dynein's own queues")
     wanted_at_ms = dead_letter.due_at_ms + job.lead_ms

@@ -17,6 +17,7 @@ not walk through tens of thousands of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -93,11 +94,15 @@ _DECODER = msgspec.json.Decoder(_Header)
 
 def encode_job(job: Job) -> bytes:
     """The travelling form."""
-    values = [attribute.value.encode("utf-8") for attribute in job.attributes.values()]
-    sized = {
-        name: _Sized(attribute.type, len(value))
-        for (name, attribute), value in zip(job.attributes.items(), values, strict=True)
-    }
+    sized: dict[str, _Sized] = {}
+    values = b""
+    if job.attributes:
+        encoded = [attribute.value.encode("utf-8") for attribute in job.attributes.values()]
+        sized = {
+            name: _Sized(attribute.type, len(value))
+            for (name, attribute), value in zip(job.attributes.items(), encoded, strict=True)
+        }
+        values = b"".join(encoded)
     header = _Header(
         job.queue,
         job.name,
@@ -108,7 +113,7 @@ def encode_job(job: Job) -> bytes:
         job.lead_ms,
         job.traceparent,
     )
-    return b"".join([_ENCODER.encode(header), b"\n", *values, job.body.encode("utf-8")])
+    return b"%b\n%b%b" % (_ENCODER.encode(header), values, job.body.encode("utf-8"))
 
 
 def is_for_fifo_queue(record: bytes) -> bool:
@@ -119,9 +124,8 @@ def is_for_fifo_queue(record: bytes) -> bool:
         return False
 
 
-def decode_job(raw: bytes | str) -> Job:
+def decode_job(record: bytes) -> Job:
     """Inverse of `encode_job`. Raises `ValueError` for bytes that are not a job."""
-    record = raw.encode("utf-8") if isinstance(raw, str) else raw
     line, end_of_line, rest = record.partition(b"\n")
     if not end_of_line:
         raise ValueError("not a job record: it is a single line")
@@ -130,16 +134,11 @@ def decode_job(raw: bytes | str) -> Job:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"not a job record: {error}") from error
     attributes: dict[str, Attribute] = {}
-    at = 0
-    for name, sized in header.attributes.items():
-        end = at + sized.value_bytes
-        if not at <= end <= len(rest):
-            raise ValueError(f"not a job record: it ends before the value of attribute {name!r}")
-        attributes[name] = Attribute(sized.type, rest[at:end].decode("utf-8"))
-        at = end
+    if header.attributes:
+        rest = _read_attributes(header.attributes, rest, attributes)
     return Job(
         header.queue,
-        rest[at:].decode("utf-8"),
+        rest.decode("utf-8"),
         header.name,
         attributes,
         header.message_group_id,
@@ -148,3 +147,15 @@ def decode_job(raw: bytes | str) -> Job:
         header.lead_ms,
         header.traceparent,
     )
+
+
+def _read_attributes(sized: Mapping[str, _Sized], rest: bytes, attributes: dict[str, Attribute]) -> bytes:
+    """Fill in ``attributes`` from what follows the first line; returns what follows them."""
+    at = 0
+    for name, (kind, value_bytes) in sized.items():
+        end = at + value_bytes
+        if not at <= end <= len(rest):
+            raise ValueError(f"not a job record: it ends before the value of attribute {name!r}")
+        attributes[name] = Attribute(kind, rest[at:end].decode("utf-8"))
+        at = end
+    return rest[at:]

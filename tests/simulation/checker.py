@@ -178,7 +178,7 @@ class Checker:
 
     def _may_dead_letter(self, delivery: Delivery) -> bool:
         """Its queue refused it for good, or could not be reached by this process for about the retry budget."""
-        record = self._auditor.records.get(decode_job(delivery.body).body)
+        record = self._auditor.records.get(decode_job(delivery.body.encode()).body)
         if record is None:
             return False
         budget_s = self._world.settings.retry_budget_s

@@ -100,7 +100,7 @@ def differences(request: JobRequest, delivery: Delivery) -> Iterator[str]:
 
 def _as_a_dead_letter(request: JobRequest, expected: Expected, message: OutgoingMessage) -> Iterator[str]:
     """It is the job's record, from which it can be sent again."""
-    job = decode_job(message.body)
+    job = decode_job(message.body.encode())
     if job.body != expected.body or job.queue != request.queue:
         yield "dead-lettered as another job"
     user = {name: value for name, value in expected.attributes.items() if name in attributes_of(request)}

@@ -44,7 +44,7 @@ def _check_sent(auditor: Auditor, sent: Sent) -> Iterator[str]:
         return
     token = attributes[TOKEN_ATTRIBUTE].value
     dead_letters = [delivery for delivery in auditor.deliveries.get(token, []) if delivery.dead_letter]
-    jobs = [decode_job(dead_letter.body) for dead_letter in dead_letters]
+    jobs = [decode_job(dead_letter.body.encode()) for dead_letter in dead_letters]
     if (sent.queue, sent.message.body) not in [(name_of(job.queue), job.body) for job in jobs]:
         yield f"{short(token)}: redriven to {sent.queue} as {sent.message.body!r}, and was not dead-lettered as that"
     if int(attributes[DUE_AT_ATTRIBUTE].value) != parse(token).key.due_at_ms:

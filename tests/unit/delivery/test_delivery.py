@@ -195,7 +195,7 @@ async def test_a_refused_entry_is_dead_lettered_at_once_and_its_neighbours_are_s
     assert world.queues.messages("a") == ["1", "2"]
     (message,) = world.queues.peek(DLQ)
     dead_letter = read_dead_letter(message)
-    assert decode_job(dead_letter.body) == bad.job
+    assert decode_job(dead_letter.body.encode()) == bad.job
     assert (dead_letter.kind, dead_letter.token, dead_letter.due_at_ms) == (
         "job",
         bad.trigger.token,
@@ -494,7 +494,7 @@ async def test_past_the_budget_the_batch_is_dead_lettered_with_the_reason(world:
     assert outcomes == [Outcome.DEAD_LETTERED] * 2
     assert world.clock.monotonic() <= BUDGET_S + BACKOFF_MAX_S
     dead_letters = [read_dead_letter(message) for message in world.queues.peek(DLQ)]
-    assert [decode_job(letter.body).body for letter in dead_letters] == ["1", "2"]
+    assert [decode_job(letter.body.encode()).body for letter in dead_letters] == ["1", "2"]
     assert all(letter.reason.startswith("UnknownQueue: queue 'a' does not exist") for letter in dead_letters)
     assert sum(call.verb == "send" for call in world.dead_faults.calls) == 1, "one call for the batch"
     assert world.tallied() == Counts(dead_lettered=2)
@@ -603,7 +603,7 @@ async def test_a_dead_letter_refused_in_a_good_response_is_kept_too(world: World
     world.dead_faults.fail_entries_next("send", [1], code="InternalError")
     futures = world.submit("a", "1", "2")
     await world.clock.settle()
-    assert [decode_job(message.body).body for message in world.queues.peek(DLQ)] == ["1"]
+    assert [decode_job(message.body.encode()).body for message in world.queues.peek(DLQ)] == ["1"]
     assert not futures[1].done()
     outcomes = [await world.outcome(future) for future in futures]
     assert outcomes == [Outcome.DEAD_LETTERED, Outcome.SENT], "the fake takes it the second time"
