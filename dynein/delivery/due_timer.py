@@ -29,7 +29,7 @@ class DueTimer(Generic[ItemT]):
     def __init__(self, clock: Clock, on_due: Callable[[ItemT], None]) -> None:
         self._clock = clock
         self._on_due = on_due
-        self._heap: list[tuple[int, tuple[bytes, int], ItemT]] = []
+        self._heap: list[tuple[int, bytes, int, ItemT]] = []
         self._added = 0
         self._sleeping_until_ms: int | None = None
         self._earlier = asyncio.Event()
@@ -49,17 +49,17 @@ class DueTimer(Generic[ItemT]):
     def add(self, due_at_ms: int, item: ItemT, order: bytes = b"") -> None:
         """Pass ``item`` on at ``due_at_ms``, epoch milliseconds."""
         self._added += 1
-        heapq.heappush(self._heap, (due_at_ms, (order, self._added), item))
+        heapq.heappush(self._heap, (due_at_ms, order, self._added, item))
         if self._sleeping_until_ms is None or due_at_ms < self._sleeping_until_ms:
             self._earlier.set()
 
     def discard(self, unwanted: Callable[[ItemT], bool]) -> list[ItemT]:
         """Forget items, at once: nothing of them stays here. Returns them in due order."""
-        discarded = sorted(entry for entry in self._heap if unwanted(entry[2]))
+        discarded = sorted(entry for entry in self._heap if unwanted(entry[-1]))
         if discarded:
-            self._heap = [entry for entry in self._heap if not unwanted(entry[2])]
+            self._heap = [entry for entry in self._heap if not unwanted(entry[-1])]
             heapq.heapify(self._heap)
-        return [item for _, _, item in discarded]
+        return [entry[-1] for entry in discarded]
 
     async def run(self) -> None:
         """Pass on what becomes due, until cancelled."""
@@ -77,7 +77,7 @@ class DueTimer(Generic[ItemT]):
         """Pass on everything that is due now."""
         passed_on = 0
         while self.is_due(self._clock.now_ms()):
-            self._on_due(heapq.heappop(self._heap)[2])
+            self._on_due(heapq.heappop(self._heap)[-1])
             passed_on += 1
             if passed_on % ITEMS_A_TURN_MAX == 0:
                 await self._clock.sleep(0)

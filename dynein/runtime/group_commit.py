@@ -121,7 +121,11 @@ class GroupCommit(Generic[ItemT, ResultT]):
             raise Overloaded(f"{self._waiting_max} submissions are waiting for one queue already")
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         weight = self._weigh(item) if self._weigh is not None else 0
-        self._waiting.insert(self._place_of(item), _Submission(item, weight, future))
+        submission = _Submission(item, weight, future)
+        if self._order is None:
+            self._waiting.append(submission)
+        else:
+            self._waiting.insert(self._place_of(item, self._order), submission)
         self._waiting_bytes += weight
         self._idle.clear()
         if not self._launch_scheduled and self._room_to_fly():
@@ -135,11 +139,8 @@ class GroupCommit(Generic[ItemT, ResultT]):
         """Return once nothing is waiting or in flight."""
         await self._idle.wait()
 
-    def _place_of(self, item: ItemT) -> int:
-        """Where in the queue: at its end, or before those that come later by ``order``."""
-        order = self._order
-        if order is None:
-            return len(self._waiting)
+    def _place_of(self, item: ItemT, order: Callable[[ItemT], Any]) -> int:
+        """Where in the queue: before those that come later by ``order``."""
         mine = order(item)
         return place_before(self._waiting, lambda waiting: order(waiting.item) > mine)
 
