@@ -17,6 +17,7 @@ from dynein.api.job_sender import JobSender
 from dynein.api.key_maker import KeyMaker
 from dynein.api.outcomes import Outcome, OutcomeRecorder
 from dynein.api.policy import When, due_at_ms
+from dynein.api.recent_deduplication import RecentDeduplication
 from dynein.api.schemas import (
     Accepted,
     CancelledJob,
@@ -47,6 +48,8 @@ class _Dispatched(NamedTuple):
     """A job that is being sent."""
 
     draft: Draft
+    url: str
+    """Of its destination queue."""
     sending: asyncio.Future[SendResult]
 
 
@@ -75,6 +78,7 @@ class Submissions:
         self._rates = RateLimits(settings.destination_rate_per_s, settings.destination_burst_s)
         self._keys = KeyMaker(ports.shards, deployment.layout, context, random_bytes)
         self._sender = JobSender(ports.queues, destinations, deployment.inbound_url, context, settings)
+        self._deduplication = RecentDeduplication()
         self._recorder = OutcomeRecorder(context)
         self._stored = StoredJobs(ports, signer, context, settings)
 
@@ -111,7 +115,7 @@ class Submissions:
         outcomes = [
             Outcome(request, None, sent)
             if isinstance(sent, DyneinError)
-            else Outcome(request, sent.draft, await _result_of(sent))
+            else Outcome(request, sent.draft, await self._result_of(sent))
             for request, sent in zip(requests, dispatched, strict=True)
         ]
         self._recorder.record(outcomes, caller)
@@ -163,9 +167,27 @@ class Submissions:
                 caller.traceparent,
             )
             create_id = "" if request.token is None else self._keys.create_id()
-            return _Dispatched(ready, self._sender.send(ready, destination, create_id, now_ms))
+            sending = self._sender.send(ready, destination, create_id, now_ms)
         except DyneinError as error:
             return as_result(error)
+        if warnings := self._deduplication.warnings_of(destination.url, ready):
+            ready = ready._replace(warnings=ready.warnings + warnings)
+        return _Dispatched(ready, destination.url, sending)
+
+    async def _result_of(self, dispatched: _Dispatched) -> Accepted | DyneinError:
+        ready = dispatched.draft
+        try:
+            result = await dispatched.sending
+        except DyneinError as error:
+            result = as_result(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a response
+            SEND_FAILED.log(error, token=ready.token)
+            result = Unavailable("the send failed unexpectedly; the job may have been sent all the same")
+        if result is not None:
+            self._deduplication.forget(dispatched.url, ready)
+            return result
+        due_ms = ready.wanted_at_ms
+        return Accepted(ready.token, ready.policy, format_rfc3339(due_ms), due_ms, ready.warnings or UNSET)
 
 
 def _group(request: JobRequest | PrepareRequest) -> FifoGroup | None:
@@ -173,18 +195,3 @@ def _group(request: JobRequest | PrepareRequest) -> FifoGroup | None:
     if request.queue is None or request.message_group_id is None or not is_fifo(request.queue):
         return None
     return FifoGroup(name_of(request.queue), request.message_group_id)
-
-
-async def _result_of(dispatched: _Dispatched) -> Accepted | DyneinError:
-    ready = dispatched.draft
-    try:
-        result = await dispatched.sending
-    except DyneinError as error:
-        return as_result(error)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a response
-        SEND_FAILED.log(error, token=ready.token)
-        return Unavailable("the send failed unexpectedly; the job may have been sent all the same")
-    if result is not None:
-        return result
-    due_ms = ready.wanted_at_ms
-    return Accepted(ready.token, ready.policy, format_rfc3339(due_ms), due_ms, ready.warnings or UNSET)

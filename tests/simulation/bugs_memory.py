@@ -67,9 +67,9 @@ def _sent_when_stale(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 
 def _no_heap(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     def discard(self: DueTimer[Any], unwanted: Callable[[Any], bool]) -> list[Any]:
-        discarded = sorted(entry for entry in self._heap if unwanted(entry[2]))
-        self._heap = [entry for entry in self._heap if not unwanted(entry[2])]
-        return [item for _, _, item in discarded]
+        discarded = sorted(entry for entry in self._heap if unwanted(entry[-1]))
+        self._heap = [entry for entry in self._heap if not unwanted(entry[-1])]
+        return [entry[-1] for entry in discarded]
 
     return discard
 
@@ -78,14 +78,14 @@ def _last_in_its_place(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     def discard(self: DueTimer[Any], unwanted: Callable[[Any], bool]) -> list[Any]:
         discarded, at = [], 0
         while at < len(self._heap):
-            if not unwanted(self._heap[at][2]):
+            if not unwanted(self._heap[at][-1]):
                 at += 1
                 continue
             discarded.append(self._heap[at])
             last = self._heap.pop()
             if at < len(self._heap):
                 self._heap[at] = last
-        return [item for _, _, item in sorted(discarded)]
+        return [entry[-1] for entry in sorted(discarded)]
 
     return discard
 
@@ -93,8 +93,8 @@ def _last_in_its_place(original: Any) -> Any:  # noqa: ARG001 - it is replaced
 def _only_the_first(original: Any) -> Any:  # noqa: ARG001 - it is replaced
     def discard(self: DueTimer[Any], unwanted: Callable[[Any], bool]) -> list[Any]:
         discarded = []
-        while self._heap and unwanted(self._heap[0][2]):
-            discarded.append(heapq.heappop(self._heap)[2])
+        while self._heap and unwanted(self._heap[0][-1]):
+            discarded.append(heapq.heappop(self._heap)[-1])
         return discarded
 
     return discard
@@ -148,7 +148,7 @@ def _wake_only_when_empty(original: Any) -> Any:  # noqa: ARG001 - it is replace
         self._added += 1
         if not self._heap:
             self._earlier.set()
-        heapq.heappush(self._heap, (due_at_ms, (order, self._added), item))
+        heapq.heappush(self._heap, (due_at_ms, order, self._added, item))
 
     return add
 

@@ -31,7 +31,7 @@ class ApiMetrics:
             "Jobs that were accepted with a warning in the response",
             {
                 "warning": "`queue-delays-messages`: a FIFO queue with a delay of its own; `out-of-order`: a token "
-                "that was prepared without queue and message group",
+                "that was prepared without queue and message group; `same-deduplication-id`: SQS drops it or another",
                 "queue": "destination queue, by name; `other` beyond the first 100 of a process",
             },
             roles="api",
